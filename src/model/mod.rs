@@ -1,0 +1,15 @@
+//! The vocabulary: ids, records, outcomes. Plain data that every other room speaks.
+//!
+//! Nothing here does I/O or knows a crate of the outside world but `serde` and `url`.
+
+mod digest;
+mod ids;
+mod image_info;
+mod outcome;
+mod record_url;
+
+pub use digest::{ContentDigest, HashAlgorithm, PerceptualHash};
+pub use ids::{Epoch, PartId, PartitionKey, Rank, RecordIndex, RunId, ServerId};
+pub use image_info::{ImageEncoding, ImageFormat, PixelSize};
+pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
+pub use record_url::{RecordUrl, ServerName, UrlKey};

@@ -1,0 +1,157 @@
+//! URLs of records and the names of servers: parsed once, at the edge.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+use uuid::Uuid;
+
+use super::SkipReason;
+
+/// A server as the catalog knows it: `host[:port]` in lower case, the default port dropped.
+///
+/// Internationalised names are in their ASCII (punycode) form and IPv6 literals keep their
+/// brackets, so equal servers have equal names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServerName(Arc<str>);
+
+impl ServerName {
+    /// Directory name of records that have no server, as Hive, Spark and DuckDB write a null.
+    pub const NULL: &'static str = "__HIVE_DEFAULT_PARTITION__";
+
+    /// Takes a name that is known to be in the catalog's form.
+    #[must_use]
+    pub fn from_catalog(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The server of a URL, or `None` when the URL has no host.
+    #[must_use]
+    pub fn from_url(url: &Url) -> Option<Self> {
+        let host = url.host_str().filter(|host| !host.is_empty())?;
+        Some(match url.port() {
+            // `url` drops a scheme's default port by itself.
+            Some(port) => Self(format!("{host}:{port}").into()),
+            None => Self(host.into()),
+        })
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Identity of a record across lists and runs: 128 bits of BLAKE3 over the URL's text.
+///
+/// At 200 million URLs the chance that any two differ in text and agree in key is about 6e-23.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UrlKey(pub u128);
+
+impl UrlKey {
+    #[must_use]
+    pub fn of_bytes(text: &[u8]) -> Self {
+        let digest = blake3::hash(text);
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest.as_bytes()[..16]);
+        Self(u128::from_le_bytes(half))
+    }
+}
+
+/// A URL that can be asked for: http or https, with a host, within the length limit.
+///
+/// The text is kept as the list has it (white space at the ends removed): it is what `identifier`
+/// shows, what the UUID is made from, and what decides whether two rows are the same record.
+#[derive(Clone, Debug)]
+pub struct RecordUrl<'a> {
+    pub text: &'a str,
+    pub server: ServerName,
+}
+
+impl<'a> RecordUrl<'a> {
+    /// # Errors
+    /// The reason for which a record with this text is skipped.
+    pub fn parse(text: &'a str, max_url_bytes: usize) -> Result<Self, SkipReason> {
+        let text = text.trim_ascii();
+        if text.is_empty() {
+            return Err(SkipReason::EmptyUrl);
+        }
+        if text.len() > max_url_bytes {
+            return Err(SkipReason::UrlTooLong);
+        }
+        let url = Url::parse(text).map_err(|error| match error {
+            url::ParseError::EmptyHost => SkipReason::NoHost,
+            url::ParseError::RelativeUrlWithoutBase => SkipReason::BadScheme,
+            _ => SkipReason::BadUrl,
+        })?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(SkipReason::BadScheme);
+        }
+        let server = ServerName::from_url(&url).ok_or(SkipReason::NoHost)?;
+        if matches!(url.host(), Some(Host::Domain(name)) if name.len() > 253) || url.port() == Some(0) {
+            return Err(SkipReason::BadUrl);
+        }
+        Ok(Self { text, server })
+    }
+
+    #[must_use]
+    pub fn key(&self) -> UrlKey {
+        UrlKey::of_bytes(self.text.as_bytes())
+    }
+
+    /// UUIDv5 of the text in the URL namespace (RFC 9562), as Python's
+    /// `uuid.uuid5(uuid.NAMESPACE_URL, text)` gives it.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: Result<&str, SkipReason>) {
+        let got = RecordUrl::parse(text, 8192).map(|url| url.server.as_str().to_owned());
+        assert_eq!(got, expect.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn servers_have_one_name() {
+        check("http://Example.ORG/a.jpg", Ok("example.org"));
+        check("https://example.org:443/a.jpg", Ok("example.org"));
+        check("http://example.org:443/a.jpg", Ok("example.org:443"));
+        check("  http://example.org:8080/a b.jpg ", Ok("example.org:8080"));
+        check("http://user:pass@example.org/a", Ok("example.org"));
+        check("http://[2001:DB8::1]:81/a", Ok("[2001:db8::1]:81"));
+        check("http://müseum.example/a", Ok("xn--mseum-kva.example"));
+    }
+
+    #[test]
+    fn unusable_urls_have_a_reason() {
+        check("", Err(SkipReason::EmptyUrl));
+        check("   ", Err(SkipReason::EmptyUrl));
+        check("ftp://example.org/a", Err(SkipReason::BadScheme));
+        check("images/a.jpg", Err(SkipReason::BadScheme));
+        check("data:image/png;base64,AA", Err(SkipReason::BadScheme));
+        check("http://", Err(SkipReason::NoHost));
+        check("http://exa mple.org/", Err(SkipReason::BadUrl));
+        check("http://example.org:99999/", Err(SkipReason::BadUrl));
+        check("http://example.org:0/", Err(SkipReason::BadUrl));
+        check(&format!("http://example.org/{}", "a".repeat(9000)), Err(SkipReason::UrlTooLong));
+    }
+
+    #[test]
+    fn the_uuid_is_pythons() {
+        let url = RecordUrl::parse("https://example.org/a.jpg", 8192).unwrap();
+        assert_eq!(url.uuid().to_string(), "f64ff270-9eab-5d74-96a9-be77dd78294b");
+    }
+}
