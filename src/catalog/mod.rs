@@ -1,1 +1,37 @@
-//! (catalog)
+//! The catalog: the only truth about progress, one redb file.
+//!
+//! One process writes it, rank 0 of a run or an ingest; any number follow it by [`CatalogView`]. State is kept
+//! per partition, not per record: 200 million records are some 20,000 values, so a scan takes a moment and
+//! a commit touches a few pages. `docs/catalog-format.md` has the bytes.
+//!
+//! # States of a record
+//! ```text
+//!            ingest                    report of a part
+//! (new) ---------------> pending ----------------------------> success | failed | skipped
+//!       \--------------> skipped                                           |
+//!            (unusable URL, ignored server)       retry                    |
+//!                        pending <-----------------------------------------+
+//! ```
+//! # What one commit contains
+//! A part's report: the states of its records, their digests, and the part's files, all or nothing. The files
+//! are closed, synced and renamed before ([`crate::storage`]); they are deleted only after a later commit no
+//! longer names them. A file that no commit names does not exist and is swept.
+
+mod encoding;
+mod error;
+mod lock;
+mod report;
+mod rows;
+mod tables;
+mod upgrade;
+mod view;
+mod writer;
+
+pub use encoding::RecordStatus;
+pub use error::CatalogError;
+pub use lock::{LockHolder, lock_holder};
+pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal};
+pub use rows::{DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow};
+pub use upgrade::FORMAT;
+pub use view::{CatalogReader, CatalogView};
+pub use writer::{Catalog, CatalogOptions, NewPartition};

@@ -2,12 +2,14 @@
 //!
 //! Nothing here does I/O or knows a crate of the outside world but `serde` and `url`.
 
+mod data_file;
 mod digest;
 mod ids;
 mod image_info;
 mod outcome;
 mod record_url;
 
+pub use data_file::{DataFile, PartRow};
 pub use digest::{ContentDigest, HashAlgorithm, PerceptualHash};
 pub use ids::{Epoch, PartId, PartitionKey, Rank, RecordIndex, RunId, ServerId};
 pub use image_info::{ImageEncoding, ImageFormat, PixelSize};

@@ -1,1 +1,24 @@
-//! (storage)
+//! Files of a dataset: where they are, how they are written so that a kill never shows, what is in them.
+//!
+//! Every file is written under a temporary name, synced, renamed, and its folder synced; only then may the
+//! catalog name it. Nothing that has its final name is ever written to again.
+
+mod atomic;
+mod compact;
+mod error;
+mod layout;
+mod manifest;
+mod part_writer;
+mod schema;
+mod sweep;
+
+pub use atomic::{AtomicFile, write_atomically};
+pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
+pub use error::StorageError;
+pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
+pub use manifest::{ManifestReader, ManifestRecord};
+pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
+pub use schema::{
+    HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
+};
+pub use sweep::sweep_parts;

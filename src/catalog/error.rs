@@ -1,0 +1,65 @@
+//! What can go wrong with a catalog.
+
+use std::path::PathBuf;
+
+use super::lock::LockHolder;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    #[error("there is no catalog at `{}`", path.display())]
+    NotFound { path: PathBuf },
+    #[error("catalog `{}` is in use by {holder}", path.display())]
+    InUse { path: PathBuf, holder: Box<LockHolder> },
+    #[error("catalog `{}` is held by another process", path.display())]
+    HeldElsewhere { path: PathBuf },
+    #[error("catalog `{}` is damaged: {detail}", path.display())]
+    Damaged { path: PathBuf, detail: String },
+    #[error("catalog `{}` has format {found}, this ddl reads up to {known}", path.display())]
+    TooNew { path: PathBuf, found: u32, known: u32 },
+    /// A rule of `docs/catalog-format.md` does not hold: a fault of ddl, never of its input.
+    #[error("catalog is inconsistent: {0}")]
+    Inconsistent(String),
+    #[error("cannot {action} `{}`", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("catalog storage failed")]
+    Store(#[source] Box<redb::Error>),
+}
+
+impl CatalogError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { .. } => Some("make one with `ddl ingest LIST`, or name its folder with `-c FILE` or `--set path_to_output_folder=DIR`".into()),
+            Self::InUse { path, .. } => Some(format!(
+                "read it while it runs with `ddl status` or `ddl query`; if that process is gone, remove `{}.lock`",
+                path.display()
+            )),
+            Self::HeldElsewhere { .. } => Some("wait for it to end, or read on with `ddl status` and `ddl query`".into()),
+            Self::Damaged { .. } => Some(
+                "restore a copy of the catalog; without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
+            ),
+            Self::TooNew { .. } => Some("use the ddl that wrote it, or a newer one".into()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn inconsistent(detail: impl Into<String>) -> Self {
+        Self::Inconsistent(detail.into())
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),+) => { $(impl From<$error> for CatalogError {
+        fn from(error: $error) -> Self { Self::Store(Box::new(error.into())) }
+    })+ };
+}
+from_redb!(
+    redb::Error,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);

@@ -1,0 +1,228 @@
+//! The reading side: one consistent read of the catalog, beside a writer or without one.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::Schema;
+use redb::{ConcurrencyMode, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable};
+
+use super::encoding::{self, PackedStates, RecordStatus};
+use super::rows::StoredServer;
+use super::writer::guard_open;
+use super::{
+    CatalogError, DispositionCounts, FORMAT, IngestRow, PartitionRow, RunRow, ServerRow, tables, upgrade,
+};
+use crate::model::{ContentDigest, PartId, PartitionKey, RecordIndex, ServerId, ServerName, UrlKey};
+
+/// The catalog, open for reading only. Follows a writer on this or another node.
+pub struct CatalogReader {
+    db: ReadOnlyDatabase,
+    path: PathBuf,
+}
+
+impl CatalogReader {
+    /// # Errors
+    /// `NotFound`, `Damaged`, `TooNew`; `HeldElsewhere` when a writer must first repair it after a kill.
+    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.len() == 0 => {
+                return Err(CatalogError::Damaged {
+                    path: path.to_owned(),
+                    detail: "it is an empty file".into(),
+                });
+            }
+            Ok(_) => {}
+            Err(_) => return Err(CatalogError::NotFound { path: path.to_owned() }),
+        }
+        let db = guard_open(path, || {
+            redb::Builder::new().set_concurrency_mode(ConcurrencyMode::SingleWriter).open_read_only(path)
+        })?;
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// What is committed now.
+    ///
+    /// # Errors
+    /// When the storage fails, or a newer ddl wrote it.
+    pub fn view(&self) -> Result<CatalogView, CatalogError> {
+        let view = CatalogView::new(self.db.begin_read()?)?;
+        let found = upgrade::stored_format(&view.txn.open_table(tables::META)?)?.unwrap_or(FORMAT);
+        if found > FORMAT {
+            return Err(CatalogError::TooNew { path: self.path.clone(), found, known: FORMAT });
+        }
+        Ok(view)
+    }
+}
+
+/// One consistent state of the catalog: later commits do not show.
+pub struct CatalogView {
+    txn: ReadTransaction,
+}
+
+impl CatalogView {
+    pub(super) fn new(txn: ReadTransaction) -> Result<Self, CatalogError> {
+        Ok(Self { txn })
+    }
+
+    /// All folders of partitions, by id.
+    ///
+    /// # Errors
+    /// When the storage fails or a value does not decode; so for every reader here.
+    pub fn servers(&self) -> Result<Vec<ServerRow>, CatalogError> {
+        let table = self.txn.open_table(tables::SERVERS)?;
+        table
+            .iter()?
+            .map(|entry| {
+                let (id, value) = entry?;
+                let row: StoredServer = encoding::decode(value.value(), "server")?;
+                Ok(ServerRow {
+                    id: ServerId(id.value()),
+                    folder: ServerName::from_catalog(&row.folder),
+                    shared: row.shared,
+                    num_partitions: row.num_partitions,
+                    num_records: row.num_records,
+                })
+            })
+            .collect()
+    }
+
+    /// Every server, and every shared folder, with the id of the folder that its records are in.
+    pub fn server_ids(&self) -> Result<HashMap<ServerName, ServerId>, CatalogError> {
+        let table = self.txn.open_table(tables::SERVER_IDS)?;
+        table
+            .iter()?
+            .map(|entry| {
+                let (name, id) = entry?;
+                Ok((ServerName::from_catalog(name.value()), ServerId(id.value())))
+            })
+            .collect()
+    }
+
+    /// Calls `each` with every partition, in order of server and partition id.
+    pub fn for_each_partition(
+        &self,
+        mut each: impl FnMut(PartitionKey, PartitionRow),
+    ) -> Result<(), CatalogError> {
+        for entry in self.txn.open_table(tables::PARTITIONS)?.iter()? {
+            let (key, value) = entry?;
+            let (server_id, partition_id) = key.value();
+            each(
+                PartitionKey { server_id: ServerId(server_id), partition_id },
+                encoding::decode(value.value(), "partition")?,
+            );
+        }
+        Ok(())
+    }
+
+    pub fn partition(&self, key: PartitionKey) -> Result<Option<PartitionRow>, CatalogError> {
+        let table = self.txn.open_table(tables::PARTITIONS)?;
+        let value = table.get((key.server_id.0, key.partition_id))?;
+        value.map(|value| encoding::decode(value.value(), "partition")).transpose()
+    }
+
+    /// Records per disposition, over everything.
+    pub fn counts(&self) -> Result<DispositionCounts, CatalogError> {
+        let mut counts = DispositionCounts::default();
+        self.for_each_partition(|_, row| counts += row.counts)?;
+        Ok(counts)
+    }
+
+    /// State of every record of a partition, in record order.
+    pub fn states(&self, key: PartitionKey) -> Result<Vec<RecordStatus>, CatalogError> {
+        let table = self.txn.open_table(tables::STATES)?;
+        match table.get((key.server_id.0, key.partition_id))? {
+            Some(value) => encoding::decode::<PackedStates>(value.value(), "states")?.unpack(),
+            None => Err(CatalogError::inconsistent(format!("{key:?} has no states"))),
+        }
+    }
+
+    /// Key of every record of a server, partition by partition in record order.
+    pub fn for_each_url_key(
+        &self,
+        server_id: ServerId,
+        each: &mut dyn FnMut(UrlKey),
+    ) -> Result<(), CatalogError> {
+        let table = self.txn.open_table(tables::URL_KEYS)?;
+        for entry in table.range((server_id.0, 0, 0)..=(server_id.0, u32::MAX, u32::MAX))? {
+            encoding::decode_url_keys(entry?.1.value()).for_each(&mut *each);
+        }
+        Ok(())
+    }
+
+    /// Key of every record of a partition, in record order.
+    pub fn url_keys(&self, key: PartitionKey) -> Result<Vec<UrlKey>, CatalogError> {
+        let table = self.txn.open_table(tables::URL_KEYS)?;
+        let (server, partition) = (key.server_id.0, key.partition_id);
+        let mut keys = Vec::new();
+        for entry in table.range((server, partition, 0)..=(server, partition, u32::MAX))? {
+            keys.extend(encoding::decode_url_keys(entry?.1.value()));
+        }
+        Ok(keys)
+    }
+
+    /// Digests of `image` as downloaded (`hashsum_original`), by part, in file order.
+    pub fn digests(
+        &self,
+        key: PartitionKey,
+    ) -> Result<Vec<(PartId, Vec<(RecordIndex, ContentDigest)>)>, CatalogError> {
+        let table = self.txn.open_table(tables::DIGESTS)?;
+        let (server, partition) = (key.server_id.0, key.partition_id);
+        let mut parts: Vec<(PartId, Vec<(RecordIndex, ContentDigest)>)> = Vec::new();
+        for entry in
+            table.range((server, partition, 0, 0, 0)..=(server, partition, u64::MAX, u32::MAX, u32::MAX))?
+        {
+            let (key, value) = entry?;
+            let (_, _, epoch, sequence, _) = key.value();
+            let part = PartId { epoch: crate::model::Epoch(epoch), sequence };
+            let rows = encoding::decode_digests(value.value())?;
+            match parts.last_mut() {
+                Some((last, known)) if *last == part => known.extend(rows),
+                _ => parts.push((part, rows)),
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Columns of the manifest; `None` before the first ingest.
+    pub fn manifest_schema(&self) -> Result<Option<Schema>, CatalogError> {
+        let table = self.txn.open_table(tables::META)?;
+        table.get("manifest_schema")?.map(|value| schema_from_bytes(value.value())).transpose()
+    }
+
+    /// All runs, oldest first.
+    pub fn runs(&self) -> Result<Vec<RunRow>, CatalogError> {
+        self.json_rows(tables::RUNS)
+    }
+
+    /// All ingests, oldest first.
+    pub fn ingests(&self) -> Result<Vec<IngestRow>, CatalogError> {
+        self.json_rows(tables::INGESTS)
+    }
+
+    fn json_rows<T: serde::de::DeserializeOwned>(
+        &self,
+        definition: redb::TableDefinition<u32, &[u8]>,
+    ) -> Result<Vec<T>, CatalogError> {
+        let table = self.txn.open_table(definition)?;
+        table
+            .iter()?
+            .map(|entry| {
+                serde_json::from_slice(entry?.1.value())
+                    .map_err(|error| CatalogError::inconsistent(error.to_string()))
+            })
+            .collect()
+    }
+}
+
+/// A schema as the header of an Arrow IPC stream: the one encoding that every Arrow release reads.
+pub(super) fn schema_to_bytes(schema: &Schema) -> Vec<u8> {
+    arrow::ipc::writer::StreamWriter::try_new(Vec::new(), schema)
+        .and_then(|mut writer| writer.finish().and_then(|()| writer.into_inner()))
+        .expect("writing a schema into memory cannot fail")
+}
+
+fn schema_from_bytes(bytes: &[u8]) -> Result<Schema, CatalogError> {
+    arrow::ipc::reader::StreamReader::try_new(bytes, None)
+        .map(|reader| reader.schema().as_ref().clone())
+        .map_err(|error| CatalogError::inconsistent(format!("manifest schema: {error}")))
+}

@@ -1,0 +1,125 @@
+//! Files that are either whole or not there.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+
+/// A file under a temporary name until [`AtomicFile::commit`]. Dropped before, it is removed.
+pub struct AtomicFile {
+    file: Option<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a file that will be `path`. Its folder is made if it is missing.
+    ///
+    /// `writer` tells writers of the same path apart: it ends the temporary name.
+    ///
+    /// # Errors
+    /// When the folder or file cannot be made.
+    pub fn create(path: &Path, writer: &str) -> Result<Self, StorageError> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(StorageError::io("create folder", folder))?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".tmp-{writer}"));
+        let temporary = path.with_file_name(name);
+        let file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
+        Ok(Self { file: Some(file), temporary, path: path.to_owned() })
+    }
+
+    /// A second handle to the file, for writers that want to own one.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn handle(&self) -> Result<File, StorageError> {
+        let file = self.file.as_ref().expect("present until commit");
+        file.try_clone().map_err(StorageError::io("open", &self.temporary))
+    }
+
+    /// The name under which the file exists until it is committed.
+    #[must_use]
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Syncs the file, gives it its name and syncs the folder. Returns its length.
+    ///
+    /// # Errors
+    /// When any of this fails: then the file is removed, and nothing stands under its name that did not before.
+    pub fn commit(mut self) -> Result<u64, StorageError> {
+        let file = self.file.take().expect("committed once");
+        let result = file
+            .sync_all()
+            .and_then(|()| file.metadata())
+            .map_err(StorageError::io("sync", &self.temporary))
+            .and_then(|meta| {
+                fs::rename(&self.temporary, &self.path).map_err(StorageError::io("rename", &self.path))?;
+                sync_folder(&self.path)?;
+                Ok(meta.len())
+            });
+        if result.is_err() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+        result
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().expect("present until commit").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a whole small file.
+///
+/// # Errors
+/// As [`AtomicFile`].
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let mut file = AtomicFile::create(path, &std::process::id().to_string())?;
+    file.write_all(bytes).map_err(StorageError::io("write", path))?;
+    file.commit().map(drop)
+}
+
+/// Makes the entries of a path's folder durable (a rename or a new file is one). Some filesystems cannot sync
+/// a folder and say so: there is nothing more to do then.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StorageError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Err(StorageError::Io { action: "sync folder", path: folder.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_uncommitted_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.txt");
+        write_atomically(&path, b"old").unwrap();
+        let mut file = AtomicFile::create(&path, "1").unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        drop(file);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! What can go wrong with files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parquet::errors::ParquetError;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("`{}` is not a readable Parquet file: {source}", path.display())]
+    Parquet { path: PathBuf, source: ParquetError },
+    #[error("`{}` does not hold what the catalog says: {detail}", path.display())]
+    Unexpected { path: PathBuf, detail: String },
+}
+
+impl StorageError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// A Parquet call that failed; an I/O error within keeps its kind.
+    pub(super) fn parquet(path: &Path) -> impl Fn(ParquetError) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| match error {
+            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(source) => Self::Io { action: "read or write", path: path.clone(), source: *source },
+                Err(inner) => Self::Parquet { path: path.clone(), source: ParquetError::External(inner) },
+            },
+            source => Self::Parquet { path: path.clone(), source },
+        }
+    }
+
+    /// Whether the disk or a quota is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
