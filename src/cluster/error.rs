@@ -26,7 +26,9 @@ pub enum ClusterError {
     NotAMessage { bytes: usize },
 
     /// The ranks run different builds.
-    #[error("received a message of protocol version {theirs}, but this `ddl` speaks {ours}: start all ranks from the same binary")]
+    #[error(
+        "received a message of protocol version {theirs}, but this `ddl` speaks {ours}: start all ranks from the same binary"
+    )]
     ProtocolVersion { theirs: u16, ours: u16 },
 
     /// A message could not be turned into bytes.
@@ -35,7 +37,11 @@ pub enum ClusterError {
 
     /// The frame is ours, its contents are damaged or of another type.
     #[error("cannot decode a message of {bytes} bytes")]
-    Decode { bytes: usize, #[source] source: postcard::Error },
+    Decode {
+        bytes: usize,
+        #[source]
+        source: postcard::Error,
+    },
 
     /// Bytes follow the end of a message.
     #[error("{bytes} bytes follow the end of a message")]
@@ -54,7 +60,9 @@ pub enum ClusterError {
     BuiltWithoutMpi { variable: &'static str, size: Option<u32> },
 
     /// MPI was asked for, and this build has none.
-    #[error("the MPI transport was asked for, but this `ddl` was built without it: build it with `--features mpi`")]
+    #[error(
+        "the MPI transport was asked for, but this `ddl` was built without it: build it with `--features mpi`"
+    )]
     NoMpi,
 
     /// The launcher and the MPI library belong to different worlds.

@@ -27,6 +27,11 @@ pub fn endpoints_with(size: u32, options: &ClusterOptions) -> Vec<Endpoint> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::future::try_join_all;
+    use tokio::time::timeout;
+
     use super::*;
     use crate::cluster::{ClusterError, Envelope, conformance};
 
@@ -42,9 +47,9 @@ mod tests {
                     })
                 })
                 .collect();
-            for rank in ranks {
-                rank.await.unwrap().unwrap();
-            }
+            // All at once: when one rank fails, the others wait for it in vain.
+            let all = try_join_all(ranks.into_iter().map(|rank| async { rank.await.unwrap() }));
+            timeout(Duration::from_secs(60), all).await.expect("an end").unwrap();
         }
     }
 

@@ -126,6 +126,9 @@ impl MemoryPermit {
     }
 
     async fn buy(&mut self, bytes: u64, queue: Queue) -> Result<(), BudgetError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let Held { shared, id, bytes: held } = &mut self.held;
         let total = held.saturating_add(bytes);
         if total > shared.max_permit {
@@ -133,7 +136,7 @@ impl MemoryPermit {
         }
         let granted = {
             let mut ledger = shared.lock();
-            if ledger.queues_before(queue) == 0 && ledger.try_take(shared.limit, *id, bytes, queue) {
+            if !ledger.must_queue(queue) && ledger.try_take(shared.limit, *id, bytes, queue) {
                 *held = total;
                 return Ok(());
             }
@@ -175,8 +178,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Ledger {
     used: u64,
-    /// The permit that has the exception. `None` means `used <= limit`; and while anybody waits to
-    /// grow it is somebody who does not wait.
+    /// The permit that has the exception; there is one if and only if `used` is over the limit. It never
+    /// waits itself, and without it the others are within the limit.
     beyond: Option<u64>,
     /// Permits that wait to grow, longest first.
     growth: VecDeque<Waiter>,
@@ -246,14 +249,12 @@ impl Ledger {
         }
     }
 
-    /// How many wait that a newcomer to `queue` must not overtake.
-    fn queues_before(&self, queue: Queue) -> usize {
-        match queue {
-            // A permit that has the exception overtakes: its turn is what everybody waits for. One that
-            // merely fits may as well, for those who wait need more than there is.
-            Queue::Growth => 0,
-            Queue::First => self.growth.len() + self.first.len(),
-        }
+    /// Whether a newcomer has to queue behind others even if the rules would serve it now.
+    ///
+    /// Not to grow: having the exception it must go on, for all wait for it; and if it merely fits, those
+    /// who wait need more than there is, and lose no turn by it (theirs is the next exception).
+    fn must_queue(&self, queue: Queue) -> bool {
+        queue == Queue::First && !(self.growth.is_empty() && self.first.is_empty())
     }
 
     /// Takes `bytes` for permit `id` if the rules allow it now.

@@ -66,10 +66,7 @@ impl World {
         // SAFETY: MPI is initialised on this thread.
         unsafe {
             let comm = ffi::RSMPI_COMM_WORLD;
-            check(
-                "MPI_Comm_set_errhandler",
-                ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN),
-            )?;
+            check("MPI_Comm_set_errhandler", ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN))?;
             check("MPI_Comm_rank", ffi::MPI_Comm_rank(comm, &raw mut rank))?;
             check("MPI_Comm_size", ffi::MPI_Comm_size(comm, &raw mut size))?;
         }
@@ -257,8 +254,7 @@ fn check(call: &'static str, code: c_int) -> Result<(), ClusterError> {
     let mut text = [0_u8; ffi::MPI_MAX_ERROR_STRING as usize];
     let mut length = 0;
     // SAFETY: the buffer is as long as the library asks; the call is allowed wherever errors come from.
-    let known =
-        unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast::<c_char>(), &raw mut length) };
+    let known = unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast::<c_char>(), &raw mut length) };
     let length = usize::try_from(length).unwrap_or(0).min(text.len());
     let message = if known == ffi::MPI_SUCCESS as c_int {
         String::from_utf8_lossy(&text[..length]).into_owned()

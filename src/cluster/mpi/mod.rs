@@ -16,8 +16,8 @@ mod idle;
 mod peer;
 mod thread;
 
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub fn join(options: &ClusterOptions) -> Result<(Endpoint, MpiGuard), ClusterErr
                     Err(error) => return drop(joined_sender.send(Err(error))),
                 };
                 let _ = joined_sender.send(Ok((world.rank, world.size)));
-                let ending = thread::MpiThread::new(world, command_queue, outgoing, delivery, poll_interval).run();
+                let ending =
+                    thread::MpiThread::new(world, command_queue, outgoing, delivery, poll_interval).run();
                 let _ = ended_sender.send(ending);
             })
             .map_err(ClusterError::Thread)?
