@@ -1,1 +1,17 @@
-//! (runtime)
+//! What the process asks of the machine: cores, memory, open files, and when to stop.
+//!
+//! Sockets and timers belong to tokio. Work that computes goes through [`CpuPool`], so that decoding
+//! never delays a connection; bytes in flight are bought from a [`MemoryBudget`]; and [`Shutdown`] is a
+//! value passed down, never a global.
+
+mod cpu;
+mod limits;
+mod memory;
+mod options;
+mod shutdown;
+
+pub use cpu::{CpuPanic, CpuPool};
+pub use limits::{MachineLimits, raise_open_files};
+pub use memory::{BudgetError, MemoryBudget, MemoryPermit};
+pub use options::RuntimeOptions;
+pub use shutdown::{Shutdown, StopReason, install_deadline, install_signals};
