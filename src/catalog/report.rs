@@ -65,77 +65,85 @@ pub struct Refusal {
     pub reason: &'static str,
 }
 
+/// What a worker may report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    Part(PartReport),
+    Compacted(CompactionReport),
+    /// The `completed` marker stands and the parts are gone.
+    Finished(PartitionKey),
+}
+
 impl Catalog {
-    /// Commits the reports of many parts at once. Each gets its own answer; the refused change nothing.
+    /// Commits many reports at once, in order. Each gets its own answer; the refused change nothing.
     ///
     /// # Errors
     /// When the storage fails: then none is committed.
-    pub fn commit_parts(&self, reports: &[PartReport]) -> Result<Vec<Result<(), Refusal>>, CatalogError> {
+    pub fn commit_reports(&self, reports: &[Report]) -> Result<Vec<Result<(), Refusal>>, CatalogError> {
         let txn = self.begin()?;
-        let answers =
-            reports.iter().map(|report| commit_part(&txn, report)).collect::<Result<Vec<_>, _>>()?;
+        let answers = reports
+            .iter()
+            .map(|report| match report {
+                Report::Part(part) => commit_part(&txn, part),
+                Report::Compacted(compaction) => commit_compaction(&txn, compaction),
+                Report::Finished(partition) => commit_finish(&txn, *partition),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         txn.commit()?;
         Ok(answers)
     }
+}
 
-    /// Commits that a partition's files replace its parts.
-    ///
-    /// # Errors
-    /// When the storage fails.
-    pub fn commit_compaction(&self, report: &CompactionReport) -> Result<Result<(), Refusal>, CatalogError> {
-        self.change_partition(report.partition, |row| {
-            if row.stage != PartitionStage::Open {
-                return Ok(());
-            }
-            if row.counts.pending > 0 {
-                return Err("records are still pending");
-            }
-            if !row.parts.iter().map(|part| part.part).eq(report.parts.iter().copied()) {
-                return Err("it was made from other parts");
-            }
-            if report.successes.num_rows != row.counts.success {
-                return Err("its rows are not the partition's successes");
-            }
-            row.stage = PartitionStage::Compacted;
-            row.parts.clear();
-            row.successes = report.successes;
-            row.errors = report.errors;
-            row.epoch = Some(report.epoch);
+fn commit_compaction(
+    txn: &redb::WriteTransaction,
+    report: &CompactionReport,
+) -> Result<Result<(), Refusal>, CatalogError> {
+    change_partition(txn, report.partition, |row| {
+        if row.stage != PartitionStage::Open {
+            return Ok(());
+        }
+        if row.counts.pending > 0 {
+            return Err("records are still pending");
+        }
+        if !row.parts.iter().map(|part| part.part).eq(report.parts.iter().copied()) {
+            return Err("it was made from other parts");
+        }
+        if report.successes.num_rows != row.counts.success {
+            return Err("its rows are not the partition's successes");
+        }
+        row.stage = PartitionStage::Compacted;
+        row.parts.clear();
+        row.successes = report.successes;
+        row.errors = report.errors;
+        row.epoch = Some(report.epoch);
+        Ok(())
+    })
+}
+
+fn commit_finish(
+    txn: &redb::WriteTransaction,
+    partition: PartitionKey,
+) -> Result<Result<(), Refusal>, CatalogError> {
+    change_partition(txn, partition, |row| match row.stage {
+        PartitionStage::Open => Err("it is not compacted"),
+        PartitionStage::Compacted | PartitionStage::Finished => {
+            row.stage = PartitionStage::Finished;
             Ok(())
-        })
-    }
-
-    /// Commits that the `completed` marker stands and the parts are gone.
-    ///
-    /// # Errors
-    /// When the storage fails.
-    pub fn commit_finish(&self, partition: PartitionKey) -> Result<Result<(), Refusal>, CatalogError> {
-        self.change_partition(partition, |row| match row.stage {
-            PartitionStage::Open => Err("it is not compacted"),
-            PartitionStage::Compacted | PartitionStage::Finished => {
-                row.stage = PartitionStage::Finished;
-                Ok(())
-            }
-        })
-    }
-
-    fn change_partition(
-        &self,
-        partition: PartitionKey,
-        change: impl FnOnce(&mut PartitionRow) -> Result<(), &'static str>,
-    ) -> Result<Result<(), Refusal>, CatalogError> {
-        let txn = self.begin()?;
-        let mut row = read_partition(&txn, partition)?;
-        let before = row.clone();
-        if let Err(reason) = change(&mut row) {
-            return Ok(Err(Refusal { partition, reason }));
         }
-        if row != before {
-            write_partition(&txn, partition, &row)?;
-            txn.commit()?;
-        }
-        Ok(Ok(()))
+    })
+}
+
+fn change_partition(
+    txn: &redb::WriteTransaction,
+    partition: PartitionKey,
+    change: impl FnOnce(&mut PartitionRow) -> Result<(), &'static str>,
+) -> Result<Result<(), Refusal>, CatalogError> {
+    let mut row = read_partition(txn, partition)?;
+    if let Err(reason) = change(&mut row) {
+        return Ok(Err(Refusal { partition, reason }));
     }
+    write_partition(txn, partition, &row)?;
+    Ok(Ok(()))
 }
 
 fn commit_part(

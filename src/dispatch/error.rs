@@ -1,0 +1,20 @@
+//! What ends a run early.
+
+use crate::catalog::CatalogError;
+use crate::cluster::ClusterError;
+use crate::storage::StorageError;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DispatchError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("rank {rank} failed: {message}")]
+    Rank { rank: u32, message: String },
+    #[error("rank 0 is gone")]
+    CoordinatorGone,
+}
