@@ -70,7 +70,8 @@ impl Found {
             self.incomplete |= error.is_incomplete_message();
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            self.io.get_or_insert(error.kind());
+            // The innermost is the one that the socket or the decoder gave.
+            self.io = Some(error.kind());
             // An io::Error skips what it wraps: its source is the source of that.
             if let Some(inner) = error.get_ref() {
                 return Some(inner);
