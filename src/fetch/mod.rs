@@ -1,1 +1,58 @@
-//! (fetch)
+//! One URL in, one outcome out, and manners on the way.
+//!
+//! [`Fetcher::fetch`] makes one attempt at a URL. In this order, for the URL and again for each redirect:
+//! 1. *guard*: only http and https, no address that the user did not mean ([`guard`]);
+//! 2. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses);
+//! 3. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
+//! 4. *header*: redirects are followed by hand, statuses become failures, bodies announced as too large
+//!    are refused unread;
+//! 5. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`.
+//!
+//! What a server or a list can do wrong is a [`FetchFailure`] with a cause and an advice on trying again; an
+//! `Err` exists only where the options themselves do not work ([`FetchError`]). Retrying is the caller's:
+//! [`Attempts`] counts for it.
+//!
+//! | answer | outcome | what the server's [`Server`] does |
+//! |---|---|---|
+//! | 200, 203 | body | recovers its rate |
+//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | recovers its rate |
+//! | 408, 500, 502, 504 | `http_status`, again after a backoff | - |
+//! | 429, 503 | `http_status`, again when the server's pause is over; costs the URL no attempt | pauses, halves its rate |
+//! | any other | `http_status`, final | recovers its rate |
+//! | none (DNS, connect, TLS, no first byte) | its cause, again after a backoff | after 20 in a row: long pause |
+//!
+//! No compression is asked for (`Accept-Encoding: identity`: images do not shrink), but what comes
+//! compressed all the same is decoded within the same limit. No proxy is taken from the environment: it
+//! would resolve names itself, and the guard would check the proxy's address instead of the server's.
+//!
+//! Invariants: nothing here knows the catalog or a file but `ca_certificate`; a request that leaves has a
+//! [`Permit`]; a body in memory has a reservation.
+
+mod body;
+mod classify;
+mod client;
+mod connect_to;
+mod content_encoding;
+mod dns;
+mod error;
+mod fetcher;
+pub mod guard;
+mod options;
+mod outcome;
+mod pace;
+mod retry;
+mod server;
+mod servers;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::{BodyMemory, BodyReservation, UnboundedMemory, Waiting};
+pub use connect_to::{ConnectTo, ParseConnectToError};
+pub use error::FetchError;
+pub use fetcher::Fetcher;
+pub use options::FetchOptions;
+pub use outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
+pub use retry::{Attempts, MAX_SERVER_WAITS, Next, backoff, retry_after};
+pub use server::{Permit, Server, ServerSnapshot};

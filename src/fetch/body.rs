@@ -1,0 +1,181 @@
+//! Bodies: read into memory that was granted first, and never more than the limit.
+//!
+//! Beyond 512 KiB the buffer grows with what has come, not with what was announced: a server that promises
+//! 100 MiB and delivers a byte a minute does not hold 100 MiB.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Response;
+use reqwest::header::CONTENT_ENCODING;
+use tokio::time::{Instant, timeout_at};
+
+use super::classify::{self, Phase};
+use super::content_encoding::{self, STEP_BYTES};
+use crate::model::FailureCause;
+
+/// First size of a buffer for a body of unknown length.
+const FIRST_BYTES: usize = 64 * 1024;
+/// Largest first size of a buffer for an announced length: a usual web photo is read without moving once.
+const FIRST_ANNOUNCED_BYTES: usize = 512 * 1024;
+/// The most that is read, and waited for, to keep a connection whose body nobody wants.
+const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
+/// A future that the caller's memory hands out.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Memory for bodies. The implementor decides how much there is and who waits.
+pub trait BodyMemory: Send + Sync {
+    /// Waits until `bytes` may be used for one body.
+    fn reserve(&self, bytes: u64) -> Waiting<'_, Box<dyn BodyReservation>>;
+}
+
+/// Memory granted to one body; given back when dropped.
+pub trait BodyReservation: Send + Sync + fmt::Debug {
+    /// Waits until `bytes` more may be used.
+    ///
+    /// A body that grows keeps what it has while it waits, so the implementor must see to it that not all wait
+    /// for each other.
+    fn grow(&mut self, bytes: u64) -> Waiting<'_, ()>;
+}
+
+/// Grants everything at once: for tests, and where the number of requests under way bounds memory enough.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnboundedMemory;
+
+impl BodyMemory for UnboundedMemory {
+    fn reserve(&self, _bytes: u64) -> Waiting<'_, Box<dyn BodyReservation>> {
+        Box::pin(async { Box::new(*self) as Box<dyn BodyReservation> })
+    }
+}
+
+impl BodyReservation for UnboundedMemory {
+    fn grow(&mut self, _bytes: u64) -> Waiting<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// A body and the memory it stands in.
+pub(super) struct Body {
+    pub bytes: Bytes,
+    /// Length before decoding.
+    pub wire_bytes: u64,
+    pub reservation: Box<dyn BodyReservation>,
+}
+
+type Failed = (FailureCause, String);
+
+/// Reads a whole body. Waiting for memory moves `deadline` by as long: the server is not to blame for it.
+pub(super) async fn read(
+    mut response: Response,
+    memory: &dyn BodyMemory,
+    max_bytes: u64,
+    deadline: &mut Instant,
+) -> Result<Body, Failed> {
+    let announced = response.content_length();
+    if announced.is_some_and(|length| length > max_bytes) {
+        return Err(too_large(max_bytes));
+    }
+    let encodings = match response.headers().get(CONTENT_ENCODING) {
+        Some(header) => content_encoding::parse(header.as_bytes())?,
+        None => Vec::new(),
+    };
+    let mut buffer = Buffer::new(memory, announced, max_bytes, deadline).await;
+    loop {
+        let chunk = match timeout_at(*deadline, response.chunk()).await {
+            Err(_) => {
+                let message = format!("{} bytes of the body came in time", buffer.bytes.len());
+                return Err((FailureCause::RequestTimeout, message));
+            }
+            Ok(Err(error)) => return Err((classify::cause(&error, Phase::Body), classify::message(&error))),
+            Ok(Ok(None)) => break,
+            Ok(Ok(Some(chunk))) => chunk,
+        };
+        buffer.push(&chunk, deadline).await?;
+    }
+    let wire_bytes = buffer.bytes.len() as u64;
+    for encoding in encodings.into_iter().rev() {
+        let encoded = buffer;
+        buffer = Buffer::new(memory, None, max_bytes, deadline).await;
+        let mut decoder = encoding.decoder(&encoded.bytes);
+        let mut step = vec![0; STEP_BYTES];
+        loop {
+            let length = decoder.read(&mut step).map_err(|error| content_encoding::failure(&error))?;
+            if length == 0 {
+                break;
+            }
+            buffer.push(&step[..length], deadline).await?;
+            tokio::task::yield_now().await;
+        }
+    }
+    if buffer.bytes.is_empty() {
+        return Err((FailureCause::EmptyBody, "the body has no bytes".to_owned()));
+    }
+    Ok(Body { bytes: buffer.bytes.into(), wire_bytes, reservation: buffer.reservation })
+}
+
+/// Reads the rest of a response that is of no interest, if it is short, so that its connection can be reused.
+pub(super) async fn drain(mut response: Response) {
+    if response.content_length().is_some_and(|length| length > DRAIN_BYTES as u64) {
+        return;
+    }
+    let deadline = Instant::now() + DRAIN_TIME;
+    let mut left = DRAIN_BYTES;
+    while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
+        match left.checked_sub(chunk.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+fn too_large(max_bytes: u64) -> Failed {
+    (FailureCause::BodyTooLarge, format!("the body exceeds {max_bytes} bytes"))
+}
+
+/// Bytes whose capacity never exceeds what is reserved.
+struct Buffer {
+    bytes: Vec<u8>,
+    /// The capacity that growing stops at: the announced length, or the limit.
+    most: usize,
+    max_bytes: u64,
+    reservation: Box<dyn BodyReservation>,
+}
+
+impl Buffer {
+    async fn new(
+        memory: &dyn BodyMemory,
+        announced: Option<u64>,
+        max_bytes: u64,
+        deadline: &mut Instant,
+    ) -> Self {
+        let most = usize::try_from(announced.unwrap_or(max_bytes)).unwrap_or(usize::MAX);
+        let first = most.min(if announced.is_some() { FIRST_ANNOUNCED_BYTES } else { FIRST_BYTES });
+        let asked = Instant::now();
+        let reservation = memory.reserve(first as u64).await;
+        *deadline += asked.elapsed();
+        Self { bytes: Vec::with_capacity(first), most, max_bytes, reservation }
+    }
+
+    async fn push(&mut self, chunk: &[u8], deadline: &mut Instant) -> Result<(), Failed> {
+        let length = self.bytes.len() + chunk.len();
+        if length as u64 > self.max_bytes {
+            return Err(too_large(self.max_bytes));
+        }
+        let capacity = self.bytes.capacity();
+        if length > capacity {
+            // By four, then exactly: few copies, and what is announced truly ends in a buffer of its own size.
+            let wanted = length.max(capacity.saturating_mul(4).min(self.most));
+            let asked = Instant::now();
+            self.reservation.grow((wanted - capacity) as u64).await;
+            *deadline += asked.elapsed();
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! From the HTTP client's errors to causes: by the types in the chain of sources, never by their text.
+
+use std::error::Error;
+use std::io;
+
+use super::dns::DnsError;
+use super::guard::Forbidden;
+use crate::model::FailureCause;
+
+/// Longest message of a failure, in bytes.
+const MAX_MESSAGE_BYTES: usize = 500;
+
+/// How far a request had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Up to the end of the response header.
+    Header,
+    Body,
+}
+
+/// What an error of the client means for the record.
+pub(super) fn cause(error: &reqwest::Error, phase: Phase) -> FailureCause {
+    let mut found = Found::default();
+    let mut next: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(error) = next {
+        next = found.look_at(error);
+    }
+    let connecting = phase == Phase::Header && error.is_connect();
+    match found {
+        Found { forbidden: true, .. } => FailureCause::ForbiddenAddress,
+        Found { dns: true, .. } => FailureCause::Dns,
+        // A server may also refuse a handshake after the client thinks that it is done.
+        Found { tls: true, .. } if phase == Phase::Header => FailureCause::Tls,
+        _ if connecting && error.is_timeout() => FailureCause::ConnectTimeout,
+        // The TLS layer reports a peer that hangs up in mid-handshake so.
+        Found { io: Some(io::ErrorKind::UnexpectedEof), .. } if connecting => FailureCause::Tls,
+        _ if connecting => FailureCause::Connect,
+        Found { parse: true, .. } => FailureCause::BadResponse,
+        Found { incomplete: true, .. } | Found { io: Some(io::ErrorKind::UnexpectedEof), .. }
+            if phase == Phase::Body =>
+        {
+            FailureCause::TruncatedBody
+        }
+        // Chunk sizes and trailers that are none.
+        Found { io: Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput), tls: false, .. } => {
+            FailureCause::BadResponse
+        }
+        _ => FailureCause::ConnectionLost,
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    forbidden: bool,
+    dns: bool,
+    tls: bool,
+    parse: bool,
+    incomplete: bool,
+    io: Option<io::ErrorKind>,
+}
+
+impl Found {
+    /// Takes note of one error and returns the next.
+    fn look_at<'a>(&mut self, error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+        self.forbidden |= error.is::<Forbidden>();
+        self.dns |= error.is::<DnsError>();
+        self.tls |= error.is::<rustls::Error>();
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            self.parse |= error.is_parse();
+            self.incomplete |= error.is_incomplete_message();
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            // The innermost is the one that the socket or the decoder gave.
+            self.io = Some(error.kind());
+            // An io::Error skips what it wraps: its source is the source of that.
+            if let Some(inner) = error.get_ref() {
+                return Some(inner);
+            }
+        }
+        error.source()
+    }
+}
+
+/// One line for people: the innermost error, which is where the reason stands.
+pub(super) fn message(error: &reqwest::Error) -> String {
+    let mut found = Found::default();
+    let mut innermost: &(dyn Error + 'static) = error;
+    while let Some(next) = found.look_at(innermost) {
+        innermost = next;
+    }
+    shorten(innermost.to_string())
+}
+
+/// Bounds a text that may hold what a server sent.
+pub(super) fn shorten(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
+    text
+}

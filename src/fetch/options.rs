@@ -1,0 +1,148 @@
+//! What the user may set about fetching.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::connect_to::ConnectTo;
+use super::error::FetchError;
+
+/// Limits and identity of all requests. The defaults are safe on a laptop with 4 GiB.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FetchOptions {
+    /// `User-Agent` of every request. Whether it names a contact is checked where downloads start.
+    pub user_agent: String,
+    /// Further headers of every request, in order; they replace those that ddl would send itself.
+    pub headers: Vec<(String, String)>,
+    /// Admits loopback and private networks. Link-local, unspecified and multicast addresses stay refused.
+    pub allow_private_networks: bool,
+    /// Other addresses for chosen servers, as curl's `--connect-to`; the first match wins.
+    pub connect_to: Vec<ConnectTo>,
+    /// PEM file with certificates to trust besides those of the platform.
+    pub ca_certificate: Option<PathBuf>,
+    /// Time for name resolution, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Time from the request, its connection included, to the end of the response header.
+    pub first_byte_timeout: Duration,
+    /// Time for all of an attempt, redirects included; waiting for permits or memory does not count.
+    pub request_timeout: Duration,
+    /// Largest body in bytes, before and after decoding its Content-Encoding.
+    pub max_body_bytes: u64,
+    /// Redirects that are followed in one attempt.
+    pub max_redirects: u32,
+    /// Attempts at one URL before its failure is final.
+    pub max_attempts: u32,
+    /// Backoff before the second attempt, doubled for each further one, with full jitter.
+    pub retry_backoff: Duration,
+    /// Longest `Retry-After` that is obeyed; a longer one counts as this.
+    pub max_retry_after: Duration,
+    /// Requests under way at once, over all servers of this process.
+    pub max_in_flight: usize,
+    /// Requests under way at once to one server, over the whole cluster.
+    pub max_connections_per_server: usize,
+    /// Requests per second to a server without a rate of its own; 0 is no limit.
+    pub default_rate_limit: f64,
+    /// How far a server that asks for less may be slowed down: from its rate `r` to `r * (1 - rate_multiplier)`,
+    /// and no further than one request in 10 s.
+    ///
+    /// DD's band around the rate had an upper half as well; ddl never exceeds `r`.
+    pub rate_multiplier: f64,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: String::new(),
+            headers: Vec::new(),
+            allow_private_networks: false,
+            connect_to: Vec::new(),
+            ca_certificate: None,
+            connect_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(120),
+            max_body_bytes: 100 << 20,
+            max_redirects: 5,
+            max_attempts: 5,
+            retry_backoff: Duration::from_secs(1),
+            max_retry_after: Duration::from_secs(3600),
+            max_in_flight: 256,
+            max_connections_per_server: 4,
+            default_rate_limit: 10.0,
+            rate_multiplier: 1.0,
+        }
+    }
+}
+
+impl FetchOptions {
+    /// # Errors
+    /// The first option whose value would make every request fail or wait for ever.
+    pub fn validate(&self) -> Result<(), FetchError> {
+        let bad = |option, problem: &str| Err(FetchError::BadOption { option, problem: problem.to_owned() });
+        for (option, duration) in [
+            ("connect_timeout", self.connect_timeout),
+            ("first_byte_timeout", self.first_byte_timeout),
+            ("request_timeout", self.request_timeout),
+        ] {
+            if duration.is_zero() {
+                return bad(option, "is zero: no request could succeed");
+            }
+        }
+        for (option, count) in [
+            ("max_body_bytes", self.max_body_bytes),
+            ("max_attempts", u64::from(self.max_attempts)),
+            ("max_in_flight", self.max_in_flight as u64),
+            ("max_connections_per_server", self.max_connections_per_server as u64),
+        ] {
+            if count == 0 {
+                return bad(option, "is zero: no request could be made");
+            }
+        }
+        if !is_rate(self.default_rate_limit) {
+            return bad("default_rate_limit", "is not a number of requests per second (0 is no limit)");
+        }
+        if !(0.0..=1.0).contains(&self.rate_multiplier) {
+            return bad("rate_multiplier", "is not between 0 and 1");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a number is a rate: zero (no limit), or so that a gap between requests is neither longer than twelve
+/// days nor shorter than a nanosecond.
+pub(super) fn is_rate(rate: f64) -> bool {
+    rate == 0.0 || (1e-6..=1e9).contains(&rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        FetchOptions::default().validate().unwrap();
+    }
+
+    #[test]
+    fn unusable_values_are_named() {
+        let check = |options: FetchOptions, name: &str| {
+            let message = options.validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("`{name}`")), "{message}");
+        };
+        let default = FetchOptions::default;
+        check(FetchOptions { max_in_flight: 0, ..default() }, "max_in_flight");
+        check(FetchOptions { request_timeout: Duration::ZERO, ..default() }, "request_timeout");
+        check(FetchOptions { default_rate_limit: f64::NAN, ..default() }, "default_rate_limit");
+        check(FetchOptions { default_rate_limit: -1.0, ..default() }, "default_rate_limit");
+        check(FetchOptions { rate_multiplier: 1.5, ..default() }, "rate_multiplier");
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_and_missing_ones_defaults() {
+        let options: FetchOptions = serde_json::from_str(r#"{"connect_to": ["a:80:[::1]:81"]}"#).unwrap();
+        assert_eq!(options.connect_to, ["a:80:[::1]:81".parse().unwrap()]);
+        assert_eq!(options.max_redirects, 5);
+        assert!(serde_json::from_str::<FetchOptions>(r#"{"max_redirect": 5}"#).is_err());
+    }
+}

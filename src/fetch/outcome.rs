@@ -1,0 +1,63 @@
+//! What one attempt came to.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::body::BodyReservation;
+use crate::model::FailureCause;
+
+/// The end of one attempt at a URL.
+#[derive(Debug)]
+pub enum FetchOutcome {
+    /// A 200 or 203 with at least one byte of body.
+    Body(FetchedBody),
+    /// Anything else.
+    Failure(FetchFailure),
+}
+
+/// A complete body and where it came from.
+#[derive(Debug)]
+pub struct FetchedBody {
+    /// The body, its Content-Encoding undone.
+    pub bytes: Bytes,
+    /// 200 or 203.
+    pub http_status: u16,
+    /// `Content-Type` as sent, at most 255 bytes of it.
+    pub content_type: Option<String>,
+    /// The URL that answered, when redirects led to another than was asked for.
+    pub final_url: Option<String>,
+    /// When the body was complete.
+    pub fetched_at: SystemTime,
+    /// Time that requests were under way, redirects included, waits for permits and memory excluded.
+    pub elapsed: Duration,
+    /// Keeps the memory of `bytes` reserved: drop it with (or after) them.
+    pub reservation: Box<dyn BodyReservation>,
+}
+
+/// Why there is no body.
+#[derive(Clone, Debug)]
+pub struct FetchFailure {
+    pub cause: FailureCause,
+    /// The status of the response that led to this failure, if there was one.
+    pub http_status: Option<u16>,
+    /// One line for people, at most 500 bytes.
+    pub message: String,
+    pub retry: Retry,
+    /// When the attempt was over.
+    pub fetched_at: SystemTime,
+}
+
+/// Whether another attempt may end otherwise. [`Attempts`](super::Attempts) turns this into a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The failure is final.
+    Never,
+    /// After the usual backoff.
+    Backoff,
+    /// No sooner than the server asked for.
+    After(Duration),
+    /// The server, not the URL, has to wait: 429, 503, or a redirect to a server that is paused. Costs the URL
+    /// no attempt. `until` is the end of the pause as known now.
+    ServerPaused { until: Instant },
+}

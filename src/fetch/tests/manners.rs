@@ -1,0 +1,151 @@
+//! What servers see of us: gaps, parallel requests, pauses, connections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use super::support::*;
+use crate::fetch::{Attempts, FetchOptions, Fetcher, Next, Retry};
+use crate::model::{FailureCause, ServerName};
+
+/// Fetches all paths at once and returns when all are done.
+async fn fetch_all(fetcher: &Arc<Fetcher>, urls: Vec<Url>) {
+    let tasks: Vec<_> = urls
+        .into_iter()
+        .map(|url| {
+            let fetcher = Arc::clone(fetcher);
+            tokio::spawn(async move { fetch(&fetcher, &url).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rate_is_kept_as_the_server_sees_it() {
+    let server = TestServer::start(|_, _| ok(b"x")).await;
+    let name = ServerName::from_url(&server.url("/")).unwrap();
+    let fetcher = Arc::new(Fetcher::new(options(), HashMap::from([(name.clone(), 20.0)])).unwrap());
+    fetch_all(&fetcher, (0..20).map(|n| server.url(&format!("/{n}"))).collect()).await;
+    let seen = server.seen();
+    let span = seen[19].at - seen[0].at;
+    assert!(span >= Duration::from_millis(19 * 50 - 30), "{span:?}");
+    // Arrivals jitter with the machine, departures do not bunch: few gaps are much under 50 ms.
+    let short = seen.windows(2).filter(|pair| pair[1].at - pair[0].at < Duration::from_millis(25)).count();
+    assert!(short <= 4, "{short} short gaps");
+
+    fetcher.server(&name).set_share(0.5);
+    let start = Instant::now();
+    fetch_all(&fetcher, (0..6).map(|n| server.url(&format!("/half/{n}"))).collect()).await;
+    assert!(start.elapsed() >= Duration::from_millis(5 * 100 - 10), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_bounded_per_server_and_in_total() {
+    let script = |_: &str, _| Reply::After(Duration::from_millis(20), Box::new(ok(b"x")));
+    let (a, b) = (TestServer::start(script).await, TestServer::start(script).await);
+    let urls = || {
+        (0..24).map(|n| if n % 2 == 0 { a.url(&format!("/{n}")) } else { b.url(&format!("/{n}")) }).collect()
+    };
+    let polite = fetcher(FetchOptions { max_connections_per_server: 3, ..options() });
+    fetch_all(&polite, urls()).await;
+    assert_eq!((a.most_under_way(), b.most_under_way()), (3, 3));
+    assert_eq!((a.num_connections(), b.num_connections()), (3, 3), "and they were kept");
+
+    let (a, b) = (TestServer::start(script).await, TestServer::start(script).await);
+    let urls = (0..24).map(|n| if n % 2 == 0 { a.url("/") } else { b.url("/") }).collect();
+    fetch_all(&fetcher(FetchOptions { max_in_flight: 2, ..options() }), urls).await;
+    assert!(a.most_under_way() <= 2 && b.most_under_way() <= 2);
+    assert_eq!(a.seen().len() + b.seen().len(), 24);
+}
+
+#[tokio::test]
+async fn connections_survive_errors_and_redirects() {
+    let server = TestServer::start(|path, _| match path {
+        "/404" => status("404 Not Found", ""),
+        "/302" => redirect("/200"),
+        _ => ok(b"x"),
+    })
+    .await;
+    let fetcher = fetcher(options());
+    for path in ["/200", "/404", "/302", "/200"] {
+        fetch(&fetcher, &server.url(path)).await;
+    }
+    assert_eq!((server.seen().len(), server.num_connections()), (5, 1));
+}
+
+/// A server's idle timeout ran out just as the request left: the connection closes without an answer.
+#[tokio::test]
+async fn a_connection_that_closes_as_it_is_reused_is_nobodys_failure() {
+    let server = TestServer::start(|path, _| match path {
+        "/first" => ok(b"x"),
+        "/always" => Reply::Close(Vec::new()),
+        _ => ok(b"x"),
+    })
+    .await;
+    let stale =
+        TestServer::start(|_, before| if before == 1 { Reply::Close(Vec::new()) } else { ok(b"x") }).await;
+    let fetcher = fetcher(options());
+    body(&fetcher, &stale.url("/first")).await;
+    body(&fetcher, &stale.url("/second")).await;
+    assert_eq!(stale.seen().iter().map(|seen| seen.connection).collect::<Vec<_>>(), [0, 0, 1]);
+
+    body(&fetcher, &server.url("/first")).await;
+    assert_eq!(failure(&fetcher, &server.url("/always")).await.cause, FailureCause::ConnectionLost);
+    assert_eq!(server.seen().len(), 3, "once more, and only once");
+}
+
+#[tokio::test]
+async fn a_429_slows_the_server_down_and_not_the_url() {
+    let server = TestServer::start(|_, before| match before {
+        0 => status("429 Too Many Requests", "Retry-After: 1\r\n"),
+        1 => status("503 Busy", ""),
+        _ => ok(b"x"),
+    })
+    .await;
+    let name = ServerName::from_url(&server.url("/")).unwrap();
+    let fetcher = Fetcher::new(options(), HashMap::from([(name.clone(), 50.0)])).unwrap();
+    let (mut attempts, mut rng) = (Attempts::default(), fastrand::Rng::with_seed(1));
+    for status in [429, 503] {
+        let failure = failure(&fetcher, &server.url("/")).await;
+        assert_eq!(failure.http_status, Some(status));
+        let Retry::ServerPaused { until } = failure.retry else { panic!("{failure:?}") };
+        assert_eq!(fetcher.server(&name).ready_at(Instant::now()), Some(until));
+        let next = attempts.after(failure.retry, fetcher.options(), Instant::now(), &mut rng);
+        assert_eq!(next, Next::At(until));
+    }
+    assert_eq!(attempts, Attempts { failed: 0, server_waits: 2 });
+    assert!((fetcher.server(&name).snapshot().rate - 12.5).abs() < 0.1, "50, halved twice");
+    body(&fetcher, &server.url("/")).await;
+    let seen = server.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "Retry-After");
+    assert!(seen[2].at - seen[1].at >= Duration::from_millis(740), "1 s, less jitter");
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed_up_to_its_cap() {
+    let server =
+        TestServer::start(|_, _| status("503 Later", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n")).await;
+    let fetcher = fetcher(FetchOptions { max_retry_after: Duration::from_secs(100), ..options() });
+    let Retry::ServerPaused { until } = failure(&fetcher, &server.url("/")).await.retry else { panic!() };
+    let pause = until - Instant::now();
+    assert!(pause > Duration::from_secs(90) && pause <= Duration::from_secs(100), "{pause:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_paused_server_does_not_wait_for_it() {
+    let paused = TestServer::start(|_, _| status("429 Slow", "Retry-After: 600\r\n")).await;
+    let target = paused.url("/x").to_string();
+    let server = TestServer::start(move |_, _| redirect(&target)).await;
+    let fetcher = fetcher(options());
+    for _ in 0..2 {
+        let failure = failure(&fetcher, &server.url("/")).await;
+        assert_eq!((failure.cause, failure.http_status), (FailureCause::HttpStatus, Some(429)));
+        let Retry::ServerPaused { until } = failure.retry else { panic!("{failure:?}") };
+        assert!(until > Instant::now() + Duration::from_secs(500));
+    }
+    assert_eq!((server.seen().len(), paused.seen().len()), (2, 1));
+}

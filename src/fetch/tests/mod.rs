@@ -1,0 +1,7 @@
+//! `fetch` against real sockets on loopback: scripted servers, and assertions on what they saw.
+
+mod answers;
+mod failures;
+mod manners;
+mod support;
+mod trust;

@@ -1,0 +1,259 @@
+//! A server that does as its script says, and remembers who came when.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use url::Url;
+
+use crate::fetch::{FetchFailure, FetchOptions, FetchOutcome, FetchedBody, Fetcher, UnboundedMemory};
+
+/// What the server does with one request.
+pub enum Reply {
+    /// Sends these bytes and keeps the connection.
+    Send(Vec<u8>),
+    /// Sends these bytes and closes.
+    Close(Vec<u8>),
+    /// Sends these bytes and resets the connection.
+    Reset(Vec<u8>),
+    /// Sends these bytes, then nothing more, and keeps the connection open.
+    Hang(Vec<u8>),
+    /// Sends these bytes, then `x` bytes for ever, one per interval.
+    Drip(Vec<u8>, Duration),
+    /// Waits, then replies.
+    After(Duration, Box<Reply>),
+}
+
+/// One request as the server saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub at: Instant,
+    pub path: String,
+    /// Request line and headers, as sent.
+    pub head: String,
+    /// Number of the connection, from 0.
+    pub connection: usize,
+    /// Requests under way when this one came, itself included.
+    pub under_way: usize,
+}
+
+#[derive(Default)]
+struct Log {
+    seen: Vec<Seen>,
+    connections: usize,
+    under_way: usize,
+}
+
+/// Listens on 127.0.0.1 until dropped.
+pub struct TestServer {
+    pub address: SocketAddr,
+    log: Arc<Mutex<Log>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl TestServer {
+    /// `script` gets the path and how many requests came before this one.
+    pub async fn start(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, script).await
+    }
+
+    pub async fn start_with(
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (log, script) = (Arc::new(Mutex::new(Log::default())), Arc::new(script));
+        let task = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (log, script, tls) = (Arc::clone(&log), Arc::clone(&script), tls.clone());
+                    tokio::spawn(async move {
+                        let connection = {
+                            let mut log = log.lock().unwrap();
+                            log.connections += 1;
+                            log.connections - 1
+                        };
+                        // Errors are the client's hanging up: some tests are about just that.
+                        let _ = match tls {
+                            None => serve(stream, connection, &log, &*script).await,
+                            Some(tls) => match tls.accept(stream).await {
+                                Ok(stream) => serve(stream, connection, &log, &*script).await,
+                                Err(error) => Err(error),
+                            },
+                        };
+                    });
+                }
+            }
+        });
+        Self { address, log, task }
+    }
+
+    pub fn url(&self, path: &str) -> Url {
+        Url::parse(&format!("http://{}{path}", self.address)).unwrap()
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.log.lock().unwrap().seen.clone()
+    }
+
+    pub fn num_connections(&self) -> usize {
+        self.log.lock().unwrap().connections
+    }
+
+    pub fn most_under_way(&self) -> usize {
+        self.seen().iter().map(|seen| seen.under_way).max().unwrap_or(0)
+    }
+}
+
+/// Streams that can be reset.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Connection for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Connection for tokio_rustls::server::TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+async fn serve(
+    mut stream: impl Connection,
+    connection: usize,
+    log: &Mutex<Log>,
+    script: &(dyn Fn(&str, usize) -> Reply + Send + Sync),
+) -> io::Result<()> {
+    while let Some(head) = read_head(&mut stream).await? {
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let before = {
+            let mut log = log.lock().unwrap();
+            log.under_way += 1;
+            let seen =
+                Seen { at: Instant::now(), path: path.clone(), head, connection, under_way: log.under_way };
+            log.seen.push(seen);
+            log.seen.len() - 1
+        };
+        let mut reply = script(&path, before);
+        while let Reply::After(delay, then) = reply {
+            tokio::time::sleep(delay).await;
+            reply = *then;
+        }
+        log.lock().unwrap().under_way -= 1;
+        match reply {
+            Reply::Send(bytes) => stream.write_all(&bytes).await?,
+            Reply::Close(bytes) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
+            }
+            Reply::Reset(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+                // The client is to see the bytes before the reset overtakes them.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                stream.tcp().set_zero_linger()?;
+                return Ok(());
+            }
+            Reply::Hang(bytes) => {
+                stream.write_all(&bytes).await?;
+                std::future::pending::<()>().await;
+            }
+            Reply::Drip(bytes, interval) => {
+                stream.write_all(&bytes).await?;
+                loop {
+                    stream.write_all(b"x").await?;
+                    tokio::time::sleep(interval).await;
+                }
+            }
+            Reply::After(..) => unreachable!("unwrapped above"),
+        }
+    }
+    Ok(())
+}
+
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<String>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) if head.is_empty() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// A response with its length; `headers` are lines that end in CRLF.
+pub fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes =
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+pub fn ok(body: &[u8]) -> Reply {
+    Reply::Send(response("200 OK", "Content-Type: image/jpeg\r\n", body))
+}
+
+/// A permanent reply with this status and header line.
+pub fn status(status: &str, headers: &str) -> Reply {
+    Reply::Send(response(status, headers, b"sorry"))
+}
+
+pub fn redirect(location: &str) -> Reply {
+    status("302 Found", &format!("Location: {location}\r\n"))
+}
+
+/// Options for tests: loopback is admitted, there is no rate limit, and timeouts are long enough for a busy
+/// machine.
+pub fn options() -> FetchOptions {
+    FetchOptions {
+        user_agent: "ddl-test (test@ddl.example)".into(),
+        allow_private_networks: true,
+        default_rate_limit: 0.0,
+        ..FetchOptions::default()
+    }
+}
+
+pub fn fetcher(options: FetchOptions) -> Arc<Fetcher> {
+    Arc::new(Fetcher::new(options, HashMap::new()).unwrap())
+}
+
+pub async fn fetch(fetcher: &Fetcher, url: &Url) -> FetchOutcome {
+    tokio::time::timeout(Duration::from_secs(60), fetcher.fetch(url, &UnboundedMemory))
+        .await
+        .expect("it hangs")
+}
+
+pub async fn body(fetcher: &Fetcher, url: &Url) -> FetchedBody {
+    match fetch(fetcher, url).await {
+        FetchOutcome::Body(body) => body,
+        FetchOutcome::Failure(failure) => panic!("{url}: {failure:?}"),
+    }
+}
+
+pub async fn failure(fetcher: &Fetcher, url: &Url) -> FetchFailure {
+    match fetch(fetcher, url).await {
+        FetchOutcome::Failure(failure) => failure,
+        FetchOutcome::Body(body) => panic!("{url}: {body:?}"),
+    }
+}

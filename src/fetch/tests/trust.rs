@@ -1,0 +1,152 @@
+//! TLS: whom `ca_certificate` makes us trust, for which names, over which protocol.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use url::Url;
+
+use super::support::*;
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::model::{FailureCause, ServerName};
+
+/// A certificate authority of its own, and a server certificate for the given names.
+struct Trust {
+    folder: TempDir,
+    server: ServerConfig,
+}
+
+impl Trust {
+    fn new(names: &[&str]) -> Self {
+        let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        // Twice: a file may hold several.
+        std::fs::write(folder.path().join("ca.pem"), authority.pem().repeat(2)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        Self { folder, server }
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::new(self.server.clone()))
+    }
+
+    fn options(&self) -> FetchOptions {
+        FetchOptions { ca_certificate: Some(self.folder.path().join("ca.pem")), ..options() }
+    }
+}
+
+#[tokio::test]
+async fn connect_to_keeps_name_certificate_and_host() {
+    let trust = Trust::new(&["photos.example"]);
+    let server = TestServer::start_with(Some(trust.acceptor()), |_, _| ok(b"x")).await;
+    let connect_to = vec![format!("::127.0.0.1:{}", server.address.port()).parse().unwrap()];
+    // The target is private and was named by the user: it needs no leave.
+    let closed = FetchOptions { allow_private_networks: false, connect_to, ..trust.options() };
+    let fetcher = fetcher(closed.clone());
+    for (url, host) in [
+        ("https://photos.example/a", "photos.example"),
+        ("https://photos.example:8443/a", "photos.example:8443"),
+    ] {
+        body(&fetcher, &Url::parse(url).unwrap()).await;
+        let head = server.seen().last().unwrap().head.to_ascii_lowercase();
+        assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
+    }
+    let check = async |fetcher: &Fetcher, url: &str| {
+        let failure = failure(fetcher, &Url::parse(url).unwrap()).await;
+        assert_eq!(failure.cause, FailureCause::Tls, "{url}: {}", failure.message);
+    };
+    check(&fetcher, "https://other.example/a").await;
+    let stranger = Fetcher::new(FetchOptions { ca_certificate: None, ..closed }, HashMap::new()).unwrap();
+    check(&stranger, "https://photos.example/a").await;
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn connect_to_moves_plain_http_and_keeps_the_servers_name() {
+    let server = TestServer::start(|_, _| ok(b"x")).await;
+    let port = server.address.port();
+    let connect_to = ["a.example:80:127.0.0.1:", "8.8.8.8::localhost:"]
+        .map(|rule| format!("{rule}{port}").parse().unwrap());
+    let options =
+        FetchOptions { connect_to: connect_to.to_vec(), allow_private_networks: false, ..options() };
+    let fetcher = fetcher(options);
+    for host in ["a.example", "8.8.8.8"] {
+        body(&fetcher, &Url::parse(&format!("http://{host}/a")).unwrap()).await;
+        assert!(
+            server
+                .seen()
+                .last()
+                .unwrap()
+                .head
+                .to_ascii_lowercase()
+                .contains(&format!("\r\nhost: {host}\r\n"))
+        );
+        assert_eq!(
+            fetcher.server(&ServerName::from_catalog(host)).snapshot().requests,
+            1,
+            "limits are those of `{host}`"
+        );
+    }
+    // A private literal is refused before any rule looks at it.
+    let refused = failure(&fetcher, &Url::parse("http://10.0.0.1/").unwrap()).await;
+    assert_eq!(refused.cause, FailureCause::ForbiddenAddress);
+}
+
+#[tokio::test]
+async fn https_speaks_http2_where_the_server_does() {
+    let trust = Trust::new(&["localhost", "127.0.0.1"]);
+    let mut config = trust.server.clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = async |request: Request<Incoming>| {
+        assert_eq!(request.version(), Version::HTTP_2);
+        let body = format!("{} {}", request.uri().authority().unwrap(), request.uri().path());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+    };
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let stream = TokioIo::new(acceptor.accept(stream).await.unwrap());
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(stream, service_fn(serve)).await;
+            });
+        }
+    });
+    let fetcher = fetcher(trust.options());
+    for url in [format!("https://127.0.0.1:{port}/a"), format!("https://localhost:{port}/b")] {
+        let url = Url::parse(&url).unwrap();
+        let body = body(&fetcher, &url).await;
+        let expect = format!("{}:{port} {}", url.host_str().unwrap(), url.path());
+        assert_eq!(body.bytes, expect.as_bytes());
+    }
+}
