@@ -1,0 +1,230 @@
+//! One image from received to stored bytes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use image::RgbImage;
+use image::metadata::Orientation;
+
+use super::decode::decode;
+use super::encode::{encode, swap_red_and_blue};
+use super::error::ImagingError;
+use super::hash::{THUMBNAIL_SIDE, perceptual_hash};
+use super::header::{ImageHeader, inspect, turned};
+use super::options::{ImagingOptions, PerceptualHashMode};
+use super::resize::{fit, shrink, turn};
+use super::verify::check_complete;
+use crate::model::{ContentDigest, FailureCause, ImageEncoding, ImageFormat, PerceptualHash, PixelSize};
+
+/// An image as it will be stored.
+#[derive(Clone, Debug)]
+pub struct ProcessedImage {
+    /// The bytes to store: a clone of the received handle when nothing was to be changed.
+    pub image: Bytes,
+    /// The format of `image`.
+    pub image_format: ImageFormat,
+    /// Size as received, after the EXIF orientation.
+    pub original_size: PixelSize,
+    /// Size of `image`. When the bytes are kept it equals `original_size`: the orientation is then
+    /// still in the metadata, and a viewer applies it.
+    pub resized_size: PixelSize,
+    /// Digest of the received bytes.
+    pub hashsum_original: ContentDigest,
+    /// Digest of `image`.
+    pub hashsum_resized: ContentDigest,
+    /// See [`PerceptualHashMode`] for when there is one.
+    pub perceptual_hash: Option<PerceptualHash>,
+}
+
+/// What is to be done with an image, known from its header.
+struct Plan {
+    /// Upright size of the stored image.
+    target: PixelSize,
+    /// The received bytes are stored.
+    keeps_bytes: bool,
+    format: ImageFormat,
+}
+
+impl Plan {
+    /// An encoding that names a format is satisfied by bytes that already are what it would give.
+    fn new(header: &ImageHeader, options: &ImagingOptions) -> Self {
+        let target = match options.image_encoding {
+            ImageEncoding::Original => header.size,
+            _ => fit(header.size, options.image_size),
+        };
+        let is_resized = target != header.size;
+        let format = match options.image_encoding {
+            ImageEncoding::Auto if is_resized => ImageFormat::Jpeg,
+            ImageEncoding::Original | ImageEncoding::Auto => {
+                return Self { target, keeps_bytes: true, format: header.image_format };
+            }
+            ImageEncoding::Jpeg => ImageFormat::Jpeg,
+            ImageEncoding::Png => ImageFormat::Png,
+            ImageEncoding::Webp => ImageFormat::Webp,
+            ImageEncoding::Raw => ImageFormat::Raw,
+        };
+        let keeps_bytes = !is_resized && header.is_upright() && header.image_format == format;
+        Self { target, keeps_bytes, format }
+    }
+}
+
+/// Turns a received body into what is stored.
+///
+/// # Errors
+/// What is wrong with the body: see [`ImagingError::cause`]. A body that is refused is refused whatever
+/// the encoding, except for damage that only decoding the pixels shows.
+pub fn process(body: &Bytes, options: &ImagingOptions) -> Result<ProcessedImage, ImagingError> {
+    catch_panic(|| {
+        let header = inspect(body)?;
+        header.check_pixels(options.max_image_pixels)?;
+        check_complete(body, &header)?;
+        let plan = Plan::new(&header, options);
+        if !plan.keeps_bytes {
+            let eighths = options.jpeg_scaling.eighths(header.size, plan.target);
+            let pixels = decode(body, &header, eighths)?;
+            return convert(body, &header, pixels, &plan, options);
+        }
+        let hash = match options.perceptual_hash {
+            PerceptualHashMode::Always => Some(hash_kept(body, &header)?),
+            _ => None,
+        };
+        Ok(keep(body, &header, hash, options))
+    })
+}
+
+/// The same for stored raw pixels (`image_format` raw, blue first) of `size`, which have no header.
+///
+/// `original_size` and `hashsum_original` are here those of `body`.
+///
+/// # Errors
+/// `TruncatedImage` when the bytes are not as many as `size` says, `TooManyPixels`, `EncodeError`.
+pub fn process_raw(
+    body: &Bytes,
+    size: PixelSize,
+    options: &ImagingOptions,
+) -> Result<ProcessedImage, ImagingError> {
+    catch_panic(|| {
+        let header = ImageHeader {
+            image_format: ImageFormat::Raw,
+            size,
+            orientation: Orientation::NoTransforms,
+            coded_pixels: size.pixels(),
+            decode_bytes: size.pixels().saturating_mul(3),
+        };
+        header.check_pixels(options.max_image_pixels)?;
+        let PixelSize { height, width } = size;
+        if size.pixels() == 0 || body.len() as u64 != 3 * size.pixels() {
+            let message = format!("{} bytes are not the raw pixels of `{width}x{height}`", body.len());
+            return Err(ImagingError::truncated(message));
+        }
+        let pixels = || {
+            RgbImage::from_raw(width, height, swap_red_and_blue(body.to_vec()))
+                .ok_or_else(|| ImagingError::bad("raw pixels of another size"))
+        };
+        let plan = Plan::new(&header, options);
+        if !plan.keeps_bytes {
+            return convert(body, &header, pixels()?, &plan, options);
+        }
+        let hash = match options.perceptual_hash {
+            PerceptualHashMode::Always => Some(perceptual_hash(&pixels()?, header.orientation)?),
+            _ => None,
+        };
+        Ok(keep(body, &header, hash, options))
+    })
+}
+
+/// Bytes that [`process`] takes at most besides the body itself, for a memory budget.
+///
+/// An upper bound by the formats' worst cases: for a photo decoded at a fraction of its size it is
+/// several times too high.
+#[must_use]
+pub fn decode_bytes_estimate(header: &ImageHeader, options: &ImagingOptions) -> u64 {
+    let plan = Plan::new(header, options);
+    if plan.keeps_bytes && options.perceptual_hash != PerceptualHashMode::Always {
+        return 0;
+    }
+    if plan.keeps_bytes {
+        return header.decode_bytes.saturating_add(THUMBNAIL_BYTES);
+    }
+    let pixels = 3 * plan.target.pixels();
+    // Resizing keeps a picture between its two passes; turning and encoding keep a second one of the
+    // result, and an encoder's output may exceed its input a little.
+    let between_passes = match plan.target == header.size {
+        true => 0,
+        false => 3 * u64::from(plan.target.longest_side()) * u64::from(header.size.longest_side()),
+    };
+    header
+        .decode_bytes
+        .saturating_add(between_passes)
+        .saturating_add(4 * pixels)
+        .saturating_add(THUMBNAIL_BYTES)
+}
+
+/// The perceptual hash's own small pictures, its DCT, and the strip between two passes of a resize.
+const THUMBNAIL_BYTES: u64 = 1 << 20;
+
+/// Runs codecs, whose panics on hostile bytes become an error of the one image.
+///
+/// The panic still passes the process's panic hook, which prints unless the caller has set another.
+pub(super) fn catch_panic<T>(run: impl FnOnce() -> Result<T, ImagingError>) -> Result<T, ImagingError> {
+    // Nothing outlives the call but its result, so nothing half-done can be seen afterwards.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        Err(ImagingError::new(FailureCause::DecoderPanic, format!("the decoder panicked: {text}")))
+    })
+}
+
+fn keep(
+    body: &Bytes,
+    header: &ImageHeader,
+    perceptual_hash: Option<PerceptualHash>,
+    options: &ImagingOptions,
+) -> ProcessedImage {
+    let hashsum = options.hash_algorithm.digest(body);
+    ProcessedImage {
+        image: body.clone(),
+        image_format: header.image_format,
+        original_size: header.size,
+        resized_size: header.size,
+        hashsum_original: hashsum,
+        hashsum_resized: hashsum,
+        perceptual_hash,
+    }
+}
+
+fn convert(
+    body: &Bytes,
+    header: &ImageHeader,
+    pixels: RgbImage,
+    plan: &Plan,
+    options: &ImagingOptions,
+) -> Result<ProcessedImage, ImagingError> {
+    // Turning comes after shrinking: there are fewer pixels to turn.
+    let shrunk = shrink(pixels, turned(plan.target, header.orientation))?;
+    let pixels = turn(shrunk, header.orientation);
+    let perceptual_hash = match options.perceptual_hash {
+        PerceptualHashMode::Never => None,
+        _ => Some(perceptual_hash(&pixels, Orientation::NoTransforms)?),
+    };
+    let image = Bytes::from(encode(pixels, plan.format, options.jpeg_quality)?);
+    Ok(ProcessedImage {
+        image_format: plan.format,
+        original_size: header.size,
+        resized_size: plan.target,
+        hashsum_original: options.hash_algorithm.digest(body),
+        hashsum_resized: options.hash_algorithm.digest(&image),
+        perceptual_hash,
+        image,
+    })
+}
+
+/// The hash of an image that is kept, from as few pixels as will do.
+fn hash_kept(body: &[u8], header: &ImageHeader) -> Result<PerceptualHash, ImagingError> {
+    let shorter = u64::from(header.size.height.min(header.size.width));
+    let eighths = (1..8).find(|&n| u64::from(n) * shorter >= 8 * u64::from(THUMBNAIL_SIDE)).unwrap_or(8);
+    perceptual_hash(&decode(body, header, eighths)?, header.orientation)
+}
