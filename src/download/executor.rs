@@ -1,0 +1,141 @@
+//! What all partitions of a rank share, and the door through which claims come in.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use super::DownloadOptions;
+use super::partition::work_on_partition;
+use crate::dispatch::protocol::{Claim, RankProgress};
+use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::imaging::ImagingOptions;
+use crate::model::{ImageEncoding, ServerName};
+use crate::runtime::{CpuPool, MachineLimits, MemoryBudget};
+use crate::storage::{DatasetLayout, StorageOptions};
+
+/// Row groups and files written at once: enough to keep a disk busy, few enough to bound copies in memory.
+const MAX_WRITERS: usize = 4;
+
+/// Everything a rank needs to know to download.
+#[derive(Clone, Debug)]
+pub struct DownloadSettings {
+    pub layout: DatasetLayout,
+    pub fetch: FetchOptions,
+    pub imaging: ImagingOptions,
+    pub download: DownloadOptions,
+    pub max_open_partitions: u32,
+    /// Requests per second of servers that have a rate of their own (`servers_profiles.csv`).
+    pub rates: HashMap<ServerName, f64>,
+    /// Servers whose pending records are skipped.
+    pub ignored: HashSet<ServerName>,
+    pub num_ranks: u32,
+}
+
+/// Downloads partitions.
+pub struct DownloadExecutor {
+    pub(super) settings: DownloadSettings,
+    pub(super) fetcher: Fetcher,
+    pub(super) cpu: CpuPool,
+    pub(super) body_memory: MemoryBudget,
+    pub(super) decode_memory: MemoryBudget,
+    pub(super) writers: Arc<Semaphore>,
+    pub(super) counters: Counters,
+    pub(super) open_partitions: AtomicU32,
+}
+
+/// What the rank has done; only grows.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub success: AtomicU64,
+    pub failed: AtomicU64,
+    pub skipped: AtomicU64,
+    pub requests: AtomicU64,
+    pub received_bytes: AtomicU64,
+    pub in_flight: AtomicU32,
+}
+
+impl DownloadExecutor {
+    /// # Errors
+    /// One line for people, when an option or the certificate file cannot be used.
+    pub fn new(settings: DownloadSettings) -> Result<Arc<Self>, String> {
+        let fetcher =
+            Fetcher::new(settings.fetch.clone(), settings.rates.clone()).map_err(|e| e.to_string())?;
+        // A redirect may lead to a server that other ranks work on.
+        fetcher.set_default_share(1.0 / f64::from(settings.num_ranks.max(1)));
+        let options = &settings.download;
+        let threads = match options.cpu_threads {
+            0 => MachineLimits::detect().cores,
+            threads => threads,
+        };
+        let cpu = CpuPool::new(threads, 2 * threads).map_err(|error| error.to_string())?;
+        let max_body = settings.fetch.max_body_bytes;
+        // A decode may need several bytes for each of the most pixels that an image may have.
+        let max_decode = settings.imaging.max_image_pixels.saturating_mul(16).max(options.decode_memory);
+        Ok(Arc::new(Self {
+            // Twice: a body and, for a moment, its decoded form (Content-Encoding).
+            body_memory: MemoryBudget::new(
+                options.body_memory,
+                max_body.saturating_mul(2).saturating_add(1 << 20),
+            ),
+            decode_memory: MemoryBudget::new(options.decode_memory, max_decode),
+            writers: Arc::new(Semaphore::new(MAX_WRITERS)),
+            counters: Counters::default(),
+            open_partitions: AtomicU32::new(0),
+            fetcher,
+            cpu,
+            settings,
+        }))
+    }
+
+    pub(super) fn storage_options(&self) -> StorageOptions {
+        StorageOptions {
+            hash_algorithm: self.settings.imaging.hash_algorithm,
+            raw_pixels: self.settings.imaging.image_encoding == ImageEncoding::Raw,
+        }
+    }
+
+    /// Bytes of images at which an open partition writes a row group now.
+    pub(super) fn row_group_bytes(&self) -> u64 {
+        let open = u64::from(self.open_partitions.load(Ordering::Relaxed).max(1));
+        let options = &self.settings.download;
+        // Below 256 KiB a row group is all overhead.
+        (options.part_memory / (3 * open))
+            .clamp((256 << 10).min(options.row_group_bytes), options.row_group_bytes)
+    }
+}
+
+impl Executor for DownloadExecutor {
+    fn run(
+        self: Arc<Self>,
+        claim: Claim,
+        handle: ClaimHandle,
+    ) -> BoxFuture<'static, Result<ClaimEnding, ExecutorError>> {
+        Box::pin(async move {
+            self.open_partitions.fetch_add(1, Ordering::Relaxed);
+            let ending = work_on_partition(&self, &claim, &handle).await;
+            self.open_partitions.fetch_sub(1, Ordering::Relaxed);
+            ending
+        })
+    }
+
+    fn progress(&self) -> RankProgress {
+        let counters = &self.counters;
+        RankProgress {
+            success: counters.success.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            skipped: counters.skipped.load(Ordering::Relaxed),
+            received_bytes: counters.received_bytes.load(Ordering::Relaxed),
+            requests: counters.requests.load(Ordering::Relaxed),
+            in_flight: counters.in_flight.load(Ordering::Relaxed),
+            open_partitions: self.open_partitions.load(Ordering::Relaxed),
+        }
+    }
+
+    fn max_open_partitions(&self) -> u32 {
+        self.settings.max_open_partitions
+    }
+}

@@ -1,0 +1,177 @@
+//! The writer of a partition's parts: rows in, sealed and committed parts out, one job at a time.
+//!
+//! It runs beside the downloads of its partition, so that neither disk nor commit ever stops them; its
+//! queue of one job is what holds them back when the disk cannot keep up.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::executor::DownloadExecutor;
+use crate::catalog::{PartReport, RecordOutcome};
+use crate::dispatch::protocol::Claim;
+use crate::dispatch::{ClaimHandle, ExecutorError};
+use crate::model::{DataFile, PartId, PartRow, RecordState};
+use crate::storage::{ErrorRow, ImageRow, PartWriter, StorageError, write_error_part};
+
+pub(super) enum PartJob {
+    /// Append these rows as a row group.
+    Rows(Vec<ImageRow>),
+    /// Close the part with these errors, report it, wait for the commit.
+    Seal(Vec<(ErrorRow, RecordState)>),
+}
+
+/// The queue of a partition's part writer and its end.
+pub(super) struct PartQueue {
+    jobs: mpsc::Sender<PartJob>,
+    writer: JoinHandle<Result<Vec<PartRow>, ExecutorError>>,
+}
+
+impl PartQueue {
+    pub(super) fn start(executor: Arc<DownloadExecutor>, claim: &Claim, handle: ClaimHandle) -> Self {
+        let (jobs, queue) = mpsc::channel(1);
+        let writer = tokio::spawn(write_parts(executor, claim.clone(), handle, queue));
+        Self { jobs, writer }
+    }
+
+    /// Hands over a job; waits while another waits already. False when the writer has failed:
+    /// [`PartQueue::close`] then says why.
+    pub(super) async fn push(&self, job: PartJob) -> bool {
+        self.jobs.send(job).await.is_ok()
+    }
+
+    /// Waits for all jobs. Returns the parts that were committed.
+    pub(super) async fn close(self) -> Result<Vec<PartRow>, ExecutorError> {
+        drop(self.jobs);
+        self.writer.await.unwrap_or_else(|panic| Err(ExecutorError::Fatal(panic.to_string())))
+    }
+}
+
+/// A part that is being written.
+#[derive(Default)]
+struct OpenPart {
+    writer: Option<PartWriter>,
+    outcomes: Vec<RecordOutcome>,
+    digests: Vec<u8>,
+    digest_bytes: u8,
+    image_bytes: u64,
+}
+
+async fn write_parts(
+    executor: Arc<DownloadExecutor>,
+    claim: Claim,
+    handle: ClaimHandle,
+    mut queue: mpsc::Receiver<PartJob>,
+) -> Result<Vec<PartRow>, ExecutorError> {
+    let mut committed = Vec::new();
+    let mut open = OpenPart::default();
+    let mut sequence = 0;
+    while let Some(job) = queue.recv().await {
+        let part = PartId { epoch: claim.epoch, sequence };
+        match job {
+            PartJob::Rows(rows) => {
+                open = on_disk(&executor, &claim, move |executor, claim| {
+                    write_rows(executor, claim, part, open, rows)
+                })
+                .await?;
+            }
+            PartJob::Seal(errors) => {
+                let full = std::mem::take(&mut open);
+                let report = on_disk(&executor, &claim, move |executor, claim| {
+                    seal(executor, claim, part, full, &errors)
+                })
+                .await?;
+                let row = report.part;
+                handle.report_part(report).await?;
+                committed.push(row);
+                sequence += 1;
+            }
+        }
+    }
+    Ok(committed)
+}
+
+/// Runs disk work on a blocking thread, a few at a time over the whole rank.
+pub(super) async fn on_disk<T: Send + 'static>(
+    executor: &Arc<DownloadExecutor>,
+    claim: &Claim,
+    work: impl FnOnce(&DownloadExecutor, &Claim) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, ExecutorError> {
+    let _turn = executor.writers.clone().acquire_owned().await;
+    let (executor, claim) = (executor.clone(), claim.clone());
+    tokio::task::spawn_blocking(move || work(&executor, &claim))
+        .await
+        .map_err(|panic| ExecutorError::Fatal(panic.to_string()))?
+        .map_err(|error| match error {
+            // Writing fails for every partition alike; reading what others wrote fails for this one.
+            StorageError::Io { action: "open" | "read folder", .. }
+            | StorageError::Parquet { .. }
+            | StorageError::Unexpected { .. } => ExecutorError::Partition(error.to_string()),
+            error => ExecutorError::Fatal(error.to_string()),
+        })
+}
+
+fn write_rows(
+    executor: &DownloadExecutor,
+    claim: &Claim,
+    part: PartId,
+    mut open: OpenPart,
+    mut rows: Vec<ImageRow>,
+) -> Result<OpenPart, StorageError> {
+    let writer = match &mut open.writer {
+        Some(writer) => writer,
+        empty => {
+            let layout = &executor.settings.layout;
+            let path = layout.success_part(&claim.folder, claim.partition.partition_id, part);
+            empty.insert(PartWriter::create(&path, executor.storage_options())?)
+        }
+    };
+    writer.write_row_group(&mut rows)?;
+    for row in &rows {
+        let digest = row.hashsum_original.as_bytes();
+        open.digest_bytes = digest.len() as u8;
+        open.digests.extend_from_slice(digest);
+        open.image_bytes += row.image.len() as u64;
+        open.outcomes.push(RecordOutcome {
+            record: row.record.record,
+            state: RecordState::Success.to_byte(),
+            http_status: 0,
+            retry_count: 0,
+        });
+    }
+    Ok(open)
+}
+
+fn seal(
+    executor: &DownloadExecutor,
+    claim: &Claim,
+    part: PartId,
+    open: OpenPart,
+    errors: &[(ErrorRow, RecordState)],
+) -> Result<PartReport, StorageError> {
+    let layout = &executor.settings.layout;
+    let successes = open.writer.map(PartWriter::seal).transpose()?.unwrap_or_default();
+    let error_file = if errors.is_empty() {
+        DataFile::default()
+    } else {
+        let path = layout.error_part(&claim.folder, claim.partition.partition_id, part);
+        let rows: Vec<ErrorRow> = errors.iter().map(|(row, _)| row.clone()).collect();
+        write_error_part(&path, &rows, executor.storage_options())?
+    };
+    let mut outcomes = open.outcomes;
+    outcomes.extend(errors.iter().map(|(row, state)| RecordOutcome {
+        record: row.record.record,
+        state: state.to_byte(),
+        http_status: row.http_status.unwrap_or(0),
+        retry_count: row.retry_count,
+    }));
+    Ok(PartReport {
+        partition: claim.partition,
+        part: PartRow { part, successes, errors: error_file },
+        outcomes,
+        digests: open.digests,
+        digest_bytes: open.digest_bytes,
+        image_bytes: open.image_bytes,
+    })
+}
