@@ -4,8 +4,7 @@
 //! hash) of its own at the price of a copy. The pictures themselves repeat: deduplicating them by
 //! what they show leaves few.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -32,7 +31,7 @@ impl Bodies {
         pages: impl Iterator<Item = &'a Page>,
         picture_side: u16,
     ) -> Result<Self, DemoError> {
-        let mut needed: Vec<PhotoSpec> = pages
+        let mut needed: HashSet<PhotoSpec> = pages
             .filter_map(|page| match page {
                 Page::Photo { spec, .. } | Page::HalfPhoto(spec) | Page::FlawedPng(spec) => Some(*spec),
                 Page::Text { .. } | Page::Redirect { .. } | Page::Status(_) => None,
@@ -42,7 +41,7 @@ impl Bodies {
         let plain = (0..NUM_PLAIN).map(|number| PhotoSpec::jpeg(mix(number), picture_side, height));
         let plain: Vec<PhotoSpec> = plain.collect();
         needed.extend(&plain);
-        let photos = render_all(&needed)?;
+        let photos = render_all(needed)?;
         let plain = plain.iter().filter_map(|spec| photos.get(spec)).map(|bytes| bytes.to_vec()).collect();
         Ok(Self { photos, plain })
     }
@@ -85,32 +84,27 @@ fn with_comment(jpeg: &[u8], comment: &str) -> Vec<u8> {
     [start, &[0xff, 0xfe], &length, comment, rest].concat()
 }
 
-/// Renders each distinct picture once. Big and small ones are mixed, so threads take them one by one.
-fn render_all(needed: &[PhotoSpec]) -> Result<HashMap<PhotoSpec, Bytes>, DemoError> {
+/// Renders each picture. Big and small ones are mixed, so threads take them one by one.
+fn render_all(needed: HashSet<PhotoSpec>) -> Result<HashMap<PhotoSpec, Bytes>, DemoError> {
+    let needed: Vec<PhotoSpec> = needed.into_iter().collect();
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(HashMap::with_capacity(needed.len()));
-    let work = || -> Result<(), DemoError> {
+    let work = || {
+        let mut done = Vec::new();
         while let Some(spec) = needed.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let claimed = |done: &mut HashMap<_, _>| done.insert(*spec, Bytes::new()).is_none();
-            if done.lock().is_ok_and(|mut done| done.contains_key(spec) || !claimed(&mut done)) {
-                continue;
-            }
-            let bytes = Bytes::from(spec.render()?);
-            if let Ok(mut done) = done.lock() {
-                done.insert(*spec, bytes);
-            }
+            done.push((*spec, Bytes::from(spec.render()?)));
         }
-        Ok(())
+        Ok(done)
     };
     let num_threads = thread::available_parallelism().map_or(1, usize::from).min(8);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..num_threads).map(|_| scope.spawn(work)).collect();
-        // A panic in an encoder stays a panic: there is nobody hostile here.
-        threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })?;
-    Ok(done.into_inner().unwrap_or_default())
+        let mut photos = HashMap::with_capacity(needed.len());
+        for thread in threads {
+            // A panic in an encoder stays a panic: there is nobody hostile here.
+            photos.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(photos)
+    })
 }
 
 #[cfg(test)]
