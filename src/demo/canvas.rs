@@ -1,23 +1,23 @@
 //! Pictures from a seed: a toned ground, hills, a few organic shapes, sometimes a specimen label.
 //!
-//! Everything is drawn at no more than [`BASE_SIDE`] pixels and scaled afterwards, so a picture costs
-//! about the same whatever its final size. Sensor noise is added after scaling (see `photos`), since
+//! Nothing is drawn larger than [`MAX_SIDE`] pixels; larger pictures are scaled up afterwards, so drawing
+//! costs a few milliseconds at most, also in an unoptimised build. Sensor noise is added after scaling (see `photos`), since
 //! it is what makes files grow as photos do.
 
 use std::f32::consts::TAU;
 
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 
 use super::random::Dice;
 
 /// Longest side of a drawing before it is scaled.
-pub(super) const BASE_SIDE: u32 = 256;
+const MAX_SIDE: u16 = 192;
 
 type Colour = [f32; 3];
 
-/// Draws the picture of `seed` in the proportions of `width` and `height`.
+/// Draws the picture of `seed` in the proportions of `width` and `height`, at that size or smaller.
 pub(super) fn draw(seed: u64, width: u16, height: u16) -> RgbImage {
-    let scale = BASE_SIDE as f32 / f32::from(width.max(height).max(1));
+    let scale = (f32::from(MAX_SIDE) / f32::from(width.max(height).max(1))).min(1.0);
     let [width, height] = [width, height].map(|side| ((f32::from(side) * scale) as u32).max(1));
     let mut dice = Dice::new(seed);
     let mut canvas = RgbImage::new(width, height);
@@ -50,17 +50,14 @@ impl Noise {
     fn at(&self, u: f32, v: f32) -> f32 {
         let place = |t: f32| {
             let t = t.clamp(0.0, 0.9999) * self.cells as f32;
-            let rest = t.fract();
+            // Not `fract`: without SSE 4.1 it is a call, and this is the innermost loop.
+            let rest = t - (t as u32) as f32;
             (t as usize, rest * rest * (3.0 - 2.0 * rest))
         };
         let ((column, across), (row, down)) = (place(u), place(v));
         let corner = row * (self.cells + 1) + column;
         let above = blend(self.values[corner], self.values[corner + 1], across);
-        let below = blend(
-            self.values[corner + self.cells + 1],
-            self.values[corner + self.cells + 2],
-            across,
-        );
+        let below = blend(self.values[corner + self.cells + 1], self.values[corner + self.cells + 2], across);
         blend(above, below, down)
     }
 }
@@ -92,7 +89,7 @@ impl Ground {
     }
 
     fn paint(&self, canvas: &mut RgbImage, texture: &Noise) {
-        each_pixel(canvas, |u, v, pixel| {
+        each_pixel(canvas, WHOLE, |u, v, pixel| {
             let along = (u - 0.5) * self.direction[0] + (v - 0.5) * self.direction[1] + 0.5;
             let tone = along + self.uneven * (self.clouds.at(u, v) - 0.5);
             let shade = 1.0 + self.rough * (texture.at(u, v) - 0.5);
@@ -110,7 +107,8 @@ fn paint_hills(canvas: &mut RgbImage, dice: &mut Dice, texture: &Noise) {
         let profile = Noise::roll(dice, 5);
         let (horizon, relief) = (0.4 + 0.45 * near, dice.between(0.1, 0.35));
         let tint = colour(hue + 0.05 * near, 0.3 + 0.4 * near, 0.7 - 0.5 * near);
-        each_pixel(canvas, |u, v, pixel| {
+        let top = horizon - relief;
+        each_pixel(canvas, [0.0, top, 1.0, 1.0], |u, v, pixel| {
             if v > horizon + relief * (profile.at(u, 0.5) - 0.5) {
                 *pixel = to_rgb(tint, 0.8 + 0.4 * texture.at(v, u));
             }
@@ -148,23 +146,26 @@ impl Shape {
     }
 
     fn radius(&self, angle: f32) -> f32 {
-        self.lobes.iter().map(|(count, reach, phase)| reach * (count * angle + phase).cos()).sum::<f32>() + 1.0
+        self.lobes.iter().map(|(count, reach, phase)| reach * (count * angle + phase).cos()).sum::<f32>()
+            + 1.0
     }
 
     fn paint(&self, canvas: &mut RgbImage, texture: &Noise) {
         let [width, height] = [canvas.width() as f32, canvas.height() as f32];
         let unit = width.min(height);
         let (sin, cos) = self.turn.sin_cos();
-        // The lobes add at most a half to the longer half axis: pixels beyond are left alone.
+        // The lobes add at most a half to the longer half axis.
         let reach = 1.5 * self.axes[0] * unit;
-        each_pixel(canvas, |u, v, pixel| {
+        let ([u, v], across, down) = (self.centre, reach / width, reach / height);
+        each_pixel(canvas, [u - across, v - down, u + across, v + down], |u, v, pixel| {
             let (dx, dy) = ((u - self.centre[0]) * width, (v - self.centre[1]) * height);
-            if dx.abs() > reach || dy.abs() > reach {
-                return;
-            }
             let x = (dx * cos + dy * sin) / (self.axes[0] * unit);
             let y = (dy * cos - dx * sin) / (self.axes[1] * unit);
-            let depth = (x * x + y * y).sqrt() / self.radius(y.atan2(x));
+            let distance = (x * x + y * y).sqrt();
+            if distance >= 1.5 {
+                return;
+            }
+            let depth = distance / self.radius(y.atan2(x));
             if depth < 1.0 {
                 let pattern = 1.0 - self.spots * (texture.at(x * 0.5 + 0.5, y * 0.5 + 0.5) - 0.3);
                 *pixel = to_rgb(mix_colours(self.inner, self.outer, depth * depth), pattern);
@@ -177,21 +178,32 @@ impl Shape {
 fn paint_label(canvas: &mut RgbImage, dice: &mut Dice) {
     let (left, top) = (dice.between(0.02, 0.6), dice.between(0.05, 0.75));
     let num_lines = 3.0 + dice.below(3) as f32;
-    each_pixel(canvas, |u, v, pixel| {
+    each_pixel(canvas, [left, top, left + 0.34, top + 0.2], |u, v, pixel| {
         let (x, y) = ((u - left) / 0.34, (v - top) / 0.2);
-        if (0.0..1.0).contains(&x) && (0.0..1.0).contains(&y) {
-            let line = y * num_lines;
-            let written = line.fract() > 0.6 && x > 0.06 && x < 0.6 + 0.3 * (line.floor() * 1.7).sin().abs();
-            *pixel = if written { Rgb([52, 47, 44]) } else { Rgb([238, 233, 219]) };
-        }
+        let line = y * num_lines;
+        let written = line.fract() > 0.6 && x > 0.06 && x < 0.6 + 0.3 * (line.floor() * 1.7).sin().abs();
+        *pixel = if written { [52, 47, 44] } else { [238, 233, 219] };
     });
 }
 
-/// Calls `paint` with each pixel and its place in the unit square.
-fn each_pixel(canvas: &mut RgbImage, mut paint: impl FnMut(f32, f32, &mut Rgb<u8>)) {
-    let (width, height) = (canvas.width() as f32, canvas.height() as f32);
-    for (x, y, pixel) in canvas.enumerate_pixels_mut() {
-        paint((x as f32 + 0.5) / width, (y as f32 + 0.5) / height, pixel);
+/// The unit square: left, top, right, bottom.
+const WHOLE: [f32; 4] = [0.0, 0.0, 1.0, 1.0];
+
+/// Calls `paint` with the place in the unit square of each pixel whose centre lies in `area`.
+fn each_pixel(canvas: &mut RgbImage, area: [f32; 4], mut paint: impl FnMut(f32, f32, &mut [u8; 3])) {
+    let (width, height) = (canvas.width() as usize, canvas.height() as usize);
+    // `as` turns what is negative into 0.
+    let range = |from: f32, to: f32, side: usize| {
+        let place = |edge: f32| ((edge * side as f32 + 0.5) as usize).min(side);
+        place(from)..place(to)
+    };
+    let (columns, rows) = (range(area[0], area[2], width), range(area[1], area[3], height));
+    for y in rows {
+        let v = (y as f32 + 0.5) / height as f32;
+        let line = &mut canvas.as_mut()[3 * (y * width + columns.start)..3 * (y * width + columns.end)];
+        for (x, pixel) in columns.clone().zip(line.as_chunks_mut().0) {
+            paint((x as f32 + 0.5) / width as f32, v, pixel);
+        }
     }
 }
 
@@ -203,9 +215,9 @@ fn mix_colours(from: Colour, to: Colour, part: f32) -> Colour {
     std::array::from_fn(|channel| blend(from[channel], to[channel], part))
 }
 
-fn to_rgb(colour: Colour, shade: f32) -> Rgb<u8> {
+fn to_rgb(colour: Colour, shade: f32) -> [u8; 3] {
     // `as` saturates, so a shade above 1 ends at white.
-    Rgb(colour.map(|part| (part * shade * 255.0) as u8))
+    colour.map(|part| (part * shade * 255.0) as u8)
 }
 
 /// Hue (any number; one turn is 1), saturation and value to red, green, blue.

@@ -28,9 +28,10 @@ impl ServerGate {
     pub(super) fn admits(&self, in_flight: u32, now: Instant) -> bool {
         let has_room = self.behaviour.max_in_flight.is_none_or(|max| in_flight <= max);
         has_room
-            && self.bucket.as_ref().is_none_or(|bucket| {
-                bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now)
-            })
+            && self
+                .bucket
+                .as_ref()
+                .is_none_or(|bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now))
     }
 
     /// Waits as long as the server works on one request.

@@ -159,8 +159,8 @@ impl PhotoSpec {
         let (width, height) = (u32::from(self.width.max(1)), u32::from(self.height.max(1)));
         let source = fir::images::ImageRef::new(base.width(), base.height(), base, fir::PixelType::U8x3)?;
         let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
-        let mut options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
+        let mut options =
+            fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
         if self.edit == PhotoEdit::Cropped {
             let [across, down] = [base.width(), base.height()].map(f64::from);
             options = options.crop(0.02 * across, 0.02 * down, 0.96 * across, 0.96 * down);
@@ -202,12 +202,21 @@ impl PhotoSpec {
                 encode_png(&mut file, &DynamicImage::ImageRgb8(picture).into_rgb16().into())?;
             }
             PhotoFormat::Webp => {
-                WebPEncoder::new_lossless(&mut file).encode(&picture, width, height, ExtendedColorType::Rgb8)?;
+                WebPEncoder::new_lossless(&mut file).encode(
+                    &picture,
+                    width,
+                    height,
+                    ExtendedColorType::Rgb8,
+                )?;
             }
             PhotoFormat::Gif => {
                 // 30 is the quickest; 1 would look better.
-                GifEncoder::new_with_speed(&mut file, 30)
-                    .encode(&picture, width, height, ExtendedColorType::Rgb8)?;
+                GifEncoder::new_with_speed(&mut file, 30).encode(
+                    &picture,
+                    width,
+                    height,
+                    ExtendedColorType::Rgb8,
+                )?;
             }
             PhotoFormat::Tiff => picture.write_to(&mut Cursor::new(&mut file), ImageFormat::Tiff)?,
             PhotoFormat::Bmp => picture.write_to(&mut Cursor::new(&mut file), ImageFormat::Bmp)?,
@@ -221,11 +230,13 @@ impl PhotoSpec {
 }
 
 /// A TIFF block with one entry: tag 0x0112 (orientation), type SHORT, one value, 6.
-const EXIF_TURN_RIGHT: [u8; 26] = [
-    b'M', b'M', 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0,
-];
+const EXIF_TURN_RIGHT: [u8; 26] =
+    [b'M', b'M', 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0];
 
-fn encode_jpeg(encoder: Encoder<&mut Vec<u8>>, picture: &RgbImage) -> Result<(), jpeg_encoder::EncodingError> {
+fn encode_jpeg(
+    encoder: Encoder<&mut Vec<u8>>,
+    picture: &RgbImage,
+) -> Result<(), jpeg_encoder::EncodingError> {
     encoder.encode(picture, picture.width() as u16, picture.height() as u16, ColorType::Rgb)
 }
 

@@ -30,13 +30,23 @@ use crate::model::{FailureCause, RecordState, SkipReason};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Page {
     /// A picture, announced as `media_type`; `opt_out` adds `X-Robots-Tag: noai, noimageai`.
-    Photo { spec: PhotoSpec, media_type: &'static str, opt_out: bool },
+    Photo {
+        spec: PhotoSpec,
+        media_type: &'static str,
+        opt_out: bool,
+    },
     /// The first half of a picture, with the length of the half.
     HalfPhoto(PhotoSpec),
     /// A PNG with one byte of its pixels changed, which its checksums reveal.
     FlawedPng(PhotoSpec),
-    Text { body: &'static str, media_type: &'static str },
-    Redirect { status: u16, location: String },
+    Text {
+        body: &'static str,
+        media_type: &'static str,
+    },
+    Redirect {
+        status: u16,
+        location: String,
+    },
     Status(u16),
 }
 
@@ -71,15 +81,15 @@ const PORTAL: usize = 7;
 
 /// Width and height, and how many of 100 pictures have them.
 const SIZES: [((u16, u16), u32); 10] = [
-    ((100, 75), 6),
-    ((160, 120), 10),
-    ((240, 180), 20),
-    ((320, 240), 24),
-    ((400, 300), 16),
-    ((480, 360), 10),
-    ((640, 480), 8),
-    ((800, 600), 3),
-    ((1200, 900), 2),
+    ((100, 75), 8),
+    ((160, 120), 18),
+    ((240, 180), 26),
+    ((320, 240), 25),
+    ((400, 300), 11),
+    ((480, 360), 5),
+    ((640, 480), 3),
+    ((800, 600), 2),
+    ((1200, 900), 1),
     ((2000, 1500), 1),
 ];
 
@@ -248,10 +258,7 @@ impl Planner {
             0 => (Page::HalfPhoto(spec), RecordState::Failed(FailureCause::TruncatedImage)),
             1 => {
                 let body = "<!DOCTYPE html><title>Sign in</title><p>Please sign in to see this image.</p>";
-                (
-                    Page::Text { body, media_type: "text/html" },
-                    RecordState::Failed(FailureCause::NotAnImage),
-                )
+                (Page::Text { body, media_type: "text/html" }, RecordState::Failed(FailureCause::NotAnImage))
             }
             2 => (
                 Page::Text { body: "", media_type: "image/jpeg" },
@@ -322,6 +329,10 @@ impl Planner {
         if format.media_type() != "image/jpeg" {
             // Lossless files of larger pictures would be most of the demo's bytes.
             (width, height) = (width.min(320), height.min(240));
+        }
+        if format == PhotoFormat::Gif {
+            // Choosing a palette costs more than all else.
+            (width, height) = (width.min(160), height.min(120));
         }
         if self.dice.below(3) == 0 {
             (width, height) = (height, width);

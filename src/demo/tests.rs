@@ -175,10 +175,11 @@ fn a_farm_can_be_started_and_dropped_in_async_code() {
 
 #[test]
 fn the_demo_answers_as_its_list_expects() {
-    let options = FarmOptions { demo: Some(DemoOptions::default()), ..FarmOptions::default() };
+    // 250 rows have each special case; the full 600 would only cost more time.
+    let demo = DemoOptions { num_records: 250, ..DemoOptions::default() };
     let start = Instant::now();
-    let farm = DemoFarm::start(options).unwrap();
-    println!("600 rows ready after {:?}", start.elapsed());
+    let farm = DemoFarm::start(FarmOptions { demo: Some(demo), ..FarmOptions::default() }).unwrap();
+    println!("ready after {:?}", start.elapsed());
     let demo = farm.demo().unwrap();
     assert!(demo.server_names().all(|name| farm.server_names().contains(&name.to_owned())));
     let (mut hashes, mut images) = (HashSet::new(), 0);
@@ -193,7 +194,7 @@ fn the_demo_answers_as_its_list_expects() {
         hashes.insert(blake3::hash(&body));
         images += 1;
     }
-    assert!(images > 400 && hashes.len() < images && hashes.len() + 60 > images, "{images} {}", hashes.len());
+    assert!(images > 150 && hashes.len() < images && hashes.len() + 25 > images, "{images} {}", hashes.len());
 
     let mut client = Client::connect(farm.addr());
     let moved = client.get("portal-h.example", "/object/0");
