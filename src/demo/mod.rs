@@ -29,6 +29,7 @@ mod list;
 mod log;
 mod options;
 mod photos;
+mod planner;
 mod random;
 mod server;
 mod set;

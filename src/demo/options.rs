@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DemoOptions {
-    /// Rows of the list. Below 100 some of the special cases do not occur.
+    /// Rows of the list. Below 250 some of the special cases do not occur.
     pub num_records: u32,
     /// Everything is derived from it: the same seed gives the same list and the same bytes.
     pub seed: u64,
