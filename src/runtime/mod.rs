@@ -7,11 +7,9 @@
 mod cpu;
 mod limits;
 mod memory;
-mod options;
 mod shutdown;
 
 pub use cpu::{CpuPanic, CpuPool};
 pub use limits::{MachineLimits, raise_open_files};
 pub use memory::{BudgetError, MemoryBudget, MemoryPermit};
-pub use options::RuntimeOptions;
 pub use shutdown::{Shutdown, StopReason, install_deadline, install_signals};
