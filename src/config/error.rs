@@ -9,13 +9,16 @@ use super::resolve::Origin;
 /// Why there is no usable configuration. Nothing here goes away by trying again.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// A file of the chain cannot be opened or read.
     #[error("cannot read configuration `{}`: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     /// Everything that is wrong in all sources, at once.
     #[error("{0}")]
     Invalid(Problems),
+    /// A key without a default is needed and nobody set it.
     #[error("`{key}` is not set")]
     Unset { key: &'static str },
+    /// A key names a path where nothing is.
     #[error("{at}: `{key}` names `{}`: {source}", path.display())]
     MissingPath { at: Origin, key: &'static str, path: PathBuf, source: io::Error },
     /// Politeness: no download without a contact.
@@ -110,7 +113,9 @@ impl fmt::Display for Problems {
 #[derive(Debug, thiserror::Error)]
 #[error("{at}: {kind}")]
 pub struct Problem {
+    /// Where to look.
     pub at: Origin,
+    /// What is wrong there.
     pub kind: ProblemKind,
 }
 
@@ -134,10 +139,13 @@ impl Problem {
 /// The ways in which a configuration can be wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ProblemKind {
+    /// The text is not YAML, or not a mapping.
     #[error("not valid YAML: {0}")]
     Syntax(String),
+    /// Not read any further.
     #[error("the file is larger than {limit_bytes} bytes")]
     TooLarge { limit_bytes: u64 },
+    /// The table has no such key.
     #[error("unknown key {key}")]
     UnknownKey {
         /// Quoted for people.
@@ -146,12 +154,16 @@ pub enum ProblemKind {
         /// Group and name of the key that was written with a dot instead of below its group.
         nested: Option<(&'static str, &'static str)>,
     },
+    /// Of the wrong type or out of range.
     #[error("`{key}` is {found}, expected {expected}")]
     WrongValue { key: String, found: String, expected: String },
+    /// Twice in one file, under the same name or under one of FLOW-DC's.
     #[error("{key} is set a second time (first on line {first_line})")]
     Duplicate { key: String, first_line: u32 },
+    /// An argument of `--set` without a key or without `=`.
     #[error("{text} is not an assignment, expected `key.path=value`")]
     NotAnAssignment { text: String },
+    /// A variable of other bytes.
     #[error("the value of `{key}` is not UTF-8")]
     NotUtf8 { key: &'static str },
     /// Values that are right one by one and wrong together.

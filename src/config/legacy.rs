@@ -1,7 +1,7 @@
 //! FLOW-DC's JSON files: names of ours for its keys, and its keys that have no effect here.
 //!
 //! FLOW-DC ignores keys that it does not know. ddl does not, so the list holds what its programs,
-//! notebooks and TaskVine manager read, in all their versions.
+//! notebooks and `TaskVine` manager read, in all their versions.
 
 /// A FLOW-DC key at the top level and the key of ours that means the same.
 const ALIASES: &[(&str, &str)] = &[

@@ -28,7 +28,9 @@ pub struct Chain {
     /// Files named by `-c`: each must exist, later ones win. None: `ddl.yaml` in the working folder,
     /// else what `DDL_CONFIG` names, else only defaults.
     pub files: Vec<PathBuf>,
+    /// Usually [`Environment::of_process`].
     pub environment: Environment,
+    /// From the command line.
     pub overrides: Overrides,
 }
 
@@ -103,12 +105,11 @@ impl Overrides {
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
+    /// Nobody set it.
     Default,
     /// The line is counted from 1; a problem of the whole file has none.
-    File {
-        path: Arc<Path>,
-        line: Option<u32>,
-    },
+    File { path: Arc<Path>, line: Option<u32> },
+    /// The variable's name.
     Environment(String),
     /// The flag, such as `--set`.
     Flag(String),

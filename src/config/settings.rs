@@ -14,12 +14,17 @@ use super::value::split_header;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// The lists; [`Settings::inputs`] when they are needed.
     pub path_to_input: Vec<PathBuf>,
+    /// [`Settings::output_folder`] when it is needed.
     pub path_to_output_folder: Option<PathBuf>,
+    /// As written; [`contact_of`] when it is needed.
     pub user_agent: String,
+    /// The kind of list; empty: any table.
     pub initializer_type: String,
     /// Open partitions of a server, to ranks that may work on it at once; has an entry for 1.
     pub schedule_rules: BTreeMap<u64, u64>,
+    /// The Slurm account.
     pub account: Option<String>,
     pub output_structure: OutputStructure,
     pub downloader_parameters: DownloadJobs,
@@ -46,6 +51,7 @@ pub struct OutputStructure {
 pub struct DownloadJobs {
     /// `Name: value`, as distributed-downloader has it.
     pub header: Option<String>,
+    /// Jobs in a row, each resuming the one before.
     pub num_downloads: u32,
     pub max_nodes: u32,
     pub workers_per_node: u32,
@@ -63,6 +69,7 @@ pub struct ToolsParameters {
     pub threshold_size: u32,
     /// Pixels of the longest side.
     pub new_resize_size: u32,
+    /// Jobs in a row, each resuming the one before.
     pub num_workers: u32,
     pub max_nodes: u32,
     pub workers_per_node: u32,
@@ -109,6 +116,7 @@ impl Settings {
 pub struct UserAgent(String);
 
 impl UserAgent {
+    /// As it is sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -63,7 +63,7 @@ pub(super) fn show_bytes(bytes: u64) -> String {
 }
 
 fn largest_divisor(number: u64, units: &[(&'static str, u64)]) -> (&'static str, u64) {
-    units.iter().rev().copied().find(|(_, size)| number % size == 0).unwrap_or(units[0])
+    units.iter().rev().copied().find(|(_, size)| number.is_multiple_of(*size)).unwrap_or(units[0])
 }
 
 /// Reads `12`, `1_500` (as YAML 1.1 and Python write large numbers).

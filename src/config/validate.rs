@@ -128,6 +128,6 @@ impl Checker<'_> {
     /// Where to look: the first of the keys that somebody set.
     fn blame(&self, paths: &[&str]) -> Origin {
         let origins = paths.iter().filter_map(|path| self.resolved.origin(path));
-        origins.filter(|origin| **origin != Origin::Default).cloned().next().unwrap_or(Origin::Default)
+        origins.filter(|origin| **origin != Origin::Default).next().cloned().unwrap_or(Origin::Default)
     }
 }
