@@ -218,9 +218,9 @@ fn syntax_errors_are_located() {
 
 #[test]
 fn hostile_files_end_quickly() {
-    let many_unknown: String = (0..200_000).map(|i| format!("key{i}: 1\n")).collect();
+    let many_unknown: String = (0..50_000).map(|i| format!("key{i}: 1\n")).collect();
     let message = error_of(&many_unknown);
-    assert!(message.ends_with("and 199980 more"), "{}", &message[message.len() - 40..]);
+    assert!(message.ends_with("and 49980 more"), "{}", &message[message.len() - 40..]);
     assert!(message.len() < 4000);
     let long_key = format!("{}: 1\n", "k".repeat(1000));
     assert!(error_of(&long_key).len() < 200);

@@ -127,7 +127,7 @@ impl Checker<'_> {
 
     /// Where to look: the first of the keys that somebody set.
     fn blame(&self, paths: &[&str]) -> Origin {
-        let origins = paths.iter().filter_map(|path| self.resolved.origin(path));
-        origins.filter(|origin| **origin != Origin::Default).next().cloned().unwrap_or(Origin::Default)
+        let mut origins = paths.iter().filter_map(|path| self.resolved.origin(path));
+        origins.find(|origin| **origin != Origin::Default).cloned().unwrap_or(Origin::Default)
     }
 }
