@@ -1,0 +1,132 @@
+//! One file: its keys against the table.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::{ConfigError, ProblemKind, Problems};
+use super::keys::{self, KEYS};
+use super::legacy;
+use super::resolve::{Layer, Notice, Origin};
+use super::value::{Value, show_found};
+use super::yaml::{self, Data, MAX_FILE_BYTES, Name, Node};
+
+/// Reads a file's bytes, one more than the limit at most.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+/// What a text called `path` sets. Problems are collected, so that all are reported at once.
+pub(super) fn layer(path: &Arc<Path>, bytes: &[u8], problems: &mut Problems) -> Layer {
+    let mut reader = Reader { path, problems, lines: HashMap::new(), layer: Layer::default() };
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        reader.problem(None, ProblemKind::TooLarge { limit_bytes: MAX_FILE_BYTES });
+        return reader.layer;
+    }
+    match yaml::parse(bytes) {
+        Ok(None) => {}
+        Ok(Some(root)) => match &root.data {
+            Data::Map(entries) => reader.map("", entries),
+            Data::Null => {}
+            _ => {
+                let kind = ProblemKind::Syntax("expected a mapping of keys to values".to_owned());
+                reader.problem(Some(root.line), kind);
+            }
+        },
+        Err(error) => reader.problem(Some(error.line), ProblemKind::Syntax(error.reason)),
+    }
+    reader.layer
+}
+
+struct Reader<'a> {
+    path: &'a Arc<Path>,
+    problems: &'a mut Problems,
+    /// Line on which each key of the table was set, under whatever name.
+    lines: HashMap<usize, u32>,
+    layer: Layer,
+}
+
+impl Reader<'_> {
+    fn map(&mut self, group: &str, entries: &[(Name, impl AsRef<Node>)]) {
+        let mut seen: HashMap<&str, u32> = HashMap::new();
+        for (name, node) in entries {
+            let path = if group.is_empty() { name.text.clone() } else { format!("{group}.{}", name.text) };
+            if let Some(first_line) = seen.insert(&name.text, name.line) {
+                let kind = ProblemKind::Duplicate { key: show_found(&path), first_line };
+                self.problem(Some(name.line), kind);
+            } else {
+                self.entry(group, &path, name, node.as_ref());
+            }
+        }
+    }
+
+    fn entry(&mut self, group: &str, path: &str, name: &Name, node: &Node) {
+        // A name with a dot is not a path: `a.b: 1` and `a: {b: 1}` would be two ways to say one thing.
+        let is_dotted = name.text.contains('.');
+        let alias = if group.is_empty() { legacy::alias(path) } else { None };
+        let key = keys::position(alias.unwrap_or(path)).filter(|_| !is_dotted);
+        if let Some(key) = key {
+            return self.set(key, name, node);
+        }
+        if !is_dotted && keys::group_doc(path).is_some() {
+            return match &node.data {
+                Data::Map(entries) => self.map(path, entries),
+                Data::Null => {}
+                _ => {
+                    let kind = ProblemKind::WrongValue {
+                        key: path.to_owned(),
+                        found: "a single value or a list".to_owned(),
+                        expected: "a mapping of keys below it".to_owned(),
+                    };
+                    self.problem(Some(name.line), kind);
+                }
+            };
+        }
+        if let Some(reason) = legacy::unused_reason(path).filter(|_| group.is_empty()) {
+            let at = self.at(Some(name.line));
+            return self.layer.notices.push(Notice::Unused { key: path.to_owned(), at, reason });
+        }
+        let nested =
+            keys::position(path).filter(|_| is_dotted).map(|key| (KEYS[key].group(), KEYS[key].name()));
+        // Comparing with every key takes time, and a file may have a million wrong ones.
+        let nearest = if self.problems.is_full() { None } else { keys::nearest(path) };
+        self.problem(Some(name.line), ProblemKind::UnknownKey { key: show_found(path), nearest, nested });
+    }
+
+    fn set(&mut self, key: usize, name: &Name, node: &Node) {
+        if let Some(first_line) = self.lines.insert(key, name.line) {
+            let kind = ProblemKind::Duplicate { key: format!("`{}`", KEYS[key].path), first_line };
+            return self.problem(Some(name.line), kind);
+        }
+        match Value::from_node(&KEYS[key], node) {
+            Ok(value) => {
+                let at = self.at(Some(name.line));
+                self.layer.set(key, value, at);
+            }
+            Err(wrong) => {
+                let kind = ProblemKind::WrongValue {
+                    key: KEYS[key].path.to_owned(),
+                    found: wrong.found,
+                    expected: KEYS[key].kind.expected(),
+                };
+                self.problem(wrong.line.or(Some(name.line)), kind);
+            }
+        }
+    }
+
+    fn at(&self, line: Option<u32>) -> Origin {
+        Origin::File { path: Arc::clone(self.path), line }
+    }
+
+    fn problem(&mut self, line: Option<u32>, kind: ProblemKind) {
+        let at = self.at(line);
+        self.problems.push(at, kind);
+    }
+}

@@ -1,0 +1,423 @@
+//! The table of keys: everything that can be configured, once.
+//!
+//! Reading, validation, hints, environment names, `ddl config show`, `config/default.yaml` and
+//! `config/README.md` all come from here. A key's default is text, read by its own kind, so the
+//! table cannot hold a default that a user could not write.
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Where it stands in the file, levels joined by dots.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// As a user would write it; empty: nothing.
+    pub default: &'static str,
+    pub family: Family,
+    /// What it does, and why the default is what it is. Markdown.
+    pub doc: &'static str,
+    /// 0 stands for "not set", as in distributed-downloader's example file.
+    pub zero_is_unset: bool,
+}
+
+/// Where a key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Distributed-downloader's, with its name and meaning.
+    Dd,
+    /// Ours.
+    Ddl,
+    /// Distributed-downloader's, accepted, without effect here.
+    Unused,
+}
+
+/// What a value may be. Bounds are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Bool,
+    Integer {
+        min: u64,
+        max: u64,
+    },
+    Number {
+        min: f64,
+        max: f64,
+    },
+    /// In seconds.
+    Duration {
+        min: f64,
+        max: f64,
+    },
+    Bytes {
+        min: u64,
+        max: u64,
+    },
+    Text,
+    /// One of these words, whatever the case.
+    Choice(&'static [&'static str]),
+    /// A file or folder, relative to the working folder.
+    Path,
+    /// A relative path below the output folder.
+    Inside,
+    /// One HTTP header, `Name: value`.
+    Header,
+    /// Several texts; one alone may be written without brackets.
+    List,
+    /// Several of curl's `--connect-to` triples.
+    ConnectTo,
+    /// Positive whole numbers to positive whole numbers.
+    Rules,
+}
+
+impl Key {
+    /// The last word of the path.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// The group that the key stands in; empty at the top level.
+    #[must_use]
+    pub fn group(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(group, _)| group)
+    }
+
+    /// The environment variable that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("DDL_{}", self.path.to_ascii_uppercase().replace('.', "__"))
+    }
+
+    const fn zero_is_unset(mut self) -> Self {
+        self.zero_is_unset = true;
+        self
+    }
+}
+
+/// Position of a key in [`KEYS`].
+pub(super) fn position(path: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.path == path)
+}
+
+/// The documentation of a group of keys, if there is such a group.
+pub(super) fn group_doc(path: &str) -> Option<&'static str> {
+    GROUPS.iter().find(|(group, _)| *group == path).map(|(_, doc)| *doc)
+}
+
+/// The known key or group that a wrong one was most likely meant to be.
+///
+/// The last words are compared first: a key at the wrong level is as frequent as a misspelt one.
+pub(super) fn nearest(path: &str) -> Option<&'static str> {
+    // Longer than any key by far: not a slip, and not worth the time.
+    if path.len() > 100 {
+        return None;
+    }
+    let (group, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let distance = |key: &'static str| {
+        let (key_group, key_name) = key.rsplit_once('.').unwrap_or(("", key));
+        let typos = strsim::damerau_levenshtein(name, key_name);
+        (typos <= (name.len() / 3).max(1)).then_some((typos * 2 + usize::from(group != key_group), key))
+    };
+    let groups = GROUPS.iter().map(|(group, _)| *group);
+    KEYS.iter().map(|key| key.path).chain(groups).filter_map(distance).min().map(|(_, key)| key)
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const fn number(min: f64, max: f64) -> Kind {
+    Kind::Number { min, max }
+}
+
+const fn duration(min: f64, max: f64) -> Kind {
+    Kind::Duration { min, max }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
+const fn dd(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default, family: Family::Dd, doc, zero_is_unset: false }
+}
+
+const fn ddl(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default, family: Family::Ddl, doc, zero_is_unset: false }
+}
+
+const fn unused(path: &'static str) -> Key {
+    let doc = "Accepted, without effect: `ddl submit` writes its own job scripts.";
+    Key { path, kind: Kind::Text, default: "", family: Family::Unused, doc, zero_is_unset: false }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const DAY: f64 = 86_400.0;
+
+/// Groups of keys, in the order of the table.
+pub const GROUPS: &[(&str, &str)] = &[
+    ("output_structure", "Names of files and folders in the output folder."),
+    ("columns", "Which columns of the input mean what. A column that is named here must exist."),
+    ("downloader_parameters", "How images are asked for, decoded and written."),
+    ("ingest_parameters", "How lists are read and cut into partitions."),
+    ("catalog_parameters", "How ranks and the catalog work together."),
+    ("tools_parameters", "What the tools do, and the jobs that run them."),
+    ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
+];
+
+/// Every key, in the order in which it is shown.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    // What and where.
+    dd("path_to_input", Kind::List, "",
+        "The list of URLs: one path or several. Needed by `ddl ingest`."),
+    dd("path_to_output_folder", Kind::Path, "",
+        "The root of everything that is written. Needed by every command but `ddl init`."),
+    ddl("user_agent", Kind::Text, "",
+        "Sent with every request. Needed by `ddl download`: it must name a contact (an e-mail address or a URL), \
+         so that a server's operator can write to you instead of blocking you."),
+    dd("initializer_type", Kind::Text, "",
+        "The kind of list: `gbif`, `fathom_net`, `lila`, `eol`, `tol200m_general`, `tol200m_fathomNet`; \
+         `generic` or nothing for any table with a column of URLs."),
+    dd("included_sources", Kind::List, "",
+        "`tol200m_*` only: the values of `data_source` that are taken."),
+    dd("excluded_servers_path", Kind::Path, "",
+        "`tol200m_general` only: a CSV with a column `server_name`; rows of these servers are left out."),
+    dd("bounding_box_information_path", Kind::Path, "",
+        "`tol200m_fathomNet` only: Parquet of bounding boxes, keyed by `uuid`."),
+    ddl("image_encoding", Kind::Choice(&["auto", "original", "jpeg", "png", "webp", "raw"]), "auto",
+        "How images are stored. `auto` keeps the bytes as received unless the image is resized, then JPEG; \
+         `original` always keeps them (and cannot be combined with `image_size`); \
+         `webp` is lossless; `raw` is BGR pixels, for consumers of distributed-downloader."),
+    ddl("hash_algorithm", Kind::Choice(&["blake3", "md5", "sha256"]), "blake3",
+        "Makes `hashsum_original` and `hashsum_resized`. BLAKE3 has about five times the speed of MD5 \
+         and is collision-resistant; `md5` is what distributed-downloader writes."),
+    ddl("allow_private_networks", Kind::Bool, "false",
+        "Allows requests to private and loopback addresses. Off, because a list or a redirect could otherwise \
+         make ddl ask machines inside your network."),
+    ddl("connect_to", Kind::ConnectTo, "",
+        "Connects elsewhere than the URL says: a list of `HOST1:PORT1:HOST2:PORT2`, as curl's `--connect-to`; \
+         empty parts match anything or change nothing. For tests and mirrors."),
+    ddl("ca_certificate", Kind::Path, "",
+        "A PEM file with further certificates to trust, for networks that intercept TLS."),
+    dd("schedule_rules", Kind::Rules, "{1: 1}",
+        "How many ranks may work on one server at once: from this number of open partitions on, so many ranks. \
+         A server's limits are shared among them, so more ranks do not mean more requests. \
+         The rule for 1 is required: without it small servers would never be asked."),
+    dd("suppress_unchanged_error", Kind::Bool, "false",
+        "In distributed-downloader a job without progress is an error unless this is set. Here it never is."),
+    dd("account", Kind::Text, "",
+        "The Slurm account of `ddl submit`; empty for the cluster's default."),
+
+    dd("output_structure.urls_folder", Kind::Inside, "servers_batched", "The lists, by server and partition."),
+    dd("output_structure.logs_folder", Kind::Inside, "logs", "Logs of runs and jobs."),
+    dd("output_structure.images_folder", Kind::Inside, "downloaded_images", "The images."),
+    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "Job scripts and their state."),
+    dd("output_structure.profiles_table", Kind::Inside, "servers_profiles.csv", "The rate of each server."),
+    dd("output_structure.ignored_table", Kind::Inside, "ignored_servers.csv", "Servers that are not asked."),
+    dd("output_structure.inner_checkpoint_file", Kind::Inside, "inner_checkpoint.yaml",
+        "Kept for readers of distributed-downloader's outputs; progress is in the catalog."),
+    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools."),
+
+    ddl("columns.url", Kind::Text, "",
+        "The image's URL. Default: the first of `identifier`, `url`, `image_url`, `photo_url`, `accessURI`, \
+         whatever the case."),
+    ddl("columns.id", Kind::Text, "", "Becomes `source_id`."),
+    ddl("columns.label", Kind::Text, "", "Becomes `label`, the class in exports."),
+    ddl("columns.license", Kind::Text, "", "Becomes `license`."),
+    ddl("columns.source", Kind::Text, "", "Becomes `source`."),
+    ddl("columns.title", Kind::Text, "", "Becomes `title`."),
+    ddl("columns.uuid", Kind::Text, "", "Becomes `uuid`. Default: a UUIDv5 of the URL."),
+
+    // Politeness.
+    dd("downloader_parameters.header", Kind::Header, "",
+        "One header of every request, `Name: value`. `User-Agent: ...` is the same as `user_agent`, \
+         which wins when both are set."),
+    dd("downloader_parameters.default_rate_limit", number(0.0, 10_000.0), "10",
+        "Requests per second to one server, over all ranks together, where `servers_profiles.csv` says nothing else. \
+         10 is distributed-downloader's. 0 sets no rate: then only `max_connections_per_server` \
+         and what the server itself asks for (429, Retry-After) hold."),
+    dd("downloader_parameters.rate_multiplier", number(0.0, 1.0), "1",
+        "How far a server in trouble is slowed down: from its rate `r` to `r * (1 - rate_multiplier)`. \
+         1 is distributed-downloader's, and lets the rate fall as far as needed."),
+    ddl("downloader_parameters.max_connections_per_server", integer(1, 10_000), "4",
+        "Requests under way to one server, over all ranks together. Browsers open six connections to a server; \
+         four stays below what an operator notices."),
+    ddl("downloader_parameters.max_attempts", integer(1, 100), "5",
+        "Attempts at one URL before its failure is final. 5 is distributed-downloader's."),
+    ddl("downloader_parameters.retry_backoff", duration(0.0, 3600.0), "1s",
+        "Pause before the second attempt; doubled for each further one, with jitter. 1 s spreads five attempts \
+         over up to 15 s, longer than a restart of a web server takes."),
+    ddl("downloader_parameters.max_retry_after", duration(0.0, 30.0 * DAY), "1h",
+        "The longest Retry-After that is obeyed in full; a longer one counts as this. \
+         An hour is longer than what overloaded servers ask for and shorter than a job."),
+
+    // One request.
+    ddl("downloader_parameters.connect_timeout", duration(0.001, 3600.0), "10s",
+        "Name resolution, TCP and TLS together. Three lost packets cost 7 s before TCP is through."),
+    ddl("downloader_parameters.first_byte_timeout", duration(0.001, 3600.0), "30s",
+        "From the request to the end of the response header. Image servers that scale on demand take seconds; \
+         30 s is the usual limit of proxies in front of them."),
+    ddl("downloader_parameters.request_timeout", duration(0.001, DAY), "2m",
+        "All of an attempt, redirects and body included. The default brings 100 MiB at 1 MB/s, and frees the slot of \
+         a server that trickles."),
+    ddl("downloader_parameters.max_body_bytes", bytes(1, 4 * GIB), "100 MiB",
+        "Larger bodies fail (`body_too_large`). A 100-megapixel JPEG has about 50 MB."),
+    ddl("downloader_parameters.max_redirects", integer(0, 50), "5",
+        "Redirects followed in one attempt. Real chains have one to three; browsers stop at 20."),
+
+    // Images.
+    dd("downloader_parameters.image_size", integer(0, 65_535), "0",
+        "Longest side in pixels; larger images are scaled down, smaller ones never up. 0 keeps every size."),
+    ddl("downloader_parameters.jpeg_quality", integer(1, 100), "95",
+        "Quality of JPEG files that ddl writes. Above 95 files grow fast and nothing is gained that can be seen."),
+    ddl("downloader_parameters.jpeg_scaling", Kind::Choice(&["twice", "once", "full"]), "twice",
+        "How much a JPEG may be shrunk while it is decoded, before it is resized: to no less than `twice` the target \
+         size (no visible loss), to no less than the size itself (`once`, faster, slightly softer), or not at all (`full`)."),
+    ddl("downloader_parameters.max_image_pixels", integer(1, 10_000_000_000), "100000000",
+        "Images with more pixels fail (`too_many_pixels`), before they are decoded. 100 megapixels take 300 MB in memory, \
+         and camera images have fewer; a file of a few KB can claim billions."),
+    ddl("downloader_parameters.perceptual_hash", Kind::Choice(&["auto", "always", "never"]), "auto",
+        "Whether `perceptual_hash` is written. `auto`: when the image is decoded anyway, since decoding is most of the cost."),
+
+    // Partitions and parts.
+    dd("downloader_parameters.batch_size", integer(1, 1_000_000), "10000",
+        "Records of one partition at most. 10000 is distributed-downloader's: a partition is then some GB, \
+         a file that tools handle well. Fixed by the first ingest."),
+    ddl("downloader_parameters.part_images", integer(1, 1_000_000), "1000",
+        "A part of an unfinished partition is sealed after so many images. What is not sealed is downloaded again \
+         after a kill, so this bounds that loss."),
+    ddl("downloader_parameters.part_bytes", bytes(MIB, 64 * GIB), "128 MiB",
+        "... or after so many bytes; a few row groups, so that sealing stays cheap."),
+    ddl("downloader_parameters.part_seconds", duration(1.0, DAY), "1m",
+        "... or after so long, so that a slow server's images are safe within a minute."),
+    ddl("downloader_parameters.row_group_bytes", bytes(64 * KIB, GIB), "16 MiB",
+        "Images of one row group: what a reader must take in at once. 16 MiB is some hundred images \
+         and large enough for disks and object stores."),
+
+    // Limits of one rank.
+    ddl("downloader_parameters.max_in_flight", integer(1, 100_000), "256",
+        "Requests under way on one rank, over all servers. 256 at 200 ms each is above 1000 images per second, and far \
+         below the usual limit of 1024 open files.").zero_is_unset(),
+    ddl("downloader_parameters.max_open_partitions", integer(1, 100_000), "256",
+        "Partitions that one rank works on at once. As many as requests: each may then go to another server."),
+    ddl("downloader_parameters.body_memory", bytes(MIB, TIB), "256 MiB",
+        "Bodies on their way on one rank. When it is used up, requests wait. At least `max_body_bytes`. \
+         This, `part_memory` and `decode_memory` together leave room on a laptop with 4 GiB."),
+    ddl("downloader_parameters.part_memory", bytes(MIB, TIB), "512 MiB",
+        "Images waiting in parts that are not sealed, on one rank. When it is used up, the largest part is sealed early."),
+    ddl("downloader_parameters.decode_memory", bytes(MIB, TIB), "512 MiB",
+        "Decoded pixels on one rank. At least 3 bytes for each of `max_image_pixels`."),
+    ddl("downloader_parameters.cpu_threads", integer(0, 4096), "0",
+        "Threads that decode, resize and hash. 0: as many as the machine or the Slurm job gives this rank."),
+    ddl("downloader_parameters.stop_grace", duration(0.0, 3600.0), "15s",
+        "After a request to stop: how long images under way may still arrive before parts are sealed. \
+         Slurm kills 30 s after its signal (KillWait), and sealing takes the rest."),
+
+    // Jobs.
+    dd("downloader_parameters.num_downloads", integer(1, 1000), "1",
+        "Download jobs that `ddl submit` chains, each resuming the one before.").zero_is_unset(),
+    dd("downloader_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
+    dd("downloader_parameters.workers_per_node", integer(1, 1024), "1",
+        "Ranks on one node. One rank serves all servers at once; more help when decoding keeps its threads busy.").zero_is_unset(),
+    dd("downloader_parameters.cpu_per_worker", integer(0, 1024), "0",
+        "Cores of one rank in a job. 0 leaves it to Slurm."),
+    dd("downloader_parameters.logger_level", Kind::Choice(&["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), "INFO",
+        "How much is logged. `-v` and `-q` win."),
+
+    ddl("ingest_parameters.input_format",
+        Kind::Choice(&["", "parquet", "csv", "tsv", "jsonl", "json", "ndjson", "txt", "dwca", "zip"]), "",
+        "Format of all inputs. Default: by each file's name, else by its first bytes."),
+    ddl("ingest_parameters.strict", Kind::Bool, "false",
+        "Stop at the first malformed row instead of counting it. Off: one bad row in 200 million should not cost the rest."),
+    ddl("ingest_parameters.max_row_bytes", bytes(KIB, GIB), "1 MiB",
+        "Longer rows are malformed. A GBIF row has about 2 KB; a megabyte is a stray quote."),
+    ddl("ingest_parameters.max_url_bytes", bytes(16, MIB), "8 KiB",
+        "Longer URLs are skipped (`url_too_long`). Servers refuse request lines from about 8 KB on."),
+    ddl("ingest_parameters.memory_bytes", bytes(16 * MIB, TIB), "512 MiB",
+        "Rows in memory at once; beyond it they wait in `temp_folder`. Lists of any length fit."),
+    ddl("ingest_parameters.temp_folder", Kind::Path, "",
+        "Where rows wait between reading and writing, about a third of the list's size. \
+         Default: inside the urls folder, which is known to have room."),
+    ddl("ingest_parameters.max_server_folders", integer(1, 10_000_000), "10000",
+        "Up to so many servers each have a folder of their own. More make listing slow on the parallel \
+         filesystems of clusters."),
+    ddl("ingest_parameters.share_servers_below", integer(0, 1_000_000), "100",
+        "With more servers than that, those with fewer records than this share partitions. \
+         A file of fewer than 100 rows is mostly Parquet's own overhead."),
+    ddl("ingest_parameters.threads", integer(0, 4096), "0",
+        "Threads that read and write. 0: as many as there are cores."),
+
+    ddl("catalog_parameters.lease_timeout", duration(1.0, DAY), "2m",
+        "A rank that is silent for so long loses its partitions to others. Longer than a busy parallel \
+         filesystem stalls, short against a job."),
+    ddl("catalog_parameters.lock_timeout", duration(1.0, DAY), "2m",
+        "A catalog locked by another node may be taken over when the lock shows no sign of life for so long. \
+         Same reasoning as for `lease_timeout`."),
+    ddl("catalog_parameters.status_interval", duration(0.1, 3600.0), "2s",
+        "How often a running download publishes `status.json`. Fresh for people, one small file for the filesystem."),
+    ddl("catalog_parameters.snapshot_interval", duration(1.0, DAY), "30s",
+        "How often it publishes the tables that `ddl query` reads while it runs. They grow with the number of servers, \
+         so not as often as the status."),
+
+    dd("tools_parameters.threshold_size", integer(0, 65_535), "224",
+        "Tool `size`: images whose shorter side has fewer pixels are removed. 224 is the input of most vision models."),
+    dd("tools_parameters.new_resize_size", integer(1, 65_535), "720",
+        "Tool `resize`: the new longest side in pixels. 720 is what TreeOfLife-200M uses.").zero_is_unset(),
+    dd("tools_parameters.num_workers", integer(1, 1000), "1",
+        "Tool jobs that `ddl submit` chains, each resuming the one before.").zero_is_unset(),
+    dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
+    dd("tools_parameters.workers_per_node", integer(1, 1024), "1", "Ranks on one node.").zero_is_unset(),
+    dd("tools_parameters.cpu_per_worker", integer(0, 1024), "0", "Cores of one rank. 0 leaves it to Slurm."),
+
+    unused("scripts.general_submitter"),
+    unused("scripts.mpi_submitter"),
+    unused("scripts.schedule_creator_submitter"),
+    unused("scripts.tools_submitter"),
+    unused("scripts.initialization_script"),
+    unused("scripts.profiling_script"),
+    unused("scripts.schedule_creation_script"),
+    unused("scripts.verify_script"),
+    unused("scripts.download_script"),
+    unused("scripts.tools_filter_script"),
+    unused("scripts.tools_scheduling_script"),
+    unused("scripts.tools_worker_script"),
+    unused("scripts.tools_verification_script"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn paths_and_variables_are_unique_and_their_groups_documented() {
+        let mut seen = HashSet::new();
+        for key in KEYS {
+            assert!(seen.insert(key.path) && seen.insert(&key.variable().leak()[..]), "{}", key.path);
+            assert!(key.group().is_empty() || group_doc(key.group()).is_some(), "{}", key.path);
+            assert!(key.doc.ends_with(['.', ')']), "{}: a sentence", key.path);
+        }
+        for (group, _) in GROUPS {
+            assert!(KEYS.iter().any(|key| key.group() == *group), "{group} is empty");
+            assert!(seen.insert(group), "{group} is also a key");
+        }
+    }
+
+    #[test]
+    fn wrong_keys_find_the_one_that_was_meant() {
+        let check = |wrong: &str, expect: Option<&str>| assert_eq!(nearest(wrong), expect, "{wrong}");
+        check("downloader_parameters.batch_sise", Some("downloader_parameters.batch_size"));
+        check("batch_size", Some("downloader_parameters.batch_size"));
+        check("useragent", Some("user_agent"));
+        check("user-agent", Some("user_agent"));
+        check("tools_parameters.max_node", Some("tools_parameters.max_nodes"));
+        check("max_redirects", Some("downloader_parameters.max_redirects"));
+        check("downloader_paramters", Some("downloader_parameters"));
+        check("entirely_unrelated_words", None);
+        check("", None);
+        check(&"a".repeat(1 << 20), None);
+    }
+}

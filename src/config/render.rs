@@ -1,0 +1,199 @@
+//! The table and its values as text: `ddl config show`, `ddl init`, and the files in `config/`.
+
+use std::fmt::Write;
+
+use super::keys::{Family, GROUPS, KEYS, Key};
+use super::legacy;
+use super::resolve::{Origin, Resolved};
+use super::value::Value;
+
+/// Columns of comments in YAML files.
+const WIDTH: usize = 100;
+
+/// One line of `ddl config show`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownValue {
+    pub key: &'static str,
+    /// As it would stand in a YAML file.
+    pub value: String,
+    pub origin: Origin,
+}
+
+/// Every value and where it came from, in the order of the table.
+#[must_use]
+pub fn show(resolved: &Resolved) -> Vec<ShownValue> {
+    let shown = |(key, (value, origin)): (&Key, &(Value, Origin))| ShownValue {
+        key: key.path,
+        value: value.to_yaml(),
+        origin: origin.clone(),
+    };
+    KEYS.iter().zip(resolved.entries()).map(shown).collect()
+}
+
+/// All values as one YAML file, for storing with a run; [`parse`](super::parse) reads it back.
+#[must_use]
+pub fn to_yaml(resolved: &Resolved) -> String {
+    let mut text = String::new();
+    for (group, keys) in grouped() {
+        let indent = if group.is_empty() { "" } else { "  " };
+        if !group.is_empty() {
+            let _ = writeln!(text, "{group}:");
+        }
+        for (position, key) in keys {
+            let _ = writeln!(text, "{indent}{}: {}", key.name(), resolved.entries()[position].0.to_yaml());
+        }
+    }
+    text
+}
+
+/// What `ddl init` writes.
+#[must_use]
+pub fn starter_file() -> String {
+    let mut text = String::from(
+        "# ddl: from a list of image URLs to a clean dataset.\n\
+         # Fill in the first three, then: ddl ingest, ddl plan, ddl download.\n\
+         # Everything else has a default; `ddl config show` prints all keys.\n\n\
+         # The list: CSV, TSV, Parquet, a Darwin Core archive; one path or a list of paths.\n\
+         path_to_input:\n\n\
+         # Where everything is written.\n\
+         path_to_output_folder: dataset\n\n\
+         # Sent with every request; it must name a contact (an e-mail address or a URL),\n\
+         # for instance: my-project/1.0 (me@institute.org)\n\
+         user_agent:\n\n\
+         # The columns of URLs and of classes, when they cannot be guessed from their names.\n\
+         columns:\n  url:\n  label:\n\n\
+         downloader_parameters:\n",
+    );
+    for (path, doc) in [
+        (
+            "downloader_parameters.image_size",
+            "Longest side in pixels; larger images are scaled down. 0 keeps every size.",
+        ),
+        (
+            "downloader_parameters.default_rate_limit",
+            "Requests per second to one server, over all processes together.",
+        ),
+        ("downloader_parameters.max_connections_per_server", "Requests under way to one server at once."),
+    ] {
+        let key = KEYS.iter().find(|key| key.path == path);
+        let _ = key.map(|key| writeln!(text, "{}  {}: {}", comment("  ", doc), key.name(), key.default));
+    }
+    text
+}
+
+/// `config/default.yaml`: every key with its default and its documentation.
+#[must_use]
+pub fn default_file() -> String {
+    let mut text = String::from(
+        "# Every key of ddl with its default. Made from the table in src/config/keys.rs.\n\
+         # An empty value stands for the default. Durations: 1500ms, 30s, 5m, 1h, or seconds.\n\
+         # Sizes: 64 MiB, 100MB, or bytes.\n",
+    );
+    for (group, keys) in grouped() {
+        let indent = if group.is_empty() { "" } else { "  " };
+        if let Some((_, doc)) = GROUPS.iter().find(|(known, _)| *known == group) {
+            let _ = write!(text, "\n{}{group}:\n", comment("", doc));
+        }
+        for (position, key) in keys {
+            // Thirteen times the same sentence says less than once, in the group's comment.
+            let doc = if key.family == Family::Unused { String::new() } else { comment(indent, key.doc) };
+            let separator = if key.family == Family::Unused { "" } else { "\n" };
+            let value = Value::default_of(&KEYS[position]).to_yaml();
+            let _ = writeln!(text, "{separator}{doc}{indent}{}: {value}", key.name());
+        }
+    }
+    text
+}
+
+/// `config/README.md`: the reference.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(REFERENCE_HEAD);
+    for (group, keys) in grouped() {
+        match GROUPS.iter().find(|(known, _)| *known == group) {
+            Some((_, doc)) => {
+                let _ = write!(text, "\n## {group}\n\n{doc}\n");
+            }
+            None => text.push_str("\n## Top level\n"),
+        }
+        if keys.iter().all(|(_, key)| key.family == Family::Unused) {
+            let names: Vec<_> = keys.iter().map(|(_, key)| format!("`{}`", key.name())).collect();
+            let _ = write!(text, "\n{}.\n", names.join(", "));
+            continue;
+        }
+        text.push_str("\n| key | value | default | meaning |\n|---|---|---|---|\n");
+        for (_, key) in keys {
+            let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+            let star = if key.family == Family::Dd { " *" } else { "" };
+            let expected = key.kind.expected();
+            let _ = writeln!(text, "| `{}`{star} | {expected} | {default} | {} |", key.name(), key.doc);
+        }
+    }
+    text.push_str(
+        "\n## FLOW-DC\n\nA JSON file of FLOW-DC's `download_batch` or TaskVine manager works as it is. \
+         These of its keys, at the top level, mean the same as ours:\n\n| FLOW-DC | ddl |\n|---|---|\n",
+    );
+    for (name, key) in legacy::aliases() {
+        let _ = writeln!(text, "| `{name}` | `{key}` |");
+    }
+    text.push_str("\nIts other keys (rate control, file layout, jobs) are accepted and have no effect; `-v` names them.\n");
+    text
+}
+
+const REFERENCE_HEAD: &str = "\
+# Configuration
+
+One YAML (or JSON) file, `ddl.yaml` in the working folder unless `-c FILE` or `DDL_CONFIG` names another.
+All keys are optional but `path_to_input` (for `ddl ingest`), `path_to_output_folder` and `user_agent` (for `ddl download`).
+This page is made from the table in `src/config/keys.rs`, as is [`default.yaml`](default.yaml).
+
+| file | for |
+|---|---|
+| [`default.yaml`](default.yaml) | every key with its default |
+| [`laptop.yaml`](laptop.yaml) | one machine with 4 GiB, sharing its network with people |
+| [`gbif.yaml`](gbif.yaml) | a GBIF occurrence snapshot |
+| [`slurm.yaml`](slurm.yaml) | many nodes under Slurm |
+
+## Where values come from
+
+1. Flags and `--set key.path=value`;
+2. the environment: `DDL_` and the path in capitals, with `__` for each dot: `DDL_DOWNLOADER_PARAMETERS__BATCH_SIZE=5000`;
+3. files: with several `-c`, the later wins;
+4. the defaults below.
+
+`ddl config show` prints every value and where it came from.
+A key that is not known is an error, as is a key that is set twice in one file.
+An empty value or `null` in a file or in `--set` sets a key back to its default; an empty variable counts as not there.
+
+## How values are written
+
+- Durations: `1500ms`, `30s`, `5m`, `1h`, `2d`, or seconds.
+- Sizes: `64 MiB` (1024), `100MB` (1000), or bytes. `64M` is refused, because it could mean either.
+- Lists: a YAML list, or one text alone. In `--set` and in the environment: `[a.csv, b.csv]`, or one text.
+- Relative paths start in the working folder; names in `output_structure` start in the output folder.
+
+Keys with a * are those of distributed-downloader, with their meaning there: its files work as they are.
+Its 0 for \"not set\" (`max_nodes: 0`) is taken so.
+";
+
+/// Groups in the order of the table, with positions and keys; the top level has no name.
+fn grouped() -> Vec<(&'static str, Vec<(usize, &'static Key)>)> {
+    let groups = std::iter::once("").chain(GROUPS.iter().map(|(group, _)| *group));
+    let keys_of = |group: &str| KEYS.iter().enumerate().filter(|(_, key)| key.group() == group).collect();
+    groups.map(|group| (group, keys_of(group))).collect()
+}
+
+/// Text as comment lines of at most [`WIDTH`] columns.
+fn comment(indent: &str, text: &str) -> String {
+    let mut lines = String::new();
+    let mut line = format!("{indent}#");
+    for word in text.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            let _ = writeln!(lines, "{line}");
+            line = format!("{indent}#");
+        }
+        let _ = write!(line, " {word}");
+    }
+    let _ = writeln!(lines, "{line}");
+    lines
+}

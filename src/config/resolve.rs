@@ -1,0 +1,329 @@
+//! From all sources to one value per key, each with its origin.
+//!
+//! Flags and `--set` win over the environment, that over files (later over earlier), those over the
+//! defaults of the table. An empty value or `null` sets a key back to its default, so a later source
+//! can undo an earlier one. Empty environment variables count as not there, as is usual for them.
+//!
+//! This file and `slurm/env.rs` are the only ones that read the environment.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::{ConfigError, ProblemKind, Problems};
+use super::keys::{self, Family, KEYS, Kind};
+use super::value::{Value, show_found};
+use super::{file, validate};
+
+/// The file that is read when none is named, in the working folder.
+pub const DEFAULT_FILE: &str = "ddl.yaml";
+/// Names the file when neither a flag nor the working folder does.
+const FILE_VARIABLE: &str = "DDL_CONFIG";
+const VARIABLE_PREFIX: &str = "DDL_";
+
+/// The sources of a configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    /// Files named by `-c`: each must exist, later ones win. None: `ddl.yaml` in the working folder,
+    /// else what `DDL_CONFIG` names, else only defaults.
+    pub files: Vec<PathBuf>,
+    /// Usually [`Environment::of_process`].
+    pub environment: Environment,
+    /// From the command line.
+    pub overrides: Overrides,
+}
+
+/// Variables whose names begin with `DDL_`.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(Vec<(String, OsString)>);
+
+impl Environment {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::of(std::env::vars_os())
+    }
+
+    /// Those among the given ones.
+    pub fn of<K: AsRef<OsStr>, V: Into<OsString>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
+        let ours = variables.into_iter().filter_map(|(name, value)| {
+            let name = name.as_ref().to_str().filter(|name| name.starts_with(VARIABLE_PREFIX))?.to_owned();
+            Some((name, value.into())).filter(|(_, value)| !value.is_empty())
+        });
+        let mut ours: Vec<_> = ours.collect();
+        // The system gives them in any order; problems should not come in any order.
+        ours.sort();
+        Self(ours)
+    }
+
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+    }
+}
+
+/// What the command line sets; later ones win.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides(Vec<Override>);
+
+#[derive(Clone, Debug)]
+struct Override {
+    flag: String,
+    /// Key and value, or text that is no assignment.
+    assignment: Result<(String, Given), String>,
+}
+
+#[derive(Clone, Debug)]
+enum Given {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Overrides {
+    /// The argument of `--set`: `key.path=value`. What is wrong with it is said by [`load`].
+    pub fn set(&mut self, assignment: &str) {
+        let parts = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty());
+        let assignment = parts
+            .map(|(key, value)| (key.trim().to_owned(), Given::Text(value.to_owned())))
+            .ok_or_else(|| assignment.to_owned());
+        self.0.push(Override { flag: "--set".to_owned(), assignment });
+    }
+
+    /// A flag of its own that sets a key, such as `--rate`.
+    pub fn flag(&mut self, flag: &str, key: &str, value: impl Into<String>) {
+        let assignment = Ok((key.to_owned(), Given::Text(value.into())));
+        self.0.push(Override { flag: flag.to_owned(), assignment });
+    }
+
+    /// Arguments that set a key of texts, such as `INPUT...`; each is taken as it is.
+    pub fn list(&mut self, flag: &str, key: &str, values: Vec<String>) {
+        let assignment = Ok((key.to_owned(), Given::List(values)));
+        self.0.push(Override { flag: flag.to_owned(), assignment });
+    }
+}
+
+/// Where a value was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The line is counted from 1; a problem of the whole file has none.
+    File { path: Arc<Path>, line: Option<u32> },
+    /// The variable's name.
+    Environment(String),
+    /// The flag, such as `--set`.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable `{name}`"),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Something worth a word in the log that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A key of a predecessor that has no effect here. For a debug line.
+    Unused { key: String, at: Origin, reason: &'static str },
+    /// A variable that begins with `DDL_` and is no key. For a warning: it may belong to somebody else.
+    UnknownVariable { name: String, nearest: Option<String> },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unused { key, at, reason } => write!(f, "{at}: `{key}` has no effect: {reason}"),
+            Self::UnknownVariable { name, nearest: Some(nearest) } => {
+                write!(f, "environment variable `{name}` is no key, did you mean `{nearest}`?")
+            }
+            Self::UnknownVariable { name, nearest: None } => {
+                write!(f, "environment variable `{name}` is no key")
+            }
+        }
+    }
+}
+
+/// What one source sets.
+#[derive(Debug, Default)]
+pub(super) struct Layer {
+    /// Position in the table, value (`None`: back to the default), origin.
+    values: Vec<(usize, Option<Value>, Origin)>,
+    pub(super) notices: Vec<Notice>,
+}
+
+impl Layer {
+    pub(super) fn set(&mut self, key: usize, value: Option<Value>, origin: Origin) {
+        self.values.push((key, value, origin));
+    }
+}
+
+/// A value for every key of the table.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Parallel to [`KEYS`].
+    entries: Vec<(Value, Origin)>,
+    notices: Vec<Notice>,
+}
+
+impl Resolved {
+    fn defaults() -> Self {
+        let entries = KEYS.iter().map(|key| (Value::default_of(key), Origin::Default)).collect();
+        Self { entries, notices: Vec::new() }
+    }
+
+    fn apply(&mut self, layer: Layer) {
+        for (key, value, origin) in layer.values {
+            let value = value.unwrap_or_else(|| Value::default_of(&KEYS[key]));
+            let reason = "`ddl submit` writes its own job scripts";
+            if KEYS[key].family == Family::Unused && value != Value::Text(String::new()) {
+                let notice = Notice::Unused { key: KEYS[key].path.to_owned(), at: origin.clone(), reason };
+                self.notices.push(notice);
+            }
+            self.entries[key] = (value, origin);
+        }
+        self.notices.extend(layer.notices);
+    }
+
+    /// The value of a key; `None` when the table has no such key.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        keys::position(path).map(|key| &self.entries[key].0)
+    }
+
+    /// Where the value of a key was set; `None` when the table has no such key.
+    #[must_use]
+    pub fn origin(&self, path: &str) -> Option<&Origin> {
+        keys::position(path).map(|key| &self.entries[key].1)
+    }
+
+    /// Value and origin of every key, in the order of the table.
+    pub(super) fn entries(&self) -> &[(Value, Origin)] {
+        &self.entries
+    }
+
+    /// What the log should mention.
+    #[must_use]
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+}
+
+/// Reads all sources.
+///
+/// # Errors
+/// `Unreadable` for a file that cannot be read; `Invalid` with all problems of all sources.
+pub fn load(chain: &Chain) -> Result<Resolved, ConfigError> {
+    let mut texts = Vec::new();
+    for path in files(chain) {
+        let bytes = file::read(&path)?;
+        texts.push((Arc::from(path), bytes));
+    }
+    resolve(&texts, &chain.environment, &chain.overrides)
+}
+
+/// Reads one text, as [`Resolved::to_yaml`] writes it, and nothing else: for ranks that take over
+/// the settings of rank 0. `name` stands in messages where a path would.
+///
+/// # Errors
+/// `Invalid` with all problems of the text.
+pub fn parse(name: &str, text: &str) -> Result<Resolved, ConfigError> {
+    let texts = [(Arc::from(Path::new(name)), text.as_bytes().to_owned())];
+    resolve(&texts, &Environment::default(), &Overrides::default())
+}
+
+fn resolve(
+    texts: &[(Arc<Path>, Vec<u8>)],
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<Resolved, ConfigError> {
+    let mut problems = Problems::default();
+    let mut resolved = Resolved::defaults();
+    for (path, bytes) in texts {
+        resolved.apply(file::layer(path, bytes, &mut problems));
+    }
+    resolved.apply(environment_layer(environment, &mut problems));
+    resolved.apply(override_layer(overrides, &mut problems));
+    // What is wrong in itself would be reported twice.
+    if problems.list.is_empty() {
+        validate::check(&resolved, &mut problems);
+    }
+    problems.or(resolved)
+}
+
+fn files(chain: &Chain) -> Vec<PathBuf> {
+    if !chain.files.is_empty() {
+        return chain.files.clone();
+    }
+    let default = PathBuf::from(DEFAULT_FILE);
+    if default.exists() {
+        return vec![default];
+    }
+    chain.environment.get(FILE_VARIABLE).map(PathBuf::from).into_iter().collect()
+}
+
+fn environment_layer(environment: &Environment, problems: &mut Problems) -> Layer {
+    let mut layer = Layer::default();
+    for (name, value) in &environment.0 {
+        if name == FILE_VARIABLE {
+            continue;
+        }
+        let at = Origin::Environment(name.clone());
+        let Some(key) = KEYS.iter().position(|key| key.variable() == *name) else {
+            let path = name[VARIABLE_PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
+            let nearest = keys::nearest(&path).and_then(keys::position).map(|key| KEYS[key].variable());
+            layer.notices.push(Notice::UnknownVariable { name: name.clone(), nearest });
+            continue;
+        };
+        match value.to_str() {
+            Some(text) => set_text(&mut layer, key, text, at, problems),
+            None => problems.push(at, ProblemKind::NotUtf8 { key: KEYS[key].path }),
+        }
+    }
+    layer
+}
+
+fn override_layer(overrides: &Overrides, problems: &mut Problems) -> Layer {
+    let mut layer = Layer::default();
+    for Override { flag, assignment } in &overrides.0 {
+        let at = Origin::Flag(flag.clone());
+        let (path, given) = match assignment {
+            Ok(assignment) => assignment,
+            Err(text) => {
+                problems.push(at, ProblemKind::NotAnAssignment { text: show_found(text) });
+                continue;
+            }
+        };
+        let Some(key) = keys::position(path) else {
+            let nearest = keys::nearest(path);
+            problems.push(at, ProblemKind::UnknownKey { key: show_found(path), nearest, nested: None });
+            continue;
+        };
+        match given {
+            Given::List(texts) if KEYS[key].kind == Kind::List => {
+                layer.set(key, Some(Value::List(texts.clone())), at);
+            }
+            Given::List(texts) => set_text(&mut layer, key, &texts.join(" "), at, problems),
+            Given::Text(text) => set_text(&mut layer, key, text, at, problems),
+        }
+    }
+    layer
+}
+
+fn set_text(layer: &mut Layer, key: usize, text: &str, at: Origin, problems: &mut Problems) {
+    match Value::from_text(&KEYS[key], text) {
+        Ok(value) => layer.set(key, value, at),
+        Err(wrong) => {
+            let expected = KEYS[key].kind.expected();
+            let kind =
+                ProblemKind::WrongValue { key: KEYS[key].path.to_owned(), found: wrong.found, expected };
+            problems.push(at, kind);
+        }
+    }
+}

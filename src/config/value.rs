@@ -1,0 +1,338 @@
+//! Values: what the text of a key means by its kind, and how it is written.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+use std::time::Duration;
+
+use super::keys::{Key, Kind};
+use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
+use super::yaml::{self, Data, Node};
+
+/// A value of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Bool(bool),
+    Integer(u64),
+    /// Finite.
+    Number(f64),
+    /// Empty: nothing.
+    Text(String),
+    Duration(Duration),
+    Bytes(u64),
+    List(Vec<String>),
+    Rules(BTreeMap<u64, u64>),
+}
+
+/// Why something is no value of a key: what was found.
+#[derive(Debug, PartialEq)]
+pub(super) struct Wrong {
+    pub(super) found: String,
+    /// Line of the YAML text, where it is not the key's own.
+    pub(super) line: Option<u32>,
+}
+
+impl Value {
+    /// The default of a key.
+    ///
+    /// A test holds that every default of the table is a value of its kind.
+    pub(super) fn default_of(key: &Key) -> Self {
+        match Self::from_text(key, key.default) {
+            Ok(Some(value)) => value,
+            _ => match key.kind {
+                Kind::List | Kind::ConnectTo => Self::List(Vec::new()),
+                _ => Self::Text(String::new()),
+            },
+        }
+    }
+
+    /// Reads the text of a flag or a variable; `None` means not set.
+    ///
+    /// Brackets or braces make it a YAML list or mapping.
+    pub(super) fn from_text(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
+        let is_compound = matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Rules);
+        // `[::1]:80::` is one item that begins like a list.
+        let is_compound = is_compound && !(key.kind == Kind::ConnectTo && is_connect_to(text));
+        if is_compound && text.starts_with(['[', '{']) {
+            let wrong = || Wrong { found: show_found(text), line: None };
+            let root = yaml::parse(text.as_bytes()).map_err(|_| wrong())?;
+            // A line within a flag means nothing to anybody.
+            let without_line = |wrong: Wrong| Wrong { line: None, ..wrong };
+            return root.map_or(Ok(None), |node| Self::from_node(key, &node).map_err(without_line));
+        }
+        Self::from_scalar(key, text)
+    }
+
+    /// Reads a node of a file; `None` means not set.
+    pub(super) fn from_node(key: &Key, node: &Node) -> Result<Option<Self>, Wrong> {
+        match (&node.data, key.kind) {
+            (Data::Null, _) => Ok(None),
+            (Data::Scalar(text), _) => Self::from_scalar(key, text),
+            (Data::List(items), Kind::List | Kind::ConnectTo) => {
+                let texts = items.iter().map(|item| match &item.data {
+                    Data::Scalar(text) if is_item(key.kind, text) => Ok(text.clone()),
+                    _ => Err(wrong_node(item)),
+                });
+                Ok(Some(Self::List(texts.collect::<Result<_, _>>()?)))
+            }
+            (Data::Map(entries), Kind::Rules) => {
+                let mut rules = BTreeMap::new();
+                for (name, node) in entries {
+                    let from = parse_integer(&name.text).filter(|number| *number > 0);
+                    let ranks = match &node.data {
+                        Data::Scalar(text) => parse_integer(text).filter(|number| *number > 0),
+                        _ => None,
+                    };
+                    let (Some(from), Some(ranks)) = (from, ranks) else {
+                        let bad =
+                            if from.is_none() { show_found(&name.text) } else { wrong_node(node).found };
+                        return Err(Wrong { found: bad, line: Some(name.line) });
+                    };
+                    if rules.insert(from, ranks).is_some() {
+                        let found = format!("two rules for `{from}`");
+                        return Err(Wrong { found, line: Some(name.line) });
+                    }
+                }
+                Ok(Some(Self::Rules(rules)))
+            }
+            _ => Err(wrong_node(node)),
+        }
+    }
+
+    fn from_scalar(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
+        let text = text.trim();
+        if text.is_empty() || (key.zero_is_unset && text == "0") {
+            return Ok(None);
+        }
+        let value = match key.kind {
+            Kind::Bool => parse_bool(text).map(Self::Bool),
+            Kind::Integer { min, max } => {
+                parse_integer(text).filter(|number| (min..=max).contains(number)).map(Self::Integer)
+            }
+            Kind::Number { min, max } => {
+                parse_number(text).filter(|x| (min..=max).contains(x)).map(Self::Number)
+            }
+            Kind::Duration { min, max } => {
+                parse_duration(text).filter(|x| (min..=max).contains(&x.as_secs_f64())).map(Self::Duration)
+            }
+            Kind::Bytes { min, max } => {
+                parse_bytes(text).filter(|number| (min..=max).contains(number)).map(Self::Bytes)
+            }
+            Kind::Text | Kind::Path => Some(Self::Text(text.to_owned())),
+            Kind::Choice(words) => {
+                let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
+                word.map(|word| Self::Text((*word).to_owned()))
+            }
+            Kind::Inside => is_inside(text).then(|| Self::Text(text.to_owned())),
+            Kind::Header => split_header(text).is_some().then(|| Self::Text(text.to_owned())),
+            Kind::List | Kind::ConnectTo => {
+                is_item(key.kind, text).then(|| Self::List(vec![text.to_owned()]))
+            }
+            Kind::Rules => None,
+        };
+        value.map(Some).ok_or_else(|| Wrong { found: show_found(text), line: None })
+    }
+
+    /// As it stands in a YAML file, on one line.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => yaml::quote(text),
+            Self::Duration(duration) => show_duration(*duration),
+            Self::Bytes(bytes) => show_bytes(*bytes),
+            Self::List(texts) => {
+                format!("[{}]", texts.iter().map(|text| yaml::quote(text)).collect::<Vec<_>>().join(", "))
+            }
+            Self::Rules(rules) => {
+                let rules: Vec<_> = rules.iter().map(|(from, ranks)| format!("{from}: {ranks}")).collect();
+                format!("{{{}}}", rules.join(", "))
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// What a value of this kind is, for people: "expected ...".
+    #[must_use]
+    pub fn expected(&self) -> String {
+        let seconds = |x: f64| show_duration(Duration::from_secs_f64(x));
+        match *self {
+            Self::Bool => "`true` or `false`".to_owned(),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Number { min, max } => format!("a number from {min} to {max}"),
+            Self::Duration { min, max } => {
+                format!("a duration from {} to {}, such as `30s` or `5m`", seconds(min), seconds(max))
+            }
+            Self::Bytes { min, max } => {
+                format!("a size from {} to {}, such as `64 MiB` or `100MB`", show_bytes(min), show_bytes(max))
+            }
+            Self::Text => "text".to_owned(),
+            Self::Choice(words) => {
+                let words: Vec<_> =
+                    words.iter().filter(|word| !word.is_empty()).map(|word| format!("`{word}`")).collect();
+                format!("one of {}", words.join(", "))
+            }
+            Self::Path => "a path".to_owned(),
+            Self::Inside => "a relative path below the output folder, without `..`".to_owned(),
+            Self::Header => "one header, `Name: value`".to_owned(),
+            Self::List => "a text or a list of texts".to_owned(),
+            Self::ConnectTo => "`HOST1:PORT1:HOST2:PORT2` or a list of such".to_owned(),
+            Self::Rules => "a mapping of positive numbers, such as `{1: 1, 1000: 4}`".to_owned(),
+        }
+    }
+}
+
+/// Text of a user in a message: on one line, printable, not endless.
+pub(super) fn show_found(text: &str) -> String {
+    const MAX_CHARS: usize = 60;
+    let mut shown: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        shown.push_str("...");
+    }
+    format!("`{}`", shown.replace("\\'", "'").replace("\\\"", "\""))
+}
+
+/// Name and value of a header, when it is one: a token (RFC 9110, 5.6.2) and visible text.
+pub(super) fn split_header(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.split_once(':')?;
+    let value = value.trim();
+    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    let is_name = !name.is_empty() && name.bytes().all(is_token);
+    let is_value = !value.is_empty() && !value.chars().any(char::is_control);
+    (is_name && is_value).then_some((name, value))
+}
+
+fn wrong_node(node: &Node) -> Wrong {
+    let found = match &node.data {
+        Data::Null => "nothing".to_owned(),
+        Data::Scalar(text) => show_found(text),
+        Data::List(_) => "a list".to_owned(),
+        Data::Map(_) => "a mapping".to_owned(),
+    };
+    Wrong { found, line: Some(node.line) }
+}
+
+/// YAML 1.1's words as well: distributed-downloader reads them so.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some(true),
+        "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_number(text: &str) -> Option<f64> {
+    // Rust also reads `inf` and `nan`.
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// Whether a folder or file stays below the output folder, whatever it is called.
+fn is_inside(text: &str) -> bool {
+    let path = Path::new(text);
+    !text.contains('\0')
+        && path.components().all(|part| matches!(part, Component::Normal(_)))
+        && path.components().next().is_some()
+}
+
+fn is_item(kind: Kind, text: &str) -> bool {
+    match kind {
+        Kind::ConnectTo => is_connect_to(text),
+        _ => !text.trim().is_empty(),
+    }
+}
+
+/// `HOST1:PORT1:HOST2:PORT2`; each part may be empty, IPv6 addresses stand in brackets.
+fn is_connect_to(text: &str) -> bool {
+    let mut depth = 0;
+    let parts: Vec<&str> = text
+        .split(|c: char| {
+            depth += i32::from(c == '[') - i32::from(c == ']');
+            c == ':' && depth == 0
+        })
+        .collect();
+    let is_port = |text: &str| text.is_empty() || text.parse::<u16>().is_ok();
+    let is_host = |text: &str| !text.contains(char::is_whitespace);
+    matches!(parts[..], [host1, port1, host2, port2]
+        if is_host(host1) && is_port(port1) && is_host(host2) && is_port(port2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::{Family, KEYS};
+
+    #[test]
+    fn every_default_is_a_value_of_its_kind() {
+        for key in KEYS {
+            let value = Value::from_text(key, key.default);
+            let may_be_empty = matches!(
+                key.kind,
+                Kind::Text | Kind::Path | Kind::Header | Kind::List | Kind::ConnectTo | Kind::Choice(_)
+            );
+            assert!(matches!(value, Ok(Some(_))) || (key.default.is_empty() && may_be_empty), "{}", key.path);
+            if let Ok(Some(value)) = value {
+                assert_eq!(Value::from_text(key, &value.to_yaml()), Ok(Some(value.clone())), "{}", key.path);
+                assert_eq!(
+                    value.to_yaml(),
+                    key.default,
+                    "{}: defaults are written as they are shown",
+                    key.path
+                );
+            }
+        }
+    }
+
+    fn check(kind: Kind, text: &str, expect: Option<&str>) {
+        let key = Key { path: "k", kind, default: "", family: Family::Ddl, doc: "", zero_is_unset: false };
+        let shown = Value::from_text(&key, text).ok().flatten().map(|value| value.to_yaml());
+        assert_eq!(shown.as_deref(), expect, "{kind:?} {text}");
+    }
+
+    #[test]
+    fn text_means_what_the_key_says() {
+        check(Kind::Bool, "Yes", Some("true"));
+        check(Kind::Bool, "1", None);
+        check(Kind::Integer { min: 1, max: 10 }, "10", Some("10"));
+        check(Kind::Integer { min: 1, max: 10 }, "11", None);
+        check(Kind::Integer { min: 1, max: 10 }, "2.5", None);
+        check(Kind::Number { min: 0.0, max: 9.0 }, "2.50", Some("2.5"));
+        check(Kind::Number { min: 0.0, max: 9.0 }, "nan", None);
+        check(Kind::Choice(&["INFO"]), "info", Some("INFO"));
+        check(Kind::Duration { min: 1.0, max: 60.0 }, "60s", Some("1m"));
+        check(Kind::Duration { min: 1.0, max: 60.0 }, "0", None);
+        check(Kind::Bytes { min: 0, max: 1 << 30 }, "1024 MiB", Some("1 GiB"));
+        check(Kind::Inside, "a/b", Some("a/b"));
+        for outside in ["/a", "../a", "a/../../b", ".", "./a"] {
+            check(Kind::Inside, outside, None);
+        }
+        check(Kind::Header, "User-Agent: me@x.org", Some("\"User-Agent: me@x.org\""));
+        for header in ["true", "User Agent: x", "A: b\r\nC: d", ": x", "A:"] {
+            check(Kind::Header, header, None);
+        }
+        check(Kind::List, "a, b.csv", Some("[\"a, b.csv\"]"));
+        check(Kind::List, "[a, 'b c']", Some("[a, b c]"));
+        check(Kind::List, "[a, [b]]", None);
+        check(Kind::Rules, "{100: 4, 1: 1}", Some("{1: 1, 100: 4}"));
+        for rules in ["{1: 0}", "{0: 1}", "{1: 1, 1: 2}", "{1: [1]}", "1", "[1]", "{1: 1"] {
+            check(Kind::Rules, rules, None);
+        }
+        check(
+            Kind::ConnectTo,
+            "example.org:443:127.0.0.1:8443",
+            Some("[\"example.org:443:127.0.0.1:8443\"]"),
+        );
+        check(Kind::ConnectTo, "[::1]:80:[fe80::1]:81", Some("[\"[::1]:80:[fe80::1]:81\"]"));
+        check(Kind::ConnectTo, ":::", Some("[\":::\"]"));
+        for triple in ["a:b:c:d", "a:1:b", "a:1:b:65536", "a b:1:c:2"] {
+            check(Kind::ConnectTo, triple, None);
+        }
+    }
+
+    #[test]
+    fn what_users_wrote_is_shown_harmlessly() {
+        assert_eq!(show_found("a\x1b[31m\n'\""), "`a\\u{1b}[31m\\n'\"`");
+        assert_eq!(show_found(&"x".repeat(1000)).len(), 65);
+    }
+}
