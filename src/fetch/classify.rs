@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use rustix::io::Errno;
+
 use super::dns::DnsError;
 use super::guard::Forbidden;
 use crate::model::FailureCause;
@@ -20,13 +22,11 @@ pub(super) enum Phase {
 
 /// What an error of the client means for the record.
 pub(super) fn cause(error: &reqwest::Error, phase: Phase) -> FailureCause {
-    let mut found = Found::default();
-    let mut next: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(error) = next {
-        next = found.look_at(error);
-    }
+    let (found, _) = Found::walk(error);
     let connecting = phase == Phase::Header && error.is_connect();
     match found {
+        // Too many open files here say nothing about the server.
+        Found { exhausted: true, .. } => FailureCause::Internal,
         Found { forbidden: true, .. } => FailureCause::ForbiddenAddress,
         Found { dns: true, .. } => FailureCause::Dns,
         // A server may also refuse a handshake after the client thinks that it is done.
@@ -51,6 +51,7 @@ pub(super) fn cause(error: &reqwest::Error, phase: Phase) -> FailureCause {
 
 #[derive(Default)]
 struct Found {
+    exhausted: bool,
     forbidden: bool,
     dns: bool,
     tls: bool,
@@ -60,6 +61,15 @@ struct Found {
 }
 
 impl Found {
+    /// Looks at an error and all that it stems from; returns the innermost as well.
+    fn walk<'a>(error: &'a (dyn Error + 'static)) -> (Self, &'a (dyn Error + 'static)) {
+        let (mut found, mut innermost) = (Self::default(), error);
+        while let Some(next) = found.look_at(innermost) {
+            innermost = next;
+        }
+        (found, innermost)
+    }
+
     /// Takes note of one error and returns the next.
     fn look_at<'a>(&mut self, error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
         self.forbidden |= error.is::<Forbidden>();
@@ -72,6 +82,8 @@ impl Found {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             // The innermost is the one that the socket or the decoder gave.
             self.io = Some(error.kind());
+            self.exhausted |=
+                matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS));
             // An io::Error skips what it wraps: its source is the source of that.
             if let Some(inner) = error.get_ref() {
                 return Some(inner);
@@ -83,11 +95,7 @@ impl Found {
 
 /// One line for people: the innermost error, which is where the reason stands.
 pub(super) fn message(error: &reqwest::Error) -> String {
-    let mut found = Found::default();
-    let mut innermost: &(dyn Error + 'static) = error;
-    while let Some(next) = found.look_at(innermost) {
-        innermost = next;
-    }
+    let (_, innermost) = Found::walk(error);
     shorten(innermost.to_string())
 }
 
@@ -95,4 +103,25 @@ pub(super) fn message(error: &reqwest::Error) -> String {
 pub(super) fn shorten(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapped_errors_are_seen_through() {
+        let full = io::Error::other(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
+        let (found, innermost) = Found::walk(&full);
+        assert!(found.exhausted && !found.tls);
+        assert_ne!(innermost.to_string(), "");
+        let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        assert!(Found::walk(&tls).0.tls);
+    }
+
+    #[test]
+    fn messages_are_cut_between_characters() {
+        assert_eq!(shorten("\u{fc}".repeat(400)).len(), MAX_MESSAGE_BYTES);
+        assert_eq!(shorten(format!("a{}", "\u{fc}".repeat(400))).len(), MAX_MESSAGE_BYTES - 1);
+    }
 }

@@ -26,9 +26,10 @@ use crate::model::{FailureCause, ServerName};
 const MAX_REDIRECT_URL_BYTES: usize = 8192;
 /// Longest `Content-Type` that is kept.
 const MAX_CONTENT_TYPE_BYTES: usize = 255;
-/// Servers known at once from which on idle connections are kept only for those that are busy: a web crawl
-/// touches thousands of servers a minute, and each idle connection is an open file.
-const CROWDED: usize = 512;
+/// Servers known at once from which on connections are kept only where several requests are under way: a web
+/// crawl touches thousands of servers a minute, and each idle connection is an open file. A GBIF snapshot with
+/// its 545 servers stays well below.
+const CROWDED: usize = 2048;
 /// No `Retry-After` is longer than this, whatever `max_retry_after` says.
 const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -156,6 +157,8 @@ impl Fetcher {
     ) -> Result<FetchedBody, Failed> {
         let mut time = Time { left: self.options.request_timeout, spent: Duration::ZERO };
         let mut seen = vec![asked.clone()];
+        // Not sent, so two URLs that differ in it only are a circle.
+        seen[0].set_fragment(None);
         loop {
             let url = seen.last().unwrap_or(asked);
             let server = self.check(url)?;
@@ -284,11 +287,13 @@ impl Fetcher {
         left: Duration,
     ) -> Result<Response, Failed> {
         let is_worth_keeping = permit.server().is_worth_keeping_alive(IDLE_TIMEOUT)
-            && (self.servers.len() < CROWDED || permit.server().snapshot().under_way > 1);
+            && (self.servers.len() < CROWDED || permit.server().under_way() > 1);
         let may_reuse = is_worth_keeping && permit.server().may_reuse_connection(IDLE_TIMEOUT);
         match self.send_once(target, !is_worth_keeping, *sent, left).await {
             Err(failed) if may_reuse && failed.cause == FailureCause::ConnectionLost => {
-                permit.renew().await;
+                if !permit.renew().await {
+                    return Err(failed);
+                }
                 *sent = Instant::now();
                 self.send_once(target, true, *sent, left).await
             }
@@ -307,7 +312,10 @@ impl Fetcher {
         match timeout_at(sent + first_byte.min(left), target.request(fresh).send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
-                Err(Failed::new(classify::cause(&error, Phase::Header), classify::message(&error)))
+                let failed = Failed::new(classify::cause(&error, Phase::Header), classify::message(&error));
+                // What this machine lacks at the moment it may have again.
+                let is_ours = failed.cause == FailureCause::Internal;
+                Err(Failed { retry: if is_ours { Retry::Backoff } else { failed.retry }, ..failed })
             }
             Err(_) if first_byte <= left => {
                 let message = format!("no response header within {first_byte:?}");
@@ -348,7 +356,8 @@ impl Fetcher {
 
 /// Whether a failure to get a header says that the server is not there.
 fn is_unanswered(cause: FailureCause) -> bool {
-    !matches!(cause, FailureCause::ForbiddenAddress | FailureCause::BadResponse)
+    use FailureCause::{BadResponse, ForbiddenAddress, Internal};
+    !matches!(cause, ForbiddenAddress | BadResponse | Internal)
 }
 
 fn content_type(response: &Response) -> Option<String> {
@@ -369,7 +378,6 @@ fn location(response: &Response, url: &Url) -> Result<Url, String> {
     if !matches!(target.scheme(), "http" | "https") || ServerName::from_url(&target).is_none() {
         return Err(format!("the Location is no http URL: `{text}`"));
     }
-    // Not sent, so two URLs that differ in it only are a circle.
     target.set_fragment(None);
     Ok(target)
 }

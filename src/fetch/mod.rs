@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | 200, 203 | body | recovers its rate |
 //! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | recovers its rate |
-//! | 408, 500, 502, 504 | `http_status`, again after a backoff | - |
+//! | 408, 500, 502, 504 (and 425, 509, Cloudflare's 520-530) | `http_status`, again after a backoff | - |
 //! | 429, 503 | `http_status`, again when the server's pause is over; costs the URL no attempt | pauses, halves its rate |
 //! | any other | `http_status`, final | recovers its rate |
 //! | none (DNS, connect, TLS, no first byte) | its cause, again after a backoff | after 20 in a row: long pause |

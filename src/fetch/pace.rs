@@ -21,7 +21,7 @@ use crate::model::FailureCause;
 const FLOOR: f64 = 0.1;
 /// tokio's timer wakes up to 1 ms late, and a loaded machine later: the next gap makes up for this much.
 const SLACK: Duration = Duration::from_millis(2);
-/// Time in which a halved rate is back where it was.
+/// Time in which half of the rate is gained back.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// A longer silence counts as this much recovery: what nobody tried is not known to work.
 const MAX_RECOVERY_STEP: Duration = Duration::from_secs(1);
@@ -177,7 +177,9 @@ impl Pace {
         });
         let before = if self.rate.is_finite() { self.rate } else { self.observed_rate(now) };
         self.rate = (before / 2.0).clamp(self.floor, self.ceiling);
-        self.recovery_per_second = before / 2.0 / RECOVERY.as_secs_f64();
+        // A server without a limit is measured by the best that it was seen to give.
+        let full = if self.ceiling.is_finite() { self.ceiling } else { before };
+        self.recovery_per_second = self.recovery_per_second.max(full / 2.0 / RECOVERY.as_secs_f64());
         self.recovered_at = None;
         self.throttled_at = Some(now);
         self.throttled_in_a_row = self.throttled_in_a_row.saturating_add(1);

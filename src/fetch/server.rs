@@ -164,6 +164,11 @@ impl Server {
         self.state().pace.pause(Instant::now())
     }
 
+    /// Requests under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.state().under_way
+    }
+
     /// Whether a connection that was kept alive for at most `idle_timeout` may be there to be reused.
     pub(super) fn may_reuse_connection(&self, idle_timeout: Duration) -> bool {
         self.state()
@@ -217,15 +222,20 @@ impl Permit {
         &self.server
     }
 
-    /// Waits until the server's rate allows one more request on the same permit.
-    pub(super) async fn renew(&mut self) {
+    /// Waits until the server's rate allows one more request on the same permit; `false`, and no request, if
+    /// the server is paused.
+    pub(super) async fn renew(&mut self) -> bool {
         loop {
             let now = Instant::now();
             let at = {
                 let mut state = self.server.state();
                 if state.pace.try_take(now) {
                     state.snapshot.requests += 1;
-                    break self.sent_at = now;
+                    self.sent_at = now;
+                    return true;
+                }
+                if state.pace.pause(now).is_some() {
+                    return false;
                 }
                 state.pace.ready_at(now)
             };

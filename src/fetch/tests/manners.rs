@@ -77,6 +77,19 @@ async fn connections_survive_errors_and_redirects() {
     assert_eq!((server.seen().len(), server.num_connections()), (5, 1));
 }
 
+#[tokio::test]
+async fn among_thousands_of_servers_idle_connections_are_not_kept() {
+    let server = TestServer::start(|_, _| ok(b"x")).await;
+    let fetcher = fetcher(options());
+    for number in 0..2048 {
+        drop(fetcher.server(&ServerName::from_catalog(&format!("{number}.example"))));
+    }
+    for _ in 0..3 {
+        body(&fetcher, &server.url("/")).await;
+    }
+    assert_eq!(server.num_connections(), 3);
+}
+
 /// A server's idle timeout ran out just as the request left: the connection closes without an answer.
 #[tokio::test]
 async fn a_connection_that_closes_as_it_is_reused_is_nobodys_failure() {
