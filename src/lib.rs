@@ -1,6 +1,20 @@
 //! Turns a list of image URLs into a clean, documented dataset.
+//!
+//! A **catalog** (one redb file) is the only truth about progress; Parquet files are the bulk data it points
+//! to. `ingest` reads lists into it, `download` claims partitions through rank 0 and fills them, alone or
+//! under MPI, `query` answers SQL over everything, `export` writes what is left.
+//!
+//! Every verb is a function of [`pipeline`]; the binary `ddl` is a terminal around them:
+//!
+//! ```no_run
+//! ddl::download_images("ddl.yaml".as_ref())?;
+//! # Ok::<(), ddl::pipeline::PipelineError>(())
+//! ```
+//! `ARCHITECTURE.md` has the map of the rooms and which may use which.
 
 pub mod catalog;
+pub mod check;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod demo;
@@ -11,7 +25,21 @@ pub mod fetch;
 pub mod imaging;
 pub mod ingest;
 pub mod model;
+pub mod pipeline;
 pub mod query;
 pub mod runtime;
+pub mod slurm;
 pub mod storage;
-pub mod telemetry;
+
+use std::path::Path;
+
+/// Downloads what is pending in the dataset of a configuration file, as `ddl download` does, quietly.
+///
+/// # Errors
+/// Whatever ends the run early; run it again to go on.
+pub fn download_images(config_path: &Path) -> Result<pipeline::DownloadEnding, pipeline::PipelineError> {
+    let chain = config::Chain { files: vec![config_path.to_owned()], ..config::Chain::default() };
+    let dataset = pipeline::Dataset::new(config::load(&chain)?)?;
+    let shutdown = runtime::Shutdown::new();
+    pipeline::download(&dataset, &shutdown, |_| |_: &dispatch::PublishedStatus| {}).map(|(ending, _)| ending)
+}

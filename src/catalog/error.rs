@@ -17,6 +17,8 @@ pub enum CatalogError {
     Damaged { path: PathBuf, detail: String },
     #[error("catalog `{}` has format {found}, this ddl reads up to {known}", path.display())]
     TooNew { path: PathBuf, found: u32, known: u32 },
+    #[error("this dataset's digests are {settled}, the configuration asks for {asked}")]
+    HashAlgorithm { settled: String, asked: &'static str },
     /// A rule of `docs/catalog-format.md` does not hold: a fault of ddl, never of its input.
     #[error("catalog is inconsistent: {0}")]
     Inconsistent(String),
@@ -40,6 +42,9 @@ impl CatalogError {
             Self::Damaged { .. } => Some(
                 "restore a copy of the catalog; without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
             ),
+            Self::HashAlgorithm { settled, .. } => {
+                Some(format!("set `hash_algorithm: {settled}`, or start a new dataset"))
+            }
             Self::TooNew { .. } => Some("use the ddl that wrote it, or a newer one".into()),
             _ => None,
         }

@@ -45,6 +45,12 @@ impl LockHolder {
         }
     }
 
+    /// Whether the process may still be there: known for this node, believed for others.
+    #[must_use]
+    pub fn may_be_alive(&self) -> bool {
+        !self.is_gone(&rustix::system::uname().nodename().to_string_lossy())
+    }
+
     fn is_gone(&self, node: &str) -> bool {
         self.node == node && process_start(self.pid) != Some(self.process_start)
     }

@@ -13,7 +13,7 @@ use super::{
     CatalogError, CatalogView, DispositionCounts, FORMAT, IngestRow, ManifestFile, PartitionRow,
     PartitionStage, RunRow, tables, upgrade,
 };
-use crate::model::{Disposition, RecordState, RunId, ServerName, UrlKey};
+use crate::model::{Disposition, HashAlgorithm, RecordState, RunId, ServerName, UrlKey};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct CatalogOptions {
@@ -130,6 +130,28 @@ impl Catalog {
     /// When the storage fails.
     pub fn set_manifest_schema(&self, schema: &Schema) -> Result<(), CatalogError> {
         self.set_meta("manifest_schema", &super::view::schema_to_bytes(schema))
+    }
+
+    /// Holds a dataset to one hash algorithm: the first download settles it.
+    ///
+    /// # Errors
+    /// `HashAlgorithm` when another is settled: digests of two kinds could not be compared.
+    pub fn pin_hash_algorithm(&self, asked: HashAlgorithm) -> Result<(), CatalogError> {
+        let txn = self.begin()?;
+        {
+            let mut meta = txn.open_table(tables::META)?;
+            let settled = meta.get("hash_algorithm")?.map(|value| value.value().to_owned());
+            match settled {
+                Some(settled) if settled == asked.as_str().as_bytes() => return Ok(()),
+                Some(settled) => {
+                    let settled = String::from_utf8_lossy(&settled).into_owned();
+                    return Err(CatalogError::HashAlgorithm { settled, asked: asked.as_str() });
+                }
+                None => drop(meta.insert("hash_algorithm", asked.as_str().as_bytes())?),
+            }
+        }
+        txn.commit()?;
+        Ok(())
     }
 
     pub(super) fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), CatalogError> {

@@ -1,0 +1,324 @@
+//! What can be typed. No defaults here: the option types have them.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::Overrides;
+
+const ABOUT: &str = "Turns a list of image URLs into a clean, documented dataset";
+const EXAMPLES: &str = "\
+Examples:
+  ddl demo                                  the whole pipeline on made-up images, no network needed
+  ddl init && ddl ingest list.csv           start a dataset from a list
+  ddl download                              download what is pending; run it again to go on
+  mpirun -n 4 ddl download                  the same with four ranks
+  ddl query \"SELECT disposition, count(*) FROM urls GROUP BY 1\"
+
+Exit codes: 0 done, 1 error, 2 usage, 3 records failed (--strict), 75 stopped early and resumable, 130 Ctrl-C twice.";
+
+#[derive(Debug, Parser)]
+#[command(name = "ddl", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct GlobalArgs {
+    /// Configuration file; repeatable, later ones win [default: ddl.yaml, else $DDL_CONFIG]
+    #[arg(short, long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Vec<PathBuf>,
+    /// Sets a key of the configuration; repeatable
+    #[arg(long, global = true, value_name = "KEY.PATH=VALUE", help_heading = "Global options")]
+    pub set: Vec<String>,
+    /// Folder of the dataset (sets `path_to_output_folder`)
+    #[arg(short, long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub dataset: Option<PathBuf>,
+    /// Says less: warnings and errors only
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Says more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Form of log lines on stderr
+    #[arg(long, global = true, value_enum, default_value = "text", help_heading = "Global options")]
+    pub log_format: LogFormat,
+    /// No progress bar
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_progress: bool,
+    /// Colours on the terminal
+    #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Global options")]
+    pub color: ColorChoice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Writes a commented ddl.yaml to start from
+    Init(InitArgs),
+    /// Reads lists of URLs into the catalog; again with a newer list, adds what is new
+    Ingest(IngestArgs),
+    /// Downloads what is pending; alone, or as one rank of many under mpirun or srun
+    Download(DownloadArgs),
+    /// Shows how far the dataset is, also while a download runs
+    Status(StatusArgs),
+    /// Answers SQL over everything; without SQL, opens a prompt
+    Query(QueryArgs),
+    /// Writes what remains of the dataset in another form
+    #[command(subcommand)]
+    Export(ExportCommand),
+    /// Proves that catalog and files agree
+    Check(CheckArgs),
+    /// Runs the whole pipeline on a built-in image server
+    Demo(DemoArgs),
+    /// Shows the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Prints the completion script of a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// Folder to write into
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// Replaces a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ddl ingest photos.csv                      URL column found by its name
+  ddl ingest --source gbif 0012345.zip       a Darwin Core Archive as GBIF hands it out
+  ddl ingest a.csv.gz b/ c.parquet           several lists at once; a folder of Parquet files
+  zcat list.tsv.gz | ddl ingest --format tsv --url-column link -")]
+pub struct IngestArgs {
+    /// Lists: CSV, TSV, TXT, JSON lines (each also .gz), Parquet, folders, Darwin Core Archives, - for stdin
+    pub input: Vec<String>,
+    /// Kind of list: generic, gbif, eol, fathom_net, lila, tol200m_general, tol200m_fathomNet
+    #[arg(long, value_name = "KIND")]
+    pub source: Option<String>,
+    /// Column of the URL
+    #[arg(long, value_name = "NAME")]
+    pub url_column: Option<String>,
+    /// Column of the identifier that becomes `source_id`
+    #[arg(long, value_name = "NAME")]
+    pub id_column: Option<String>,
+    /// Column of the label
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+    /// Column of the licence
+    #[arg(long, value_name = "NAME")]
+    pub license_column: Option<String>,
+    /// Column of the source, or rights holder
+    #[arg(long, value_name = "NAME")]
+    pub source_column: Option<String>,
+    /// Column of the title
+    #[arg(long, value_name = "NAME")]
+    pub title_column: Option<String>,
+    /// Format of all inputs, whatever their names
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Ends with an error at the first malformed line
+    #[arg(long)]
+    pub strict: bool,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Ctrl-C seals and commits what has come and exits 75; the same command goes on from there.
+A second Ctrl-C stops at once and loses nothing that is committed.
+
+Examples:
+  ddl download --image-size 512
+  mpirun -n 4 ddl download
+  srun --mpi=pmix ddl download")]
+pub struct DownloadArgs {
+    /// Longest side of stored images in pixels; 0 keeps the originals
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<u32>,
+    /// Requests per second to a server that has no rate of its own; 0 is no limit
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Requests under way at once to one server
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u32>,
+    /// Exits 3 when records have failed
+    #[arg(long)]
+    pub strict: bool,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Shows all servers, not only those with most to do
+    #[arg(long)]
+    pub all: bool,
+    /// Prints JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Tables: urls, images, errors, servers, partitions, runs, ingests.
+
+Examples:
+  ddl query \"SELECT server_name, count(*) FROM urls WHERE disposition = 'failed' GROUP BY 1 ORDER BY 2 DESC\"
+  ddl query \"SELECT uuid, identifier FROM images\" --format csv -o images.csv
+  ddl query -f report.sql --format json
+  ddl query                                  a prompt with history; \\d lists the tables")]
+pub struct QueryArgs {
+    /// The query; without it and without -f, opens a prompt
+    pub sql: Option<String>,
+    /// Reads the query from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
+    pub file: Option<PathBuf>,
+    /// Form of the answer: table, csv, tsv, json, ndjson, parquet
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Writes the answer to a file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ExportCommand {
+    /// One row per remaining image, without the image: where it is and what is known of it
+    #[command(after_help = "\
+Examples:
+  ddl export manifest -o images.parquet
+  ddl export manifest -o cc0.csv --where \"license LIKE '%publicdomain%'\"")]
+    Manifest {
+        /// File to write: .parquet, .csv, .jsonl
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Only images for which this SQL condition holds
+        #[arg(long = "where", value_name = "SQL")]
+        condition: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Reads every image and computes its digest again
+    #[arg(long)]
+    pub deep: bool,
+    /// Removes files that no commit names
+    #[arg(long)]
+    pub repair: bool,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Folder to fill
+    #[arg(default_value = "demo")]
+    pub folder: PathBuf,
+    /// Replaces an earlier demo in that folder
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Prints each value and where it comes from
+    Show {
+        /// Prints YAML without origins, to be read again
+        #[arg(long)]
+        yaml: bool,
+    },
+}
+
+impl GlobalArgs {
+    /// What the flags set in the configuration.
+    pub(super) fn overrides(&self) -> Overrides {
+        let mut overrides = Overrides::default();
+        for assignment in &self.set {
+            overrides.set(assignment);
+        }
+        if let Some(folder) = &self.dataset {
+            overrides.flag("--dataset", "path_to_output_folder", folder.display().to_string());
+        }
+        overrides
+    }
+}
+
+impl IngestArgs {
+    pub(super) fn set(&self, overrides: &mut Overrides) {
+        if !self.input.is_empty() {
+            overrides.list("INPUT", "path_to_input", self.input.clone());
+        }
+        let flags = [
+            ("--source", "initializer_type", &self.source),
+            ("--url-column", "columns.url", &self.url_column),
+            ("--id-column", "columns.id", &self.id_column),
+            ("--label-column", "columns.label", &self.label_column),
+            ("--license-column", "columns.license", &self.license_column),
+            ("--source-column", "columns.source", &self.source_column),
+            ("--title-column", "columns.title", &self.title_column),
+            ("--format", "ingest_parameters.input_format", &self.format),
+        ];
+        for (flag, key, value) in flags {
+            if let Some(value) = value {
+                overrides.flag(flag, key, value.clone());
+            }
+        }
+        if self.strict {
+            overrides.flag("--strict", "ingest_parameters.strict", "true");
+        }
+    }
+}
+
+impl DownloadArgs {
+    pub(super) fn set(&self, overrides: &mut Overrides) {
+        if let Some(pixels) = self.image_size {
+            overrides.flag("--image-size", "downloader_parameters.image_size", pixels.to_string());
+        }
+        if let Some(rate) = self.rate {
+            overrides.flag("--rate", "downloader_parameters.default_rate_limit", rate.to_string());
+        }
+        if let Some(connections) = self.connections {
+            overrides.flag(
+                "--connections",
+                "downloader_parameters.max_connections_per_server",
+                connections.to_string(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Args::command().debug_assert();
+    }
+}

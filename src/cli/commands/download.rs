@@ -1,0 +1,96 @@
+use super::super::args::{DownloadArgs, GlobalArgs};
+use super::super::progress::DownloadProgress;
+use super::super::{Exit, format, print_line};
+use crate::cluster::Ending;
+use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
+use crate::pipeline::{DownloadEnding, download};
+use crate::runtime::Shutdown;
+
+pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Exit> {
+    let mut overrides = global.overrides();
+    args.set(&mut overrides);
+    let dataset = super::dataset(global, overrides)?;
+    let rank = crate::cluster::launched_rank().unwrap_or(0);
+    super::start_logging(global, &dataset, Some(format!("download-{rank:02}")));
+    let shutdown = Shutdown::new();
+    let (ending, leave) = download(&dataset, &shutdown, |num_ranks| {
+        if num_ranks > 1 && !global.quiet {
+            eprintln!("{num_ranks} ranks");
+        }
+        let mut progress = DownloadProgress::new(global);
+        move |status: &PublishedStatus| progress.show(status)
+    })?;
+    let exit = match &ending {
+        DownloadEnding::Coordinated(report) => {
+            if args.json {
+                print_line(serde_json::to_string_pretty(&json(report))?)?;
+            } else if !global.quiet {
+                eprint!("{}", summary(report));
+            }
+            match report.ending {
+                RunEnding::Stopped => Exit::Resumable,
+                RunEnding::Done if !report.set_aside.is_empty() => Exit::Error,
+                RunEnding::Done if args.strict && report.counts.failed > 0 => Exit::Failures,
+                RunEnding::Done => Exit::Done,
+            }
+        }
+        DownloadEnding::Worked => Exit::Done,
+        DownloadEnding::Forced => Exit::Interrupted,
+    };
+    if leave == Ending::Abandoned {
+        // MPI's own exit routines would wait for ranks that are gone.
+        rustix::process::exit_immediately(exit as i32);
+    }
+    Ok(exit)
+}
+
+pub(super) fn summary(report: &RunReport) -> String {
+    let seconds = report.elapsed.as_secs_f64().max(0.001);
+    let mut text = format!(
+        "{}: {} images ({}), {} failed, {} skipped in {} ({:.0} images/s)\n",
+        match report.ending {
+            RunEnding::Done => "done",
+            RunEnding::Stopped => "stopped early",
+        },
+        format::count(report.success),
+        format::bytes(report.image_bytes),
+        format::count(report.failed),
+        format::count(report.skipped),
+        format::duration(report.elapsed),
+        report.success as f64 / seconds,
+    );
+    let counts = &report.counts;
+    text += &format!(
+        "the dataset: {} of {} records are images, {} failed, {} skipped, {} pending\n",
+        format::count(counts.success),
+        format::count(counts.total()),
+        format::count(counts.failed),
+        format::count(counts.skipped),
+        format::count(counts.pending),
+    );
+    for (partition, trouble) in &report.set_aside {
+        text += &format!("error: {partition} was set aside: {trouble}\n");
+    }
+    if report.lost_ranks > 0 {
+        text += &format!("warning: {} ranks were lost; others took over their work\n", report.lost_ranks);
+    }
+    if report.ending == RunEnding::Stopped {
+        text += "run the same command again to go on\n";
+    }
+    text
+}
+
+fn json(report: &RunReport) -> serde_json::Value {
+    serde_json::json!({
+        "run_id": report.run_id,
+        "ending": match report.ending { RunEnding::Done => "done", RunEnding::Stopped => "stopped" },
+        "success": report.success,
+        "failed": report.failed,
+        "skipped": report.skipped,
+        "image_bytes": report.image_bytes,
+        "seconds": report.elapsed.as_secs_f64(),
+        "lost_ranks": report.lost_ranks,
+        "set_aside": report.set_aside,
+        "counts": report.counts,
+    })
+}

@@ -1,0 +1,42 @@
+//! The terminal around the verbs: arguments in, tables, bars and exit codes out.
+//!
+//! stdout is data, stderr is talk. Nothing below this room prints or knows an exit code.
+
+mod args;
+mod commands;
+mod exit;
+mod format;
+mod logging;
+mod progress;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use args::Args;
+pub use exit::Exit;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    match commands::run(args) {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}
+
+/// Writes a line of data. A reader that has seen enough closes the pipe: that ends the talk, it is no error.
+fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,76 @@
+//! A dataset as the configuration names it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::PipelineError;
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, CatalogReader, lock_holder};
+use crate::config::{Resolved, Settings};
+use crate::slurm::JobEnvironment;
+use crate::storage::DatasetLayout;
+
+/// Configuration, paths, and the ways to open the catalog.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pub resolved: Resolved,
+    pub settings: Settings,
+    pub layout: DatasetLayout,
+}
+
+impl Dataset {
+    /// # Errors
+    /// When the configuration names no output folder.
+    pub fn new(resolved: Resolved) -> Result<Self, PipelineError> {
+        let settings = Settings::of(&resolved)?;
+        let root: PathBuf = settings.output_folder()?.clone();
+        let layout = DatasetLayout::new(root, resolved.section(&["output_structure"], &[])?);
+        Ok(Self { resolved, settings, layout })
+    }
+
+    /// Opens the catalog for reading, beside a writer or alone.
+    ///
+    /// # Errors
+    /// As [`CatalogReader::open`]; `InUse` instead of `HeldElsewhere` where the lock file names the holder.
+    pub fn open_reader(&self) -> Result<CatalogReader, PipelineError> {
+        CatalogReader::open(&self.layout.catalog()).map_err(|error| self.name_holder(error))
+    }
+
+    /// Opens the catalog for writing; only one process can.
+    ///
+    /// # Errors
+    /// As [`Catalog::open`].
+    pub fn open_writer(&self) -> Result<Catalog, PipelineError> {
+        Catalog::open(&self.layout.catalog(), &self.catalog_options()?).map_err(|error| self.name_holder(error))
+    }
+
+    /// Opens the catalog for writing, or makes an empty one.
+    ///
+    /// # Errors
+    /// As [`Catalog::create`].
+    pub fn create(&self) -> Result<Catalog, PipelineError> {
+        let root = self.layout.root();
+        std::fs::create_dir_all(root).map_err(|source| PipelineError::Io {
+            action: format!("create the output folder `{}`", root.display()),
+            source,
+        })?;
+        Catalog::create(&self.layout.catalog(), &self.catalog_options()?).map_err(|error| self.name_holder(error))
+    }
+
+    fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {
+        Ok(CatalogOptions {
+            lock_timeout: self.resolved.read::<Duration>("catalog_parameters.lock_timeout")?,
+            job: JobEnvironment::read().job_id,
+            ..CatalogOptions::default()
+        })
+    }
+
+    fn name_holder(&self, error: CatalogError) -> PipelineError {
+        match error {
+            CatalogError::HeldElsewhere { path } => match lock_holder(&path) {
+                Some(holder) => CatalogError::InUse { path, holder: Box::new(holder) }.into(),
+                None => CatalogError::HeldElsewhere { path }.into(),
+            },
+            error => error.into(),
+        }
+    }
+}

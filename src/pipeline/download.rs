@@ -1,0 +1,199 @@
+//! `ddl download`: one process, or one rank of many; the same either way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::ingest::now_ms;
+use super::{Dataset, PipelineError};
+use crate::catalog::{LockHolder, RunRow};
+use crate::cluster::{self, Cluster, ClusterOptions, Endpoint, Ending};
+use crate::config::{self, Resolved, contact_of};
+use crate::dispatch::{
+    DispatchOptions, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, sort_mail, work,
+};
+use crate::download::{DownloadExecutor, DownloadSettings, read_ignored_servers, read_server_rates};
+use crate::fetch::FetchOptions;
+use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
+use crate::slurm::JobEnvironment;
+
+/// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
+/// filesystem may take longer.
+const JOB_END_MARGIN: Duration = Duration::from_secs(120);
+/// Once rank 0 has ended the run, its own worker gets this long to let go.
+const WORKER_FAREWELL: Duration = Duration::from_secs(30);
+
+/// How `ddl download` ended.
+#[derive(Debug)]
+pub enum DownloadEnding {
+    /// On rank 0, or alone.
+    Coordinated(Box<RunReport>),
+    /// On another rank, whose work rank 0 has reported.
+    Worked,
+    /// A second Ctrl-C: ended on the spot.
+    Forced,
+}
+
+/// Downloads what is pending. `make_observer` is called on rank 0 only, and what it returns is shown the
+/// status about twice a second.
+///
+/// The second value says how the process must end where ranks were lost (see [`Ending`]).
+///
+/// # Errors
+/// Whatever ends a run early; what is committed stays committed.
+pub fn download<O>(
+    dataset: &Dataset,
+    shutdown: &Shutdown,
+    make_observer: impl FnOnce(u32) -> O,
+) -> Result<(DownloadEnding, Ending), PipelineError>
+where
+    O: FnMut(&PublishedStatus) + Send,
+{
+    // Before anything is opened: a download without a contact must not send a single request.
+    let user_agent = contact_of(&dataset.settings)?;
+    tracing::debug!(user_agent = user_agent.as_str(), "identified");
+    if let Err(error) = raise_open_files() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("net")
+        .build()
+        .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
+    let Cluster { endpoint, membership } = cluster::launch(&ClusterOptions::default())?;
+    let rank = endpoint.rank;
+    let result = runtime.block_on(async {
+        install_signals(shutdown)
+            .map_err(|source| PipelineError::Io { action: "listen for signals".into(), source })?;
+        watch_job_end(shutdown);
+        tokio::select! {
+            result = run_rank(dataset, endpoint, shutdown, make_observer) => result,
+            _ = shutdown.wait_forced() => Ok(DownloadEnding::Forced),
+        }
+    });
+    // Tasks that still run hold nothing that is not committed or swept.
+    runtime.shutdown_background();
+    let ending = match &result {
+        Ok(DownloadEnding::Coordinated(report)) => membership.finish(report.lost_ranks > 0),
+        Ok(DownloadEnding::Worked) => membership.finish(false),
+        // An MPI job of which one rank fails is ended by its launcher.
+        Ok(DownloadEnding::Forced) | Err(_) => {
+            tracing::debug!(rank, "leaving without the others");
+            drop(membership);
+            Ending::Finished
+        }
+    };
+    Ok((result?, ending))
+}
+
+fn watch_job_end(shutdown: &Shutdown) {
+    if let Some(left) = JobEnvironment::read().time_left(SystemTime::now()) {
+        let usable = left.saturating_sub(JOB_END_MARGIN);
+        tracing::info!(minutes = usable.as_secs() / 60, "the job has an end; stopping before it");
+        install_deadline(shutdown, Instant::now() + usable);
+    }
+}
+
+async fn run_rank<O>(
+    dataset: &Dataset,
+    endpoint: Endpoint,
+    shutdown: &Shutdown,
+    make_observer: impl FnOnce(u32) -> O,
+) -> Result<DownloadEnding, PipelineError>
+where
+    O: FnMut(&PublishedStatus) + Send,
+{
+    let Endpoint { rank, size, outbox, inbox } = endpoint;
+    let (to_worker, worker_inbox) = mpsc::unbounded_channel();
+    let (to_coordinator, coordinator_inbox) = mpsc::unbounded_channel();
+    let is_coordinator = rank == 0;
+    let context = if is_coordinator { Some(run_context(dataset, size)?) } else { None };
+    let mail = tokio::spawn(sort_mail(inbox, to_worker, is_coordinator.then_some(to_coordinator)));
+    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |settings| {
+        config::parse("settings of rank 0", settings)
+            .map_err(PipelineError::from)
+            .and_then(|resolved| download_settings(&Dataset::new(resolved)?, size))
+            .map_err(|error| error.to_string())
+            .and_then(DownloadExecutor::new)
+    });
+    let Some(context) = context else {
+        worker.await?;
+        mail.abort();
+        return Ok(DownloadEnding::Worked);
+    };
+    let mut observer = make_observer(size);
+    let coordinator = coordinate(context, outbox, coordinator_inbox, shutdown.clone(), &mut observer);
+    tokio::pin!(coordinator, worker);
+    let report = tokio::select! {
+        report = &mut coordinator => {
+            let _ = tokio::time::timeout(WORKER_FAREWELL, worker).await;
+            report?
+        }
+        worked = &mut worker => {
+            worked?;
+            coordinator.await?
+        }
+    };
+    mail.abort();
+    Ok(DownloadEnding::Coordinated(Box::new(report)))
+}
+
+fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, PipelineError> {
+    // The settings are checked before a run is recorded.
+    let settings = download_settings(dataset, num_ranks)?;
+    let catalog = dataset.open_writer()?;
+    catalog.pin_hash_algorithm(settings.imaging.hash_algorithm)?;
+    let options: DispatchOptions =
+        dataset.resolved.section(&["", "downloader_parameters", "catalog_parameters"], &[])?;
+    let configuration = config::to_yaml(&dataset.resolved);
+    let holder = LockHolder::this_process(JobEnvironment::read().job_id);
+    let run = RunRow {
+        kind: "download".into(),
+        started_at: now_ms(),
+        ddl_version: env!("CARGO_PKG_VERSION").into(),
+        num_ranks,
+        node: holder.node,
+        job: holder.job,
+        configuration: configuration.clone(),
+        ..RunRow::default()
+    };
+    Ok(RunContext {
+        catalog: Arc::new(catalog),
+        options,
+        run,
+        settings: configuration,
+        status_folder: dataset.layout.status(),
+        num_ranks,
+    })
+}
+
+fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettings, PipelineError> {
+    let resolved: &Resolved = &dataset.resolved;
+    let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
+    fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
+    fetch.headers.extend(dataset.settings.extra_header());
+    fetch.ca_certificate = resolved.existing_path("ca_certificate")?;
+    Ok(DownloadSettings {
+        layout: dataset.layout.clone(),
+        fetch,
+        imaging: resolved.section(&["", "downloader_parameters"], &[])?,
+        download: resolved.section(&["downloader_parameters"], &[])?,
+        max_open_partitions: resolved.read("downloader_parameters.max_open_partitions")?,
+        rates: read_server_rates(&dataset.layout.profiles_table())?,
+        ignored: read_ignored_servers(&dataset.layout.ignored_table())?,
+        num_ranks,
+    })
+}
+
+/// Whether a report means that all is done.
+impl DownloadEnding {
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Coordinated(report) => report.ending == RunEnding::Done,
+            Self::Worked => true,
+            Self::Forced => false,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The verbs: what each command does, without a terminal.
+//!
+//! Here the configuration meets the rooms: every verb turns resolved values into the options of the rooms
+//! that it needs, opens the dataset, and lets them work. `cli` puts a terminal around it; the library's two
+//! entry points, [`crate::download_images`] and later ones, are these verbs too.
+
+mod dataset;
+mod download;
+mod error;
+mod ingest;
+mod status;
+
+pub use dataset::Dataset;
+pub use download::{DownloadEnding, download};
+pub use error::PipelineError;
+pub use ingest::ingest;
+pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status};
