@@ -8,10 +8,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ddl::cluster::{Cluster, ClusterOptions, Ending, conformance, launch};
+use ddl::cluster::conformance::Suite;
+use ddl::cluster::{Cluster, ClusterOptions, Ending, launch};
 
 fn main() -> ExitCode {
-    let Cluster { mut endpoint, membership } = match launch(&ClusterOptions::default()) {
+    let Cluster { endpoint, membership } = match launch(&ClusterOptions::default()) {
         Ok(cluster) => cluster,
         Err(error) => {
             eprintln!("error: {error}");
@@ -19,11 +20,12 @@ fn main() -> ExitCode {
         }
     };
     let (rank, size) = (endpoint.rank, endpoint.size);
+    let mut suite = Suite::new(endpoint);
     let lose = std::env::args().nth(1).is_some_and(|argument| argument == "lose");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ran = runtime.block_on(async {
         let start = Instant::now();
-        let measured = conformance::run(&mut endpoint).await?;
+        let measured = suite.run().await?;
         let seconds = start.elapsed().as_secs_f64();
         // The last transfers of others may still pass through; then nothing is left to do.
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -36,10 +38,10 @@ fn main() -> ExitCode {
         }
         if lose {
             // The dead rank keeps a message for ever; leaving must not wait for it.
-            endpoint.outbox.send(size - 1, vec![0; 5_000_000]).map_err(|e| e.to_string())?;
-            return Ok(endpoint);
+            suite.endpoint.outbox.send(size - 1, vec![0; 5_000_000]).map_err(|e| e.to_string())?;
+            return Ok(suite.endpoint);
         }
-        conformance::say_goodbye(endpoint).await
+        suite.say_goodbye().await
     });
     let mut endpoint = match ran {
         Ok(endpoint) => endpoint,

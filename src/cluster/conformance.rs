@@ -25,51 +25,53 @@ const NUM_SMALL: u32 = 100_000;
 /// memory, 64 KiB over TCP), and one as large as a message of ours is likely to get.
 const LARGE_BYTES: [usize; 8] = [0, 1, 4_095, 4_097, 65_537, 1 << 20, 0, 20_000_000];
 
-/// Runs the suite on this rank. Every rank of the cluster must do so at the same time.
-///
-/// # Errors
-/// What was expected and what came.
-pub async fn run(endpoint: &mut Endpoint) -> Result<Measured, String> {
-    let mut rank = Suite { waiting: vec![VecDeque::new(); endpoint.size as usize], endpoint };
-    rank.refusals()?;
-    rank.order_per_pair().await?;
-    let messages_per_second = rank.many_to_one().await?;
-    rank.large_messages().await?;
-    rank.crossing().await?;
-    let round_trip = rank.round_trips().await?;
-    Ok(Measured { round_trip, messages_per_second })
-}
-
-/// The end of a run: the last words of every rank reach rank 0, though it leaves at once.
-///
-/// Returns the endpoint's inbox on rank 0, which must end once the membership is finished.
-///
-/// # Errors
-/// What was expected and what came.
-pub async fn say_goodbye(mut endpoint: Endpoint) -> Result<Endpoint, String> {
-    let size = endpoint.size;
-    if endpoint.rank != 0 {
-        for word in 0..3 {
-            send(&endpoint, 0, number(word))?;
-        }
-        return Ok(endpoint);
-    }
-    let mut rank = Suite { waiting: vec![VecDeque::new(); size as usize], endpoint: &mut endpoint };
-    for from in 1..size {
-        for word in 0..3 {
-            rank.expect(from, &number(word)).await?;
-        }
-    }
-    Ok(endpoint)
-}
-
-struct Suite<'a> {
-    endpoint: &'a mut Endpoint,
+/// The suite on one rank. Every rank of the cluster must run it at the same time.
+#[derive(Debug)]
+pub struct Suite {
+    pub endpoint: Endpoint,
     /// Messages that came while another sender's was awaited, by sender.
     waiting: Vec<VecDeque<Vec<u8>>>,
 }
 
-impl Suite<'_> {
+impl Suite {
+    /// Prepares the suite on this rank.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { waiting: vec![VecDeque::new(); endpoint.size as usize], endpoint }
+    }
+
+    /// Everything but the end.
+    ///
+    /// # Errors
+    /// What was expected and what came.
+    pub async fn run(&mut self) -> Result<Measured, String> {
+        self.refusals()?;
+        self.order_per_pair().await?;
+        let messages_per_second = self.many_to_one().await?;
+        self.large_messages().await?;
+        self.crossing().await?;
+        let round_trip = self.round_trips().await?;
+        Ok(Measured { round_trip, messages_per_second })
+    }
+
+    /// The end: the last words of every rank reach rank 0, though it leaves at once. Gives the endpoint
+    /// back, whose inbox must end once the membership is finished.
+    ///
+    /// # Errors
+    /// What was expected and what came.
+    pub async fn say_goodbye(mut self) -> Result<Endpoint, String> {
+        for word in 0..3 {
+            if self.endpoint.rank != 0 {
+                self.send(0, number(word))?;
+                continue;
+            }
+            for from in 1..self.endpoint.size {
+                self.expect(from, &number(word)).await?;
+            }
+        }
+        Ok(self.endpoint)
+    }
+
     fn refusals(&self) -> Result<(), String> {
         let size = self.endpoint.size;
         match self.endpoint.outbox.send(size, Vec::new()) {
@@ -120,7 +122,7 @@ impl Suite<'_> {
 
     /// Around a ring, several under way at once.
     async fn large_messages(&mut self) -> Result<(), String> {
-        let Endpoint { rank, size, .. } = *self.endpoint;
+        let Endpoint { rank, size, .. } = self.endpoint;
         for bytes in LARGE_BYTES {
             self.send((rank + 1) % size, pattern(rank, bytes))?;
         }
@@ -175,7 +177,8 @@ impl Suite<'_> {
     }
 
     fn send(&self, to: Rank, payload: Vec<u8>) -> Result<(), String> {
-        send(self.endpoint, to, payload)
+        let rank = self.endpoint.rank;
+        self.endpoint.outbox.send(to, payload).map_err(|error| format!("rank {rank} to {to}: {error}"))
     }
 
     /// Reads the next message of `from`, which must be `expected`.
@@ -193,10 +196,6 @@ impl Suite<'_> {
         let rank = self.endpoint.rank;
         Err(format!("rank {rank} expected {} from rank {from}, got {}", describe(expected), describe(&got)))
     }
-}
-
-fn send(endpoint: &Endpoint, to: Rank, payload: Vec<u8>) -> Result<(), String> {
-    endpoint.outbox.send(to, payload).map_err(|error| format!("rank {} to {to}: {error}", endpoint.rank))
 }
 
 fn number(i: u32) -> Vec<u8> {

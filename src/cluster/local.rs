@@ -33,17 +33,19 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::cluster::{ClusterError, Envelope, conformance};
+    use crate::cluster::conformance::Suite;
+    use crate::cluster::{ClusterError, Envelope};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn conforms() {
         for size in [1, 2, 5] {
             let ranks: Vec<_> = endpoints(size)
                 .into_iter()
-                .map(|mut endpoint| {
+                .map(|endpoint| {
+                    let mut suite = Suite::new(endpoint);
                     tokio::spawn(async move {
-                        conformance::run(&mut endpoint).await?;
-                        conformance::say_goodbye(endpoint).await.map(drop)
+                        suite.run().await?;
+                        suite.say_goodbye().await.map(drop)
                     })
                 })
                 .collect();
