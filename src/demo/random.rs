@@ -23,7 +23,7 @@ impl Dice {
     ///
     /// The bias of the multiplication is below 1e-9 for the small bounds used here.
     pub(super) fn below(&mut self, bound: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
 
     /// A number in `0.0..1.0`.
