@@ -146,19 +146,22 @@ pub fn decode_bytes_estimate(header: &ImageHeader, options: &ImagingOptions) -> 
     if plan.keeps_bytes {
         return header.decode_bytes.saturating_add(THUMBNAIL_BYTES);
     }
-    let pixels = 3 * plan.target.pixels();
-    // Resizing keeps a picture between its two passes; turning and encoding keep a second one of the
-    // result, and an encoder's output may exceed its input a little.
-    let between_passes = match plan.target == header.size {
+    let result = 3 * plan.target.pixels();
+    // Resizing keeps a strip between its two passes, and then its result.
+    let resizing = match plan.target == header.size {
         true => 0,
-        false => 3 * u64::from(plan.target.longest_side()) * u64::from(header.size.longest_side()),
+        false => result + 3 * u64::from(plan.target.longest_side()) * u64::from(header.size.longest_side()),
     };
-    header
-        .decode_bytes
-        .saturating_add(between_passes)
-        .saturating_add(4 * pixels)
-        .saturating_add(THUMBNAIL_BYTES)
+    let turning = if header.is_upright() { 0 } else { 2 * result };
+    // An encoder's output may reach its input in size, and is moved while it grows.
+    let encoding = if plan.format == ImageFormat::Raw { 0 } else { 3 * result + ENCODER_BYTES };
+    [resizing, turning, encoding, THUMBNAIL_BYTES]
+        .iter()
+        .fold(header.decode_bytes, |sum, &n| sum.saturating_add(n))
 }
+
+/// Tables and row buffers of an encoder.
+const ENCODER_BYTES: u64 = 1 << 20;
 
 /// The perceptual hash's own small pictures, its DCT, and the strip between two passes of a resize.
 const THUMBNAIL_BYTES: u64 = 1 << 20;

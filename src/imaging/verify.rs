@@ -9,8 +9,8 @@ use super::pipeline::catch_panic;
 
 /// Walks the file to its own end mark; bytes after it are tolerated.
 ///
-/// It finds what cut downloads leave. It does not find flipped bits: of these decoders notice some
-/// (PNG has checksums), and none in the middle of a JPEG scan.
+/// It finds what cut downloads leave. It does not find flipped bits, nor a cut JPEG to which somebody
+/// has put an end mark: of these decoders notice some (PNG has checksums), and zune-jpeg hardly any.
 pub(super) fn check_complete(body: &[u8], header: &ImageHeader) -> Result<(), ImagingError> {
     container::check_complete(body, header.image_format)
 }

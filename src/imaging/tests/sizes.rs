@@ -1,0 +1,50 @@
+//! Sizes of what is stored.
+
+use super::*;
+
+fn stored_size(width: u32, height: u32, image_size: u32, encoding: ImageEncoding) -> (u32, u32) {
+    let file = encoded(texture(width, height, 1), image::ImageFormat::Png);
+    let image = run(&file, &options(image_size, encoding)).unwrap();
+    assert_eq!(image.original_size, PixelSize { height, width });
+    (image.resized_size.width, image.resized_size.height)
+}
+
+#[test]
+fn never_up_and_never_to_nothing() {
+    let auto = ImageEncoding::Auto;
+    assert_eq!(stored_size(300, 200, 100, auto), (100, 66)); // 66.67, cut off
+    assert_eq!(stored_size(200, 300, 100, auto), (66, 100));
+    assert_eq!(stored_size(40, 30, 100, auto), (40, 30));
+    assert_eq!(stored_size(40, 30, 100, ImageEncoding::Jpeg), (40, 30));
+    assert_eq!(stored_size(3000, 2, 100, auto), (100, 1));
+    assert_eq!(stored_size(300, 200, 100, ImageEncoding::Original), (300, 200));
+    assert_eq!(stored_size(300, 200, 0, ImageEncoding::Raw), (300, 200));
+}
+
+#[test]
+fn every_scaling_of_the_decoder_gives_the_same_size() {
+    use super::super::JpegScaling::{Full, Once, Twice};
+    // Odd sides: a decoder that scales rounds them up.
+    let file = jpeg(&quarters(1001, 667));
+    for jpeg_scaling in [Twice, Once, Full] {
+        for image_size in [1000, 501, 500, 251, 97, 13, 1] {
+            let options = ImagingOptions { image_size, jpeg_scaling, ..options(0, ImageEncoding::Raw) };
+            let image = run(&file, &options).unwrap();
+            let PixelSize { height, width } = image.resized_size;
+            assert_eq!((width, height), (image_size, (image_size * 667 / 1001).max(1)));
+            assert_eq!(image.image.len() as u32, 3 * width * height);
+            if image_size > 90 {
+                let top_left = &image.image[(height / 4 * width + width / 4) as usize * 3..][..3];
+                assert_close(&Rgb([top_left[2], top_left[1], top_left[0]]), [250, 10, 10], "top left");
+            }
+        }
+    }
+}
+
+#[test]
+fn shrinking_averages_areas() {
+    // A chessboard of single pixels is grey from afar; picking pixels would give black or white.
+    let board = RgbImage::from_fn(400, 400, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
+    let image = run(&encoded(board, image::ImageFormat::Png), &options(50, ImageEncoding::Raw)).unwrap();
+    assert!(image.image.iter().all(|&value| value.abs_diff(128) < 6));
+}
