@@ -13,7 +13,6 @@
 //! `ARCHITECTURE.md` has the map of the rooms and which may use which.
 
 pub mod catalog;
-pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -40,6 +39,7 @@ use std::path::Path;
 pub fn download_images(config_path: &Path) -> Result<pipeline::DownloadEnding, pipeline::PipelineError> {
     let chain = config::Chain { files: vec![config_path.to_owned()], ..config::Chain::default() };
     let dataset = pipeline::Dataset::new(config::load(&chain)?)?;
+    let cluster = cluster::launch(&cluster::ClusterOptions::default())?;
     let shutdown = runtime::Shutdown::new();
-    pipeline::download(&dataset, &shutdown, |_| |_: &dispatch::PublishedStatus| {}).map(|(ending, _)| ending)
+    pipeline::download(&dataset, cluster, &shutdown, |_| |_: &dispatch::PublishedStatus| {}).map(|(ending, _)| ending)
 }

@@ -53,7 +53,7 @@ pub enum ClusterError {
 
     /// Several processes were started, and none can know of the others.
     #[error(
-        "{processes} ({variable}), but this `ddl` was built without MPI, so each would work alone on the same dataset: \
+        "{processes} (`{variable}`), but this `ddl` was built without MPI, so each would work alone on the same dataset: \
          build it with `--features mpi`, or start one process",
         processes = started(*.size)
     )]

@@ -217,7 +217,7 @@ mod tests {
         assert!(matches!(plan(None, Mpi, false), Err(ClusterError::NoMpi)));
         assert!(matches!(plan(unknown, Auto, false), Err(ClusterError::BuiltWithoutMpi { size: None, .. })));
         let message = plan(many, Auto, false).unwrap_err().to_string();
-        assert!(message.starts_with("a launcher started 4 processes (PMI_SIZE)"), "{message}");
+        assert!(message.starts_with("a launcher started 4 processes (`PMI_SIZE`)"), "{message}");
         assert!(message.contains("--features mpi"), "{message}");
     }
 

@@ -72,7 +72,7 @@ impl ContentDigest {
     /// Reads what `Display` writes.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        if !text.is_ascii() || text.len() > 64 || text.len() % 2 != 0 {
+        if !text.is_ascii() || text.len() > 64 || !text.len().is_multiple_of(2) {
             return None;
         }
         let bytes: Option<Vec<u8>> =

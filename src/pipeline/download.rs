@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
 use crate::catalog::{LockHolder, RunRow};
-use crate::cluster::{self, Cluster, ClusterOptions, Endpoint, Ending};
+use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config::{self, Resolved, contact_of};
 use crate::dispatch::{
     DispatchOptions, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, sort_mail, work,
@@ -44,6 +44,7 @@ pub enum DownloadEnding {
 /// Whatever ends a run early; what is committed stays committed.
 pub fn download<O>(
     dataset: &Dataset,
+    cluster: Cluster,
     shutdown: &Shutdown,
     make_observer: impl FnOnce(u32) -> O,
 ) -> Result<(DownloadEnding, Ending), PipelineError>
@@ -61,7 +62,7 @@ where
         .thread_name("net")
         .build()
         .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
-    let Cluster { endpoint, membership } = cluster::launch(&ClusterOptions::default())?;
+    let Cluster { endpoint, membership } = cluster;
     let rank = endpoint.rank;
     let result = runtime.block_on(async {
         install_signals(shutdown)

@@ -1,19 +1,19 @@
 use super::super::args::{DownloadArgs, GlobalArgs};
 use super::super::progress::DownloadProgress;
 use super::super::{Exit, format, print_line};
-use crate::cluster::Ending;
+use crate::cluster::{ClusterOptions, Ending, launch};
 use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
-use crate::pipeline::{DownloadEnding, download};
+use crate::pipeline::{DownloadEnding, PipelineError, download};
 use crate::runtime::Shutdown;
 
 pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Exit> {
     let mut overrides = global.overrides();
     args.set(&mut overrides);
     let dataset = super::dataset(global, overrides)?;
-    let rank = crate::cluster::launched_rank().unwrap_or(0);
-    super::start_logging(global, &dataset, Some(format!("download-{rank:02}")));
+    let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;
+    super::start_logging(global, &dataset, Some(format!("download-{:02}", cluster.endpoint.rank)));
     let shutdown = Shutdown::new();
-    let (ending, leave) = download(&dataset, &shutdown, |num_ranks| {
+    let (ending, leave) = download(&dataset, cluster, &shutdown, |num_ranks| {
         if num_ranks > 1 && !global.quiet {
             eprintln!("{num_ranks} ranks");
         }

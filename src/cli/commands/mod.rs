@@ -1,13 +1,9 @@
 //! One file per verb, each glue only: resolve, run the verb, print its report.
 
-mod check;
 mod config;
-mod demo;
 mod download;
-mod export;
 mod ingest;
 mod init;
-mod query;
 mod status;
 pub(super) mod time;
 
@@ -25,10 +21,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Ingest(args) => ingest::run(&global, &args),
         Command::Download(args) => download::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
-        Command::Query(args) => query::run(&global, &args),
-        Command::Export(command) => export::run(&global, &command),
-        Command::Check(args) => check::run(&global, &args),
-        Command::Demo(args) => demo::run(&global, &args),
+        _ => todo!(),
         Command::Config(command) => config::run(&global, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "ddl", &mut std::io::stdout());
