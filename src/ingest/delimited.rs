@@ -87,7 +87,14 @@ impl DelimitedReader {
         Self { path: path.to_owned(), records, schema: text_schema(names), fields, num_fields, columns }
     }
 
-    pub(super) fn next_batch(&mut self, malformed: &mut MalformedLog) -> Result<Option<RawBatch>, IngestError> {
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(super) fn next_batch(
+        &mut self,
+        malformed: &mut MalformedLog,
+    ) -> Result<Option<RawBatch>, IngestError> {
         if self.columns.is_empty() {
             return Ok(None);
         }
@@ -162,7 +169,8 @@ pub(super) fn skip_byte_order_mark<R: Read>(path: &Path, window: &mut Window<R>)
 /// A first line that is itself a URL is no header: the file is a list of URLs, one per line.
 fn is_bare_url(line: &[u8]) -> bool {
     let line = line.trim_ascii();
-    let starts_with = |scheme: &[u8]| line.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let starts_with =
+        |scheme: &[u8]| line.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     (starts_with(b"http://") || starts_with(b"https://")) && !line.iter().any(u8::is_ascii_whitespace)
 }
 
@@ -208,7 +216,8 @@ mod tests {
         let mut malformed = MalformedLog::default();
         let batch = reader.next_batch(&mut malformed)?;
         assert!(reader.next_batch(&mut malformed)?.is_none());
-        let table = batch.map_or(String::new(), |batch| pretty_format_batches(&[batch.rows]).unwrap().to_string());
+        let table =
+            batch.map_or(String::new(), |batch| pretty_format_batches(&[batch.rows]).unwrap().to_string());
         let rows = table.lines().filter(|line| line.starts_with('|'));
         Ok(rows.map(|row| row.split_whitespace().collect::<String>() + "\n").collect())
     }
@@ -224,7 +233,11 @@ mod tests {
             check(InputFormat::Txt, text, table);
         }
         check(InputFormat::Txt, b"url\nx\n", "|url|\n|x|\n");
-        check(InputFormat::Txt, b"http://a/1,2.jpg\n\nhttp://a/\"3\n", "|url|\n|http://a/1,2.jpg|\n|http://a/\"3|\n");
+        check(
+            InputFormat::Txt,
+            b"http://a/1,2.jpg\n\nhttp://a/\"3\n",
+            "|url|\n|http://a/1,2.jpg|\n|http://a/\"3|\n",
+        );
         check(InputFormat::Csv, b"", "");
         check(InputFormat::Csv, b"a,b\n", "");
     }

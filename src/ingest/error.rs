@@ -24,7 +24,9 @@ pub enum IngestError {
     TruncatedGzip { path: PathBuf },
     #[error("`{path}` is damaged: {reason}; nothing of it was ingested")]
     Damaged { path: PathBuf, reason: String },
-    #[error("the format of `{path}` is not known; say it with `input_format` (parquet, csv, tsv, jsonl, txt or dwca)")]
+    #[error(
+        "the format of `{path}` is not known; say it with `input_format` (parquet, csv, tsv, jsonl, txt or dwca)"
+    )]
     UnknownFormat { path: PathBuf },
     #[error("the folder `{path}` holds no list (Parquet, CSV, TSV, JSON lines or TXT)")]
     NothingToRead { path: PathBuf },
@@ -36,7 +38,13 @@ pub enum IngestError {
     #[error("no URL column in `{path}`; its columns are {columns}{}", did_you_mean(.nearest))]
     MissingUrlColumn { path: PathBuf, columns: String, nearest: Option<String> },
     #[error("`{path}` has no column `{column}`, which {wanted_by}; its columns are {columns}{}", did_you_mean(.nearest))]
-    MissingColumn { path: PathBuf, column: String, wanted_by: String, columns: String, nearest: Option<String> },
+    MissingColumn {
+        path: PathBuf,
+        column: String,
+        wanted_by: String,
+        columns: String,
+        nearest: Option<String>,
+    },
     #[error("line {line} of `{path}` is malformed: {reason} (`strict` is set)")]
     Malformed { path: PathBuf, line: u64, reason: String },
     #[error("`{path}` is not a usable Darwin Core Archive: {reason}")]

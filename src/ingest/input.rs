@@ -155,9 +155,10 @@ fn peek(mut stream: ByteStream) -> io::Result<(Vec<u8>, ByteStream)> {
     Ok((first_bytes, stream))
 }
 
-struct Counted {
-    reader: ByteStream,
-    bytes_read: Arc<AtomicU64>,
+/// Counts what is read of a file.
+pub(super) struct Counted {
+    pub(super) reader: ByteStream,
+    pub(super) bytes_read: Arc<AtomicU64>,
 }
 
 impl Read for Counted {

@@ -11,9 +11,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
+use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::delimited::{ByteStream, finish_columns, skip_byte_order_mark, text_schema, unique_names};
@@ -44,7 +44,10 @@ impl JsonLinesReader {
         Ok(Self { path: path.to_owned(), window, line: 0, max_row_bytes, table: Table::default() })
     }
 
-    pub(super) fn next_batch(&mut self, malformed: &mut MalformedLog) -> Result<Option<RawBatch>, IngestError> {
+    pub(super) fn next_batch(
+        &mut self,
+        malformed: &mut MalformedLog,
+    ) -> Result<Option<RawBatch>, IngestError> {
         let mut positions = Vec::new();
         let mut invalid_rows = Vec::new();
         while positions.len() < BATCH_ROWS && self.table.num_bytes < BATCH_BYTES {
@@ -279,7 +282,11 @@ mod tests {
     #[test]
     fn a_bad_line_leaves_no_trace() {
         let long = format!("{{\"url\":\"{}\"}}\n", "x".repeat(300));
-        let text = ["{\"url\":\"a\"}\n{\"url\":\"b\",\"new\":1,\n[1]\n7\n{} {}\n", &long, "{\"url\":\"c\",\"url\":\"d\"}"];
+        let text = [
+            "{\"url\":\"a\"}\n{\"url\":\"b\",\"new\":1,\n[1]\n7\n{} {}\n",
+            &long,
+            "{\"url\":\"c\",\"url\":\"d\"}",
+        ];
         let (columns, malformed, positions) = read(Box::leak(text.concat().into_boxed_str()).as_bytes());
         assert_eq!(columns, [("url".to_owned(), some(&["a", "d"]))]);
         assert_eq!(positions, [1, 7]);

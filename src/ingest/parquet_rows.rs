@@ -140,8 +140,8 @@ fn json_text(array: &ArrayRef) -> Result<ArrayRef, IngestError> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float32Array, Int16Array, ListArray,
-        TimestampMillisecondArray, UInt64Array,
+        BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float32Array, Int16Array,
+        ListArray, TimestampMillisecondArray, UInt64Array,
     };
     use arrow::datatypes::{Int32Type, Int64Type};
     use arrow::util::display::array_value_to_string;
@@ -164,7 +164,12 @@ mod tests {
                 DataType::Utf8,
                 "01010101-0101-0101-0101-010101010101",
             ),
-            ("time", Arc::new(TimestampMillisecondArray::from(vec![0])), DataType::Utf8, "1970-01-01T00:00:00"),
+            (
+                "time",
+                Arc::new(TimestampMillisecondArray::from(vec![0])),
+                DataType::Utf8,
+                "1970-01-01T00:00:00",
+            ),
             (
                 "dictionary",
                 Arc::new(DictionaryArray::<Int32Type>::from_iter(["word"])),

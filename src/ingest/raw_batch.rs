@@ -32,7 +32,7 @@ pub(super) struct RawBatch {
 #[derive(Clone, Debug)]
 pub(super) struct ReadContext {
     pub(super) max_row_bytes: usize,
-    pub(super) memory_bytes: usize,
+    pub(super) memory_bytes: u64,
     /// Exists only once somebody spills.
     pub(super) temp_folder: PathBuf,
     /// Counts bytes of input files as they lie on disk.

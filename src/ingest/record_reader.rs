@@ -54,7 +54,11 @@ pub(super) enum Event<'a> {
 /// How the bytes at the front of the window are to be read.
 enum Shape {
     /// A record: so many bytes belong to it, so many `\n` are in them.
-    Record { bytes: usize, newlines: u64, in_output: bool },
+    Record {
+        bytes: usize,
+        newlines: u64,
+        in_output: bool,
+    },
     Malformed(String),
 }
 
@@ -287,14 +291,21 @@ mod tests {
 
     type Found = Result<(u64, Vec<String>), (u64, String)>;
 
-    fn read_all(text: &[u8], sizes: Vec<usize>, dialect: Dialect, max: usize, expected: Option<usize>) -> Vec<Found> {
+    fn read_all(
+        text: &[u8],
+        sizes: Vec<usize>,
+        dialect: Dialect,
+        max: usize,
+        expected: Option<usize>,
+    ) -> Vec<Found> {
         let window = Window::new(Pieces { bytes: text, sizes, turn: 0 });
         let mut reader = RecordReader::new(window, dialect, max);
         let mut found = Vec::new();
         loop {
             match reader.next(expected).unwrap() {
                 Event::Record(record) => {
-                    let fields = record.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect();
+                    let fields =
+                        record.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect();
                     found.push(Ok((record.line, fields)));
                 }
                 Event::Malformed { line, reason } => found.push(Err((line, reason))),
@@ -331,7 +342,11 @@ mod tests {
         assert_eq!(found[50], record(51, &["2", "b"]));
         // The same at the end of the file, where no limit is reached.
         let found = read_all(b"1,\"open\n2,b", vec![7], CSV, 1 << 20, Some(2));
-        assert!(matches!(&found[0], Err((1, reason)) if reason.contains("end of the file")), "{:?}", found[0]);
+        assert!(
+            matches!(&found[0], Err((1, reason)) if reason.contains("end of the file")),
+            "{:?}",
+            found[0]
+        );
         assert_eq!(found[1..], [record(2, &["2", "b"])]);
     }
 

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::model::SkipReason;
-
 /// How many malformed lines are shown; all are counted.
 pub const MAX_MALFORMED_EXAMPLES: usize = 20;
 
@@ -42,12 +40,6 @@ pub struct IngestReport {
     /// Where the duplicates are listed, if there are any.
     pub duplicates_file: Option<PathBuf>,
     pub seconds: f64,
-}
-
-impl IngestReport {
-    pub(super) fn count_skipped(&mut self, reason: SkipReason) {
-        *self.skipped.entry(reason.as_str().to_owned()).or_default() += 1;
-    }
 }
 
 /// A line that could not be read.

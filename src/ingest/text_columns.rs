@@ -44,7 +44,8 @@ impl TextColumn {
         let column = std::mem::take(self);
         let capacity = column.values.len() + column.values.len() / 8;
         self.values.reserve(capacity);
-        let nulls = BooleanBuffer::collect_bool(column.len(), |row| column.offsets[row] < column.offsets[row + 1]);
+        let nulls =
+            BooleanBuffer::collect_bool(column.len(), |row| column.offsets[row] < column.offsets[row + 1]);
         let nulls = Some(NullBuffer::new(nulls)).filter(|nulls| nulls.null_count() > 0);
         match build(column.values, column.offsets, nulls.clone()) {
             Ok(array) => (Arc::new(array), Vec::new()),
@@ -62,7 +63,8 @@ fn build(values: Vec<u8>, offsets: Vec<i32>, nulls: Option<NullBuffer>) -> Resul
     // Valid as a whole, yet a character may straddle two values: the array's own check sees that.
     let values = Buffer::from_vec(values);
     let buffer = OffsetBuffer::new(ScalarBuffer::from(offsets));
-    StringArray::try_new(buffer.clone(), values.clone(), nulls).map_err(|_| (values.to_vec(), buffer.to_vec()))
+    StringArray::try_new(buffer.clone(), values.clone(), nulls)
+        .map_err(|_| (values.to_vec(), buffer.to_vec()))
 }
 
 fn replace_invalid(values: &[u8], offsets: &[i32], nulls: Option<NullBuffer>) -> (ArrayRef, Vec<u32>) {

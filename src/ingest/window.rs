@@ -94,7 +94,8 @@ impl<R: Read> Window<R> {
     pub(super) fn skip_line(&mut self, lone_cr: bool) -> io::Result<u64> {
         loop {
             let bytes = self.bytes();
-            let found = if lone_cr { memchr::memchr2(b'\n', b'\r', bytes) } else { memchr::memchr(b'\n', bytes) };
+            let found =
+                if lone_cr { memchr::memchr2(b'\n', b'\r', bytes) } else { memchr::memchr(b'\n', bytes) };
             if let Some(at) = found {
                 let is_newline = bytes[at] == b'\n';
                 self.consume(at + 1);
