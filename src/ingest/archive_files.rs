@@ -1,0 +1,121 @@
+//! Files of an archive: in a folder, or in a zip, streamed and checked.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use flate2::Crc;
+use flate2::read::DeflateDecoder;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::delimited::ByteStream;
+use super::error::IngestError;
+use super::input::Counted;
+
+/// Where the files of an archive lie.
+#[derive(Debug)]
+pub(super) enum ArchiveFiles {
+    Folder(PathBuf),
+    Zip(PathBuf),
+}
+
+impl ArchiveFiles {
+    pub(super) fn new(path: &Path) -> Self {
+        if path.is_dir() { Self::Folder(path.to_owned()) } else { Self::Zip(path.to_owned()) }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) | Self::Zip(path) => path,
+        }
+    }
+
+    pub(super) fn error(&self, reason: impl ToString) -> IngestError {
+        IngestError::Archive { path: self.path().to_owned(), reason: reason.to_string() }
+    }
+
+    /// A file by its name and its length in bytes, unpacked; `None` if the archive has none.
+    ///
+    /// Names with a path in them are refused: a `meta.xml` must not lead out of the folder.
+    pub(super) fn open(
+        &self,
+        name: &str,
+        bytes_read: &Arc<AtomicU64>,
+    ) -> Result<Option<(ByteStream, u64)>, IngestError> {
+        if name.is_empty() || name.contains(['/', '\\']) || name == ".." {
+            return Err(self.error(format!("it names a file `{name}`")));
+        }
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let file = match File::open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    file => file.map_err(IngestError::read(&path))?,
+                };
+                let length = file.metadata().map_err(IngestError::read(&path))?.len();
+                Ok(Some((
+                    Box::new(Counted { reader: Box::new(file), bytes_read: Arc::clone(bytes_read) }),
+                    length,
+                )))
+            }
+            Self::Zip(path) => self.open_zipped(path, name, bytes_read),
+        }
+    }
+
+    /// The `zip` crate lends its entries; one that is read on another thread must own its file.
+    fn open_zipped(
+        &self,
+        path: &Path,
+        name: &str,
+        bytes_read: &Arc<AtomicU64>,
+    ) -> Result<Option<(ByteStream, u64)>, IngestError> {
+        let open = || File::open(path).map_err(IngestError::read(path));
+        let mut archive = ZipArchive::new(BufReader::new(open()?)).map_err(|error| self.error(error))?;
+        // Some archives have all files in one folder.
+        let is_it = |entry: &[u8]| {
+            let entry = entry.strip_suffix(name.as_bytes());
+            entry.is_some_and(|before| before.is_empty() || before.ends_with(b"/"))
+        };
+        let Some(index) = archive.file_names_raw().position(is_it) else { return Ok(None) };
+        let entry = archive.by_index(index).map_err(|error| self.error(error))?;
+        let (length, crc) = (entry.size(), entry.crc32());
+        let (compressed, method) = (entry.compressed_size(), entry.compression());
+        let start = entry.data_start().ok_or_else(|| self.error(format!("`{name}` has no data")))?;
+        drop(entry);
+        let mut file = open()?;
+        file.seek(SeekFrom::Start(start)).map_err(IngestError::read(path))?;
+        let raw = Counted { reader: Box::new(file.take(compressed)), bytes_read: Arc::clone(bytes_read) };
+        let unpacked: ByteStream = match method {
+            CompressionMethod::Stored => Box::new(raw),
+            CompressionMethod::Deflated => Box::new(DeflateDecoder::new_with_buf(raw, vec![0; 256 << 10])),
+            other => return Err(self.error(format!("`{name}` is packed with {other}"))),
+        };
+        Ok(Some((
+            Box::new(Checked { reader: unpacked, crc: Crc::new(), expect: (crc, length), length: 0 }),
+            length,
+        )))
+    }
+}
+
+/// Compares length and checksum at the end.
+struct Checked {
+    reader: ByteStream,
+    crc: Crc,
+    expect: (u32, u64),
+    length: u64,
+}
+
+impl Read for Checked {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(to)?;
+        self.crc.update(&to[..count]);
+        self.length += count as u64;
+        let is_at_end = count == 0 && !to.is_empty();
+        if self.length > self.expect.1 || is_at_end && (self.crc.sum(), self.length) != self.expect {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a file in the zip fails its checksum"));
+        }
+        Ok(count)
+    }
+}

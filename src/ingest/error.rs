@@ -1,0 +1,96 @@
+//! Why an ingest could not be done.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow::error::ArrowError;
+use parquet::errors::ParquetError;
+use thiserror::Error;
+
+use super::catalog_shim::CatalogError;
+
+/// Situations in which `ingest` stops. Nothing in the catalog is then half done: running it again
+/// after the cause is mended ends where an undisturbed ingest would have ended.
+#[derive(Debug, Error)]
+pub enum IngestError {
+    #[error("no input was given")]
+    NoInput,
+    #[error("cannot read `{path}`")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write `{path}`")]
+    Write { path: PathBuf, source: io::Error },
+    /// The gzip stream ends early: a download or a copy that did not finish.
+    #[error("`{path}` is a truncated gzip file; nothing of it was ingested")]
+    TruncatedGzip { path: PathBuf },
+    #[error("`{path}` is damaged: {reason}; nothing of it was ingested")]
+    Damaged { path: PathBuf, reason: String },
+    #[error(
+        "the format of `{path}` is not known; say it with `input_format` (parquet, csv, tsv, jsonl, txt or dwca)"
+    )]
+    UnknownFormat { path: PathBuf },
+    #[error("the folder `{path}` holds no list (Parquet, CSV, TSV, JSON lines or TXT)")]
+    NothingToRead { path: PathBuf },
+    /// All inputs together hold not a single row.
+    #[error("`{path}` {what}; there is nothing to ingest")]
+    NoRows { path: PathBuf, what: &'static str },
+    #[error("the first line of `{path}` is not a usable header: {reason}")]
+    BadHeader { path: PathBuf, reason: String },
+    #[error("no URL column in `{path}`; its columns are {columns}{}", did_you_mean(.nearest))]
+    MissingUrlColumn { path: PathBuf, columns: String, nearest: Option<String> },
+    #[error("`{path}` has no column `{column}`, which {wanted_by}; its columns are {columns}{}", did_you_mean(.nearest))]
+    MissingColumn {
+        path: PathBuf,
+        column: String,
+        wanted_by: String,
+        columns: String,
+        nearest: Option<String>,
+    },
+    #[error("line {line} of `{path}` is malformed: {reason} (`strict` is set)")]
+    Malformed { path: PathBuf, line: u64, reason: String },
+    #[error("`{path}` is not a usable Darwin Core Archive: {reason}")]
+    Archive { path: PathBuf, reason: String },
+    #[error("`{name}` is no kind of list; known are {known}{}", did_you_mean(.nearest))]
+    UnknownSource { name: String, known: String, nearest: Option<String> },
+    #[error("`{initializer_type}` needs `{option}`")]
+    MissingOption { initializer_type: &'static str, option: &'static str },
+    #[error("`{option}` must be {must}")]
+    BadOption { option: &'static str, must: &'static str },
+    #[error("cannot read `{path}` as Parquet")]
+    Parquet { path: PathBuf, source: ParquetError },
+    #[error("cannot write `{path}` as Parquet")]
+    WriteParquet { path: PathBuf, source: ParquetError },
+    /// A step on columns that could only fail by a fault of ours.
+    #[error("rows could not be converted")]
+    Arrow(#[from] ArrowError),
+    #[error("the catalog refused")]
+    Catalog(#[from] CatalogError),
+}
+
+impl IngestError {
+    pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| match source.kind() {
+            // What flate2 reports for a stream that ends or lies; plain files never give these.
+            io::ErrorKind::UnexpectedEof => Self::TruncatedGzip { path: path.to_owned() },
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                Self::Damaged { path: path.to_owned(), reason: source.to_string() }
+            }
+            _ => Self::Read { path: path.to_owned(), source },
+        }
+    }
+
+    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Write { path: path.to_owned(), source }
+    }
+
+    pub(super) fn parquet(path: &Path) -> impl FnOnce(ParquetError) -> Self + '_ {
+        move |source| Self::Parquet { path: path.to_owned(), source }
+    }
+
+    pub(super) fn write_parquet(path: &Path) -> impl FnOnce(ParquetError) -> Self + '_ {
+        move |source| Self::WriteParquet { path: path.to_owned(), source }
+    }
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |name| format!(" (nearest: `{name}`)"))
+}

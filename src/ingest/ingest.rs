@@ -1,0 +1,190 @@
+//! The whole ingest, step by step.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use super::catalog_shim::Catalog;
+use super::error::IngestError;
+use super::folders::{KnownServers, plan_folders};
+use super::input::{Input, find_inputs};
+use super::manifest_file::sweep;
+use super::manifest_schema::UnionSchema;
+use super::normalize::Normalizer;
+use super::options::IngestOptions;
+use super::raw_batch::ReadContext;
+use super::read_stage::{ReadPlan, read_lists};
+use super::report::{IngestProgress, IngestReport};
+use super::server_list::read_server_list;
+use super::source::find_source;
+use super::uuid_ref::UuidRef;
+use super::write_stage::{WritePlan, write_partitions};
+use crate::model::UrlKey;
+
+/// Where an ingest reads and writes beside its inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestPaths {
+    /// `servers_batched/`.
+    pub urls_folder: PathBuf,
+    /// `ignored_servers.csv`; need not exist.
+    pub ignored_table: PathBuf,
+    /// `tools/`; only `tol200m_fathomNet` writes there (`uuid_ref`).
+    pub tools_folder: PathBuf,
+}
+
+/// Reads lists into the catalog and the manifest. An input of `-` is standard input.
+///
+/// Run again with a newer list, it adds what is new; what is gone from the list stays. Killed at any
+/// moment and run again with the same list and options, it ends with the catalog and the records that
+/// it would have ended with undisturbed.
+///
+/// # Errors
+/// See [`IngestError`]. Until all lists are read to their ends, nothing is committed.
+pub fn ingest(
+    inputs: &[PathBuf],
+    options: &IngestOptions,
+    paths: &IngestPaths,
+    catalog: &Catalog,
+    progress: &mut dyn FnMut(IngestProgress),
+) -> Result<IngestReport, IngestError> {
+    let started = Instant::now();
+    check(options)?;
+    let source = find_source(&options.initializer_type)?;
+    let inputs = find_inputs(inputs, options.input_format)?;
+    let normalizer = open_normalizer(options, paths)?;
+    let view = catalog.view()?;
+    let known = KnownServers::new(view.servers()?, view.server_ids()?);
+    let stored_schema = view.manifest_schema()?;
+
+    let temp = TempFolder::new(options, &paths.urls_folder)?;
+    sweep(&paths.urls_folder, &known.rows().map(|row| (row.folder.clone(), row.num_partitions)).collect())?;
+
+    let mut report = IngestReport::default();
+    let context = ReadContext {
+        max_row_bytes: options.max_row_bytes as usize,
+        memory_bytes: options.memory_bytes,
+        temp_folder: temp.path.clone(),
+        bytes_read: Arc::new(AtomicU64::new(0)),
+        wanted_columns: wanted_columns(options),
+    };
+    let mut uuid_ref = open_uuid_ref(source.name(), options, paths)?;
+    let plan = ReadPlan {
+        inputs: &inputs,
+        source,
+        options,
+        context: &context,
+        normalizer: &normalizer,
+        known: &known,
+    };
+    let schema = UnionSchema::new(stored_schema.as_ref());
+    let listed = read_lists(&plan, schema, uuid_ref.as_mut(), &mut report, progress)?;
+    if report.rows_read == 0 && report.malformed == 0 {
+        return Err(no_rows(&inputs[0]));
+    }
+    uuid_ref.map_or(Ok(()), UuidRef::finish)?;
+
+    fs::create_dir_all(&paths.urls_folder).map_err(IngestError::write(&paths.urls_folder))?;
+    let schema = listed.schema.manifest();
+    if stored_schema.as_ref() != Some(schema.as_ref()) {
+        catalog.set_manifest_schema(&schema)?;
+    }
+    let folders = plan_folders(&listed.servers, &known, options);
+    let urls_folder = &paths.urls_folder;
+    let plan =
+        WritePlan { inputs: &inputs, options, urls_folder, catalog, view: &view, known: &known, folders };
+    write_partitions(&plan, listed, &mut report, progress)?;
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn check(options: &IngestOptions) -> Result<(), IngestError> {
+    let bounds = [
+        ("batch_size", options.batch_size, 1, i32::MAX as u64, "between 1 and 2147483647"),
+        ("max_row_bytes", options.max_row_bytes, 1, 1 << 28, "between 1 byte and 256 MiB"),
+        ("max_url_bytes", options.max_url_bytes, 1, 1 << 28, "between 1 byte and 256 MiB"),
+        ("memory_bytes", options.memory_bytes, 16 << 20, 1 << 50, "16 MiB or more"),
+    ];
+    match bounds.into_iter().find(|(_, value, min, max, _)| !(min..=max).contains(&value)) {
+        Some((option, .., must)) => Err(IngestError::BadOption { option, must }),
+        None => Ok(()),
+    }
+}
+
+fn open_normalizer(options: &IngestOptions, paths: &IngestPaths) -> Result<Normalizer, IngestError> {
+    let read = |path: &Path| read_server_list(path, options.max_row_bytes as usize);
+    let excluded_servers = match &options.excluded_servers_path {
+        None => Default::default(),
+        // Named by the user: here, absence is a mistake.
+        Some(path) => fs::metadata(path).map_err(IngestError::read(path)).and_then(|_| read(path))?,
+    };
+    Ok(Normalizer {
+        max_url_bytes: options.max_url_bytes as usize,
+        ignored_servers: read(&paths.ignored_table)?,
+        excluded_servers,
+    })
+}
+
+/// Columns that the user has named: an archive may have them in its core table.
+fn wanted_columns(options: &IngestOptions) -> Vec<String> {
+    let columns = &options.columns;
+    let named = [
+        &columns.url,
+        &columns.id,
+        &columns.label,
+        &columns.license,
+        &columns.source,
+        &columns.title,
+        &columns.uuid,
+    ];
+    named.into_iter().flatten().cloned().collect()
+}
+
+fn open_uuid_ref(
+    source: &str,
+    options: &IngestOptions,
+    paths: &IngestPaths,
+) -> Result<Option<UuidRef>, IngestError> {
+    match &options.bounding_box_information_path {
+        Some(boxes) if source == "tol200m_fathomNet" => {
+            UuidRef::open(boxes, &paths.tools_folder.join("uuid_ref")).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn no_rows(input: &Input) -> IngestError {
+    let is_empty = input.num_bytes() == Some(0);
+    IngestError::NoRows { path: input.path.clone(), what: if is_empty { "is empty" } else { "has no rows" } }
+}
+
+/// Where rows wait; emptied at the start, gone at the end.
+struct TempFolder {
+    path: PathBuf,
+}
+
+impl TempFolder {
+    fn new(options: &IngestOptions, urls_folder: &Path) -> Result<Self, IngestError> {
+        let path = match &options.temp_folder {
+            None => urls_folder.join("_ingest-tmp"),
+            // Others may use the same folder: ours is named after what it is for.
+            Some(folder) => {
+                let absolute = std::path::absolute(urls_folder).map_err(IngestError::read(urls_folder))?;
+                let key = UrlKey::of_bytes(absolute.as_os_str().as_encoded_bytes());
+                folder.join(format!("ddl-ingest-{:016x}", key.0 as u64))
+            }
+        };
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(IngestError::write(&path))?;
+        }
+        Ok(Self { path })
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        // What stays behind is removed by the next ingest.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

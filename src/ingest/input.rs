@@ -1,0 +1,258 @@
+//! Which files the inputs name, and how their bytes are opened.
+
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::read::MultiGzDecoder;
+
+use super::delimited::ByteStream;
+use super::error::IngestError;
+use super::options::InputFormat;
+
+/// The input that means standard input.
+pub const STDIN: &str = "-";
+
+/// Folders are searched this deep: deeper means a loop of symbolic links.
+const MAX_DEPTH: u32 = 32;
+
+/// Bytes that tell formats apart.
+const SNIFF_BYTES: usize = 512;
+
+/// One file (or an archive's folder) to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Input {
+    pub(super) path: PathBuf,
+    /// `None`: to be told by its first bytes.
+    pub(super) format: Option<InputFormat>,
+}
+
+impl Input {
+    pub(super) fn is_stdin(&self) -> bool {
+        self.path.as_os_str() == STDIN
+    }
+
+    /// Bytes on disk; `None` where that has no meaning.
+    pub(super) fn num_bytes(&self) -> Option<u64> {
+        let metadata = fs::metadata(&self.path).ok().filter(|_| !self.is_stdin())?;
+        if metadata.is_file() {
+            return Some(metadata.len());
+        }
+        let entries = fs::read_dir(&self.path).ok()?;
+        Some(entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|entry| entry.len()).sum())
+    }
+}
+
+/// Replaces folders by the lists in them, in order of their names.
+///
+/// # Errors
+/// An input that does not exist, or a folder in which there is nothing to read.
+pub(super) fn find_inputs(paths: &[PathBuf], format: Option<InputFormat>) -> Result<Vec<Input>, IngestError> {
+    if paths.is_empty() {
+        return Err(IngestError::NoInput);
+    }
+    let mut inputs = Vec::new();
+    for path in paths {
+        let is_stdin = path.as_os_str() == STDIN;
+        if !is_stdin && fs::metadata(path).map_err(IngestError::read(path))?.is_dir() {
+            inputs.extend(find_in_folder(path, format)?);
+        } else {
+            let by_name = || InputFormat::from_name(path.file_name()?.to_str()?);
+            inputs.push(Input { path: path.clone(), format: format.or_else(by_name) });
+        }
+    }
+    Ok(inputs)
+}
+
+/// An archive's folder is one input. Of any other the files of one format are taken: the first of
+/// Parquet, CSV, TSV, JSON lines and TXT that occurs, so a `README.txt` beside tables is no list.
+fn find_in_folder(folder: &Path, format: Option<InputFormat>) -> Result<Vec<Input>, IngestError> {
+    let is_archive = folder.join("meta.xml").is_file() || folder.join("multimedia.txt").is_file();
+    if format == Some(InputFormat::Dwca) || format.is_none() && is_archive {
+        return Ok(vec![Input { path: folder.to_owned(), format: Some(InputFormat::Dwca) }]);
+    }
+    let mut files = Vec::new();
+    walk(folder, 0, &mut files)?;
+    files.sort();
+    let wanted = InputFormat::ALL.into_iter().filter(|candidate| format.is_none_or(|f| f == *candidate));
+    for format in wanted {
+        let of_format = files.iter().filter(|(_, found)| *found == format);
+        let inputs: Vec<_> =
+            of_format.map(|(path, _)| Input { path: path.clone(), format: Some(format) }).collect();
+        if !inputs.is_empty() {
+            return Ok(inputs);
+        }
+    }
+    Err(IngestError::NothingToRead { path: folder.to_owned() })
+}
+
+fn walk(folder: &Path, depth: u32, files: &mut Vec<(PathBuf, InputFormat)>) -> Result<(), IngestError> {
+    for entry in fs::read_dir(folder).map_err(IngestError::read(folder))? {
+        let path = entry.map_err(IngestError::read(folder))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name.starts_with(['.', '_']) {
+            continue;
+        }
+        if path.is_dir() {
+            if depth < MAX_DEPTH {
+                walk(&path, depth + 1, files)?;
+            }
+        } else if let Some(format) = InputFormat::from_name(name) {
+            files.push((path, format));
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a file or of standard input, unpacked if gzipped, with the first of them at hand.
+pub(super) struct OpenInput {
+    pub(super) stream: ByteStream,
+    pub(super) first_bytes: Vec<u8>,
+    pub(super) is_gzip: bool,
+}
+
+pub(super) fn open_bytes(input: &Input, bytes_read: &Arc<AtomicU64>) -> Result<OpenInput, IngestError> {
+    let path = &input.path;
+    let raw: ByteStream = if input.is_stdin() {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(IngestError::read(path))?)
+    };
+    let counted = Counted { reader: raw, bytes_read: Arc::clone(bytes_read) };
+    let (first_bytes, stream) = peek(Box::new(counted)).map_err(IngestError::read(path))?;
+    let is_gzip = first_bytes.starts_with(&[0x1f, 0x8b]);
+    if !is_gzip {
+        return Ok(OpenInput { stream, first_bytes, is_gzip });
+    }
+    // A gzip file may be several, one behind the other (as `cat` and bgzip make them).
+    let buffered = io::BufReader::with_capacity(256 << 10, stream);
+    let (first_bytes, stream) =
+        peek(Box::new(MultiGzDecoder::new(buffered))).map_err(IngestError::read(path))?;
+    Ok(OpenInput { stream, first_bytes, is_gzip })
+}
+
+/// Tells the format by the first bytes; any text may be a delimited table.
+pub(super) fn sniff_format(first_bytes: &[u8]) -> Option<InputFormat> {
+    let text = first_bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first_bytes).trim_ascii_start();
+    if first_bytes.starts_with(b"PAR1") {
+        Some(InputFormat::Parquet)
+    } else if first_bytes.starts_with(b"PK\x03\x04") {
+        Some(InputFormat::Dwca)
+    } else if text.starts_with(b"{") || text.starts_with(b"[") {
+        Some(InputFormat::Jsonl)
+    } else {
+        let is_text = first_bytes.starts_with(&[0xff, 0xfe]) || !first_bytes.contains(&0);
+        is_text.then_some(InputFormat::Txt)
+    }
+}
+
+fn peek(mut stream: ByteStream) -> io::Result<(Vec<u8>, ByteStream)> {
+    let mut first_bytes = Vec::with_capacity(SNIFF_BYTES);
+    stream.by_ref().take(SNIFF_BYTES as u64).read_to_end(&mut first_bytes)?;
+    let stream = Box::new(Cursor::new(first_bytes.clone()).chain(stream));
+    Ok((first_bytes, stream))
+}
+
+/// Counts what is read of a file.
+pub(super) struct Counted {
+    pub(super) reader: ByteStream,
+    pub(super) bytes_read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(to)?;
+        self.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn touch(folder: &Path, names: &[&str]) {
+        for name in names {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+    }
+
+    #[test]
+    fn folders_give_the_files_of_one_format_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        touch(root, &["b/2.parquet", "b/1.parquet", "a.parquet", "README.txt", "_x/0.parquet", ".h.parquet"]);
+        let found = find_inputs(&[root.to_owned()], None).unwrap();
+        let names: Vec<_> = found.iter().map(|input| input.path.strip_prefix(root).unwrap()).collect();
+        assert_eq!(names, [Path::new("a.parquet"), Path::new("b/1.parquet"), Path::new("b/2.parquet")]);
+        let found = find_inputs(&[root.to_owned()], Some(InputFormat::Txt)).unwrap();
+        assert_eq!(found, [Input { path: root.join("README.txt"), format: Some(InputFormat::Txt) }]);
+        touch(root, &["meta.xml"]);
+        let found = find_inputs(&[root.to_owned()], None).unwrap();
+        assert_eq!(found, [Input { path: root.to_owned(), format: Some(InputFormat::Dwca) }]);
+    }
+
+    #[test]
+    fn nothing_to_read_is_said() {
+        assert!(matches!(find_inputs(&[], None), Err(IngestError::NoInput)));
+        let folder = tempfile::tempdir().unwrap();
+        touch(folder.path(), &["photo.jpg"]);
+        let error = find_inputs(&[folder.path().to_owned()], None).unwrap_err();
+        assert!(matches!(error, IngestError::NothingToRead { .. }), "{error}");
+        let error = find_inputs(&[folder.path().join("absent.csv")], None).unwrap_err();
+        assert!(error.to_string().contains("absent.csv"), "{error}");
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read_file(bytes: &[u8]) -> Result<Vec<u8>, IngestError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let bytes_read = Arc::default();
+        let mut opened = open_bytes(&Input { path: file.path().to_owned(), format: None }, &bytes_read)?;
+        let mut text = Vec::new();
+        opened.stream.read_to_end(&mut text).map_err(IngestError::read(file.path()))?;
+        assert_eq!(bytes_read.load(Ordering::Relaxed), bytes.len() as u64);
+        Ok(text)
+    }
+
+    #[test]
+    fn gzip_of_several_members_is_read_and_a_truncated_one_refused() {
+        let text = b"url\nhttp://a/\n".repeat(2000);
+        let two = [gzip(&text), gzip(b"more")].concat();
+        assert_eq!(read_file(&two).unwrap(), [&text[..], b"more"].concat());
+        for cut in [5, 20, gzip(&text).len() - 3] {
+            let error = read_file(&gzip(&text)[..cut]).unwrap_err();
+            assert!(matches!(error, IngestError::TruncatedGzip { .. }), "{cut}: {error}");
+        }
+        let mut damaged = gzip(&text);
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0xff;
+        let error = read_file(&damaged).unwrap_err();
+        assert!(matches!(error, IngestError::Damaged { .. } | IngestError::TruncatedGzip { .. }), "{error}");
+    }
+
+    #[test]
+    fn formats_are_told_by_their_first_bytes() {
+        let check = |bytes: &[u8], expect| assert_eq!(sniff_format(bytes), expect);
+        check(b"PAR1\x15", Some(InputFormat::Parquet));
+        check(b"PK\x03\x04", Some(InputFormat::Dwca));
+        check(b"\xef\xbb\xbf {\"a\"", Some(InputFormat::Jsonl));
+        check(b"url,label\n", Some(InputFormat::Txt));
+        check(b"", Some(InputFormat::Txt));
+        check(b"\x7fELF\0", None);
+    }
+}

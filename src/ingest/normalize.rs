@@ -1,0 +1,345 @@
+//! Rows of any list brought to one form: the leading columns, a server and a key, or a reason.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, UInt32Array, new_null_array,
+};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use uuid::Uuid;
+
+use super::error::IngestError;
+use super::manifest_schema::{carried_columns, rows_schema};
+use super::options::IngestOptions;
+use super::raw_batch::RawBatch;
+use super::server_lookup::ServerLookup;
+use super::source::{Binding, Header, Row, Source, Value};
+use crate::model::{RecordState, ServerName, SkipReason, UrlKey};
+
+/// An input whose columns have a meaning.
+#[derive(Clone, Debug)]
+pub(super) struct BoundInput {
+    /// Number of the input in the list of inputs.
+    pub(super) index: u32,
+    pub(super) path: PathBuf,
+    binding: Arc<Binding>,
+    from: SchemaRef,
+    carried: Vec<usize>,
+    to: SchemaRef,
+}
+
+impl BoundInput {
+    pub(super) fn new(
+        index: u32,
+        path: &Path,
+        from: SchemaRef,
+        source: &dyn Source,
+        options: &IngestOptions,
+    ) -> Result<Self, IngestError> {
+        let binding = Arc::new(source.bind(&Header::new(path, &from), options)?);
+        Ok(Self::with_binding(index, path, from, binding))
+    }
+
+    /// The same input with columns that appeared later: what is bound stays bound.
+    pub(super) fn grown(&self, from: SchemaRef) -> Self {
+        Self::with_binding(self.index, &self.path, from, Arc::clone(&self.binding))
+    }
+
+    pub(super) fn fits(&self, from: &SchemaRef) -> bool {
+        self.from == *from
+    }
+
+    fn with_binding(index: u32, path: &Path, from: SchemaRef, binding: Arc<Binding>) -> Self {
+        let carried = carried_columns(&from, |column| binding.is_used(column));
+        let fields = carried
+            .iter()
+            .map(|(column, name)| Field::new(name, from.field(*column).data_type().clone(), true));
+        let to = rows_schema(fields);
+        let carried = carried.into_iter().map(|(column, _)| column).collect();
+        Self { index, path: path.to_owned(), binding, from, carried, to }
+    }
+}
+
+/// Rows on their way to the partitions of one bucket.
+#[derive(Clone, Debug)]
+pub(super) struct NormalRows {
+    /// Leading and carried columns.
+    pub(super) rows: RecordBatch,
+    /// For each row: a server's number (in the batch, later in the ingest).
+    pub(super) servers: Vec<u32>,
+    pub(super) keys: Vec<UrlKey>,
+    pub(super) states: Vec<RecordState>,
+    /// Line or row in the input file.
+    pub(super) positions: Vec<u64>,
+}
+
+/// A batch after normalisation.
+#[derive(Debug)]
+pub(super) struct NormalBatch {
+    /// Which input it comes from.
+    pub(super) input: u32,
+    pub(super) num_rows: u64,
+    pub(super) server_names: Vec<ServerName>,
+    /// Rows by bucket, in ascending order of buckets, input order within each.
+    pub(super) buckets: Vec<(u32, NormalRows)>,
+    pub(super) filtered: BTreeMap<&'static str, u64>,
+}
+
+/// What normalisation needs to know beside the rows.
+#[derive(Debug)]
+pub(super) struct Normalizer {
+    pub(super) max_url_bytes: usize,
+    /// Their records are skipped.
+    pub(super) ignored_servers: HashSet<ServerName>,
+    /// Their rows are left out.
+    pub(super) excluded_servers: HashSet<ServerName>,
+}
+
+impl Normalizer {
+    /// `bucket_of` tells the bucket of a server.
+    pub(super) fn normalize(
+        &self,
+        raw: &RawBatch,
+        input: &BoundInput,
+        bucket_of: impl Fn(&ServerName) -> u32,
+    ) -> Result<NormalBatch, IngestError> {
+        let urls = UrlColumns::new(raw, &input.binding)?;
+        let mut filtered = BTreeMap::new();
+        let judged = self.judge(raw, &input.binding, &urls, &mut filtered);
+        let rows = lead_columns(raw, input, &urls, &judged)?;
+        let server_names = judged.lookup.into_names();
+        let buckets = split(&rows, &judged.kept, &raw.positions, &server_names, bucket_of)?;
+        Ok(NormalBatch {
+            input: input.index,
+            num_rows: raw.rows.num_rows() as u64,
+            server_names,
+            buckets,
+            filtered,
+        })
+    }
+
+    fn judge<'a>(
+        &self,
+        raw: &RawBatch,
+        binding: &Binding,
+        urls: &'a UrlColumns,
+        filtered: &mut BTreeMap<&'static str, u64>,
+    ) -> Judged<'a> {
+        let mut lookup = ServerLookup::default();
+        let mut kept = Vec::with_capacity(raw.rows.num_rows());
+        for row in 0..raw.rows.num_rows() {
+            if let Some(reason) = binding.filter.as_ref().and_then(|filter| filter(&Row::new(&raw.rows, row)))
+            {
+                *filtered.entry(reason).or_default() += 1;
+                continue;
+            }
+            let (text, is_valid) = urls.text(row);
+            let server =
+                if is_valid { lookup.find(text, self.max_url_bytes) } else { Err(SkipReason::BadUtf8) };
+            let (server, state, key) = match server {
+                Ok(server) => {
+                    let name = &lookup.names()[server as usize];
+                    if self.excluded_servers.contains(name) {
+                        *filtered.entry("excluded_server").or_default() += 1;
+                        continue;
+                    }
+                    let state = if self.ignored_servers.contains(name) {
+                        RecordState::Skipped(SkipReason::IgnoredServer)
+                    } else {
+                        RecordState::Pending
+                    };
+                    (server, state, UrlKey::of_bytes(text.as_bytes()))
+                }
+                Err(reason) => {
+                    let null = lookup.number(ServerName::from_catalog(ServerName::NULL));
+                    (null, RecordState::Skipped(reason), row_key(&raw.rows, row))
+                }
+            };
+            kept.push(KeptRow { row: row as u32, server, key, state, is_url: server_has_url(state) });
+        }
+        Judged { lookup, kept }
+    }
+}
+
+/// Whether a record in this state has a usable URL, so that its key is that of the URL.
+fn server_has_url(state: RecordState) -> bool {
+    matches!(state, RecordState::Pending | RecordState::Skipped(SkipReason::IgnoredServer))
+}
+
+struct Judged<'a> {
+    lookup: ServerLookup<'a>,
+    kept: Vec<KeptRow>,
+}
+
+struct KeptRow {
+    row: u32,
+    server: u32,
+    key: UrlKey,
+    state: RecordState,
+    is_url: bool,
+}
+
+/// The URL columns of a batch as text.
+struct UrlColumns {
+    columns: Vec<StringArray>,
+    /// Cells that were not UTF-8: row and place in `columns`. Nearly always none.
+    invalid: HashSet<(u32, usize)>,
+}
+
+impl UrlColumns {
+    fn new(raw: &RawBatch, binding: &Binding) -> Result<Self, IngestError> {
+        let columns = binding.url.iter().map(|&column| text_column(&raw.rows, column));
+        let columns = columns.map(|column| column.map(|column| column.as_string().clone()));
+        let place = |column: u32| binding.url.iter().position(|&url| url == column as usize);
+        let invalid = raw.invalid_text.iter().filter_map(|&(row, column)| Some((row, place(column)?)));
+        Ok(Self { columns: columns.collect::<Result<_, IngestError>>()?, invalid: invalid.collect() })
+    }
+
+    /// The first that is not null, without white space at its ends, and whether it was UTF-8.
+    fn text(&self, row: usize) -> (&str, bool) {
+        let Some(place) = self.columns.iter().position(|column| column.is_valid(row)) else {
+            return ("", true);
+        };
+        let is_valid = self.invalid.is_empty() || !self.invalid.contains(&(row as u32, place));
+        (self.columns[place].value(row).trim_ascii(), is_valid)
+    }
+
+    /// `identifier`: the one column as it is, if that is what the records say.
+    fn identifier(&self, num_rows: usize) -> ArrayRef {
+        let is_trimmed = |column: &StringArray| {
+            let mut values = column.iter().flatten();
+            values.all(|value| value.trim_ascii().len() == value.len())
+        };
+        if let [column] = &self.columns[..]
+            && is_trimmed(column)
+        {
+            return Arc::new(column.clone());
+        }
+        let is_null = |row| self.columns.iter().all(|column| column.is_null(row));
+        let values = (0..num_rows).map(|row| (!is_null(row)).then(|| self.text(row).0));
+        Arc::new(values.collect::<StringArray>())
+    }
+}
+
+/// The leading columns and the carried ones, for all rows of the batch.
+fn lead_columns(
+    raw: &RawBatch,
+    input: &BoundInput,
+    urls: &UrlColumns,
+    judged: &Judged<'_>,
+) -> Result<RecordBatch, IngestError> {
+    let num_rows = raw.rows.num_rows();
+    let binding = &input.binding;
+    let value = |value: Value| match value {
+        Value::Null => Ok(new_null_array(&DataType::Utf8, num_rows)),
+        Value::Column(column) => text_column(&raw.rows, column),
+        Value::Literal(text) => {
+            Ok(Arc::new(StringArray::from_iter_values((0..num_rows).map(|_| text))) as ArrayRef)
+        }
+    };
+    let mut columns = vec![
+        uuid_column(raw, binding, urls, judged)?,
+        value(binding.source_id.map_or(Value::Null, Value::Column))?,
+        urls.identifier(num_rows),
+        value(binding.license)?,
+        value(binding.source)?,
+        value(binding.title)?,
+        value(binding.label)?,
+    ];
+    columns.extend(input.carried.iter().map(|&column| Arc::clone(raw.rows.column(column))));
+    Ok(RecordBatch::try_new(Arc::clone(&input.to), columns)?)
+}
+
+/// The input's UUID where it has one, else made from the URL; for a record without a URL, from its
+/// key, so that it is the same in every ingest.
+fn uuid_column(
+    raw: &RawBatch,
+    binding: &Binding,
+    urls: &UrlColumns,
+    judged: &Judged<'_>,
+) -> Result<ArrayRef, IngestError> {
+    let num_rows = raw.rows.num_rows();
+    let given = binding.uuid.map(|column| text_column(&raw.rows, column)).transpose()?;
+    let given = given.as_ref().map(|column| column.as_string::<i32>());
+    let mut builder = StringBuilder::with_capacity(num_rows, num_rows * uuid::fmt::Hyphenated::LENGTH);
+    let mut buffer = Uuid::encode_buffer();
+    let mut next_row = 0;
+    for kept in &judged.kept {
+        let row = kept.row as usize;
+        // Rows that are left out never leave this batch.
+        builder.append_nulls(row - next_row);
+        next_row = row + 1;
+        let given = given.filter(|column| column.is_valid(row)).map(|column| column.value(row).trim_ascii());
+        match given.filter(|uuid| !uuid.is_empty()) {
+            Some(uuid) => builder.append_value(uuid),
+            None => {
+                let uuid = if kept.is_url {
+                    Uuid::new_v5(&Uuid::NAMESPACE_URL, urls.text(row).0.as_bytes())
+                } else {
+                    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{:032x}", kept.key.0).as_bytes())
+                };
+                builder.append_value(uuid.hyphenated().encode_lower(&mut buffer));
+            }
+        }
+    }
+    builder.append_nulls(num_rows - next_row);
+    Ok(Arc::new(builder.finish()))
+}
+
+fn text_column(rows: &RecordBatch, column: usize) -> Result<ArrayRef, IngestError> {
+    let column = rows.column(column);
+    Ok(if *column.data_type() == DataType::Utf8 {
+        Arc::clone(column)
+    } else {
+        cast(column, &DataType::Utf8)?
+    })
+}
+
+/// Key of a row without a URL: names and values of all its columns that are not null, so that the
+/// same row is the same record in every list, and a column more (all null) changes nothing.
+fn row_key(rows: &RecordBatch, row: usize) -> UrlKey {
+    let mut text = Vec::new();
+    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        if column.is_valid(row)
+            && let Ok(value) = array_value_to_string(column, row)
+        {
+            text.extend_from_slice(field.name().as_bytes());
+            text.push(0x1f);
+            text.extend_from_slice(value.as_bytes());
+            text.push(0x1e);
+        }
+    }
+    UrlKey::of_bytes(&text)
+}
+
+/// Sorts the kept rows by bucket, stably.
+fn split(
+    rows: &RecordBatch,
+    kept: &[KeptRow],
+    positions: &[u64],
+    server_names: &[ServerName],
+    bucket_of: impl Fn(&ServerName) -> u32,
+) -> Result<Vec<(u32, NormalRows)>, IngestError> {
+    let bucket_of: Vec<u32> = server_names.iter().map(bucket_of).collect();
+    let mut order: Vec<(u32, u32)> =
+        kept.iter().enumerate().map(|(at, kept)| (bucket_of[kept.server as usize], at as u32)).collect();
+    order.sort_unstable();
+    let mut buckets = Vec::new();
+    for group in order.chunk_by(|a, b| a.0 == b.0) {
+        let of_group = || group.iter().map(|&(_, at)| &kept[at as usize]);
+        let indices = UInt32Array::from_iter_values(of_group().map(|kept| kept.row));
+        let rows = NormalRows {
+            rows: take_record_batch(rows, &indices)?,
+            servers: of_group().map(|kept| kept.server).collect(),
+            keys: of_group().map(|kept| kept.key).collect(),
+            states: of_group().map(|kept| kept.state).collect(),
+            positions: of_group().map(|kept| positions[kept.row as usize]).collect(),
+        };
+        buckets.push((group[0].0, rows));
+    }
+    Ok(buckets)
+}

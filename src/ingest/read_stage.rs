@@ -1,0 +1,156 @@
+//! The first half of an ingest: lists into buckets. Nothing outside the temporary folder changes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::error::IngestError;
+use super::folders::{KnownServers, ListedServer};
+use super::input::Input;
+use super::manifest_schema::UnionSchema;
+use super::normalize::{BoundInput, NormalBatch, Normalizer};
+use super::options::IngestOptions;
+use super::ordered::ordered;
+use super::raw_batch::{MalformedLog, RawBatch, ReadContext};
+use super::reader::Reader;
+use super::report::{IngestProgress, IngestReport, IngestStage};
+use super::source::Source;
+use super::spill::{Bucket, NUM_BUCKETS};
+use super::uuid_ref::UuidRef;
+use crate::model::ServerName;
+
+/// What is known once all lists are read.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) buckets: Vec<Bucket>,
+    /// In order of first appearance.
+    pub(super) servers: Vec<ListedServer>,
+    pub(super) schema: UnionSchema,
+}
+
+/// What reading needs beside the inputs.
+pub(super) struct ReadPlan<'a> {
+    pub(super) inputs: &'a [Input],
+    pub(super) source: &'static dyn Source,
+    pub(super) options: &'a IngestOptions,
+    pub(super) context: &'a ReadContext,
+    pub(super) normalizer: &'a Normalizer,
+    pub(super) known: &'a KnownServers,
+}
+
+type Item = (RawBatch, Arc<BoundInput>);
+
+/// Reads on one thread, normalises on others, and sorts into buckets on this one.
+pub(super) fn read_lists(
+    plan: &ReadPlan<'_>,
+    schema: UnionSchema,
+    mut uuid_ref: Option<&mut UuidRef>,
+    report: &mut IngestReport,
+    progress: &mut dyn FnMut(IngestProgress),
+) -> Result<Listed, IngestError> {
+    let mut sorter = Sorter {
+        listed: Listed {
+            buckets: (0..NUM_BUCKETS).map(|number| Bucket::new(&plan.context.temp_folder, number)).collect(),
+            servers: Vec::new(),
+            schema,
+        },
+        numbers: std::collections::HashMap::new(),
+        // A quarter of the memory for rows that wait here; the rest is under way between threads.
+        bucket_bytes: (plan.options.memory_bytes / 4 / u64::from(NUM_BUCKETS)).clamp(64 << 10, 16 << 20)
+            as usize,
+    };
+    let bytes_total = plan.inputs.iter().map(Input::num_bytes).sum();
+    let malformed = ordered(
+        plan.options.worker_threads(),
+        |push| read_all(plan, push),
+        |(raw, input): Item| plan.normalizer.normalize(&raw, &input, |server| plan.known.bucket_of(server)),
+        |batch| {
+            if let Some(uuid_ref) = uuid_ref.as_deref_mut() {
+                batch.buckets.iter().try_for_each(|(_, rows)| uuid_ref.push(&rows.rows))?;
+            }
+            report.rows_read += batch.num_rows;
+            for (reason, count) in &batch.filtered {
+                *report.filtered.entry((*reason).to_owned()).or_default() += count;
+            }
+            sorter.push(batch)?;
+            let bytes_read = plan.context.bytes_read.load(Ordering::Relaxed);
+            progress(IngestProgress {
+                stage: IngestStage::Reading,
+                rows: report.rows_read,
+                bytes_read,
+                bytes_total,
+            });
+            Ok(())
+        },
+    )?;
+    report.malformed = malformed.count;
+    report.malformed_examples = malformed.examples;
+    report.servers = sorter.listed.servers.len() as u64;
+    Ok(sorter.listed)
+}
+
+fn read_all(plan: &ReadPlan<'_>, push: &mut dyn FnMut(Item) -> bool) -> Result<MalformedLog, IngestError> {
+    let mut malformed = MalformedLog { strict: plan.options.strict, ..MalformedLog::default() };
+    for (index, input) in plan.inputs.iter().enumerate() {
+        let mut reader = Reader::open(input, plan.context)?;
+        let mut bound: Option<Arc<BoundInput>> = None;
+        while let Some(raw) = reader.next_batch(&mut malformed)? {
+            let from = raw.rows.schema();
+            let now = match bound {
+                Some(bound) if bound.fits(&from) => bound,
+                Some(bound) => Arc::new(bound.grown(from)),
+                None => Arc::new(bind(plan, index, &input.path, from)?),
+            };
+            bound = Some(Arc::clone(&now));
+            if !push((raw, now)) {
+                return Ok(malformed);
+            }
+        }
+    }
+    Ok(malformed)
+}
+
+fn bind(
+    plan: &ReadPlan<'_>,
+    index: usize,
+    path: &Path,
+    from: arrow::datatypes::SchemaRef,
+) -> Result<BoundInput, IngestError> {
+    BoundInput::new(index as u32, path, from, plan.source, plan.options)
+}
+
+/// Gives servers their numbers and rows their buckets.
+struct Sorter {
+    listed: Listed,
+    numbers: std::collections::HashMap<ServerName, u32>,
+    bucket_bytes: usize,
+}
+
+impl Sorter {
+    fn push(&mut self, batch: NormalBatch) -> Result<(), IngestError> {
+        let listed = &mut self.listed;
+        let numbers: Vec<u32> = batch
+            .server_names
+            .into_iter()
+            .map(|name| match self.numbers.get(&name) {
+                Some(&number) => number,
+                None => {
+                    let number = listed.servers.len() as u32;
+                    listed.servers.push(ListedServer { name: name.clone(), num_rows: 0 });
+                    self.numbers.insert(name, number);
+                    number
+                }
+            })
+            .collect();
+        for (bucket, mut rows) in batch.buckets {
+            for server in &mut rows.servers {
+                *server = numbers[*server as usize];
+                listed.servers[*server as usize].num_rows += 1;
+            }
+            listed.schema.widen(rows.rows.schema_ref());
+            let bucket = &mut listed.buckets[bucket as usize];
+            bucket.push(batch.input, rows, listed.schema.rows(), self.bucket_bytes)?;
+        }
+        Ok(())
+    }
+}

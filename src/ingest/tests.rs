@@ -1,0 +1,522 @@
+//! Whole ingests: lists in, files and catalog out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Int32Type};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+
+use super::catalog_shim::{Catalog, NewPartition};
+use super::*;
+use crate::model::{RecordState, RecordUrl, ServerName, SkipReason};
+
+/// A dataset in a folder of its own.
+struct Dataset {
+    folder: tempfile::TempDir,
+    catalog: Catalog,
+}
+
+impl Dataset {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), catalog: Catalog::default() }
+    }
+
+    fn paths(&self) -> IngestPaths {
+        IngestPaths {
+            urls_folder: self.folder.path().join("servers_batched"),
+            ignored_table: self.folder.path().join("ignored_servers.csv"),
+            tools_folder: self.folder.path().join("tools"),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn ingest(&self, inputs: &[PathBuf], options: &IngestOptions) -> Result<IngestReport, IngestError> {
+        ingest(inputs, options, &self.paths(), &self.catalog, &mut |_| {})
+    }
+
+    fn ingest_text(&self, name: &str, text: impl AsRef<[u8]>, options: &IngestOptions) -> IngestReport {
+        self.ingest(&[self.write(name, text)], options).unwrap()
+    }
+
+    fn partitions(&self) -> Vec<NewPartition> {
+        self.catalog.state().partitions.values().cloned().collect()
+    }
+
+    /// The manifest of a partition as its reader sees it.
+    fn manifest(&self, partition: &NewPartition) -> RecordBatch {
+        let folder = manifest_file::partition_folder(
+            &self.paths().urls_folder,
+            &partition.folder,
+            partition.partition_id,
+        );
+        let mut batches = Vec::new();
+        for file in &partition.manifest_files {
+            let file = File::open(folder.join(&file.name)).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+            batches.extend(reader.map(Result::unwrap));
+        }
+        concat_batches(&batches[0].schema(), &batches).unwrap()
+    }
+
+    /// All files of the manifest with their bytes.
+    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.paths().urls_folder];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let bytes = fs::read(&path).unwrap();
+                    files.insert(path.strip_prefix(self.folder.path()).unwrap().to_owned(), bytes);
+                }
+            }
+        }
+        files
+    }
+}
+
+fn texts(rows: &RecordBatch, column: &str) -> Vec<Option<String>> {
+    let column = rows.column_by_name(column).unwrap_or_else(|| panic!("no column `{column}`"));
+    column.as_string::<i32>().iter().map(|value| value.map(str::to_owned)).collect()
+}
+
+fn small(batch_size: u64) -> IngestOptions {
+    IngestOptions { batch_size, threads: 2, ..IngestOptions::default() }
+}
+
+#[test]
+fn rows_become_records_with_a_server_a_key_and_a_state() {
+    let dataset = Dataset::new();
+    dataset.write("ignored_servers.csv", "ServerName\nbad.org\n");
+    let mut list = b"identifier,license,extra\n".to_vec();
+    list.extend(b"https://A.org:443/1,cc0,x\n https://a.org/2 ,,\nhttps://a.org/1,,\nhttp://a.org:81/3,,y\n");
+    list.extend(b"http://bad.org/4,,\nftp://a.org/5,,\n,,z\nhttp://a.org/\xff,,\nmalformed\n");
+    let report = dataset.ingest_text("list.csv", &list, &small(10));
+    assert_eq!((report.rows_read, report.records_new, report.duplicates), (8, 8, 0));
+    let skipped = [("bad_scheme", 1), ("bad_utf8", 1), ("empty_url", 1), ("ignored_server", 1)];
+    assert_eq!(report.skipped, BTreeMap::from(skipped.map(|(reason, count)| (reason.to_owned(), count))));
+    assert_eq!((report.malformed, report.malformed_examples[0].line), (1, 10));
+    assert_eq!((report.servers, report.partitions, report.files), (4, 4, 4));
+
+    let partitions = dataset.partitions();
+    let folders: Vec<&str> = partitions.iter().map(|partition| partition.folder.as_str()).collect();
+    assert_eq!(folders, [ServerName::NULL, "a.org", "a.org:81", "bad.org"]);
+    assert!(
+        dataset.paths().urls_folder.join("server_name=a.org%3A81/partition_id=0/part-0000.parquet").exists()
+    );
+    let rows = dataset.manifest(&partitions[1]);
+    let some = |text: &str| Some(text.to_owned());
+    let urls = ["https://A.org:443/1", "https://a.org/2", "https://a.org/1"];
+    assert_eq!(texts(&rows, "identifier"), urls.map(some));
+    assert_eq!(texts(&rows, "license"), [some("cc0"), None, None]);
+    assert_eq!(texts(&rows, "extra"), [some("x"), None, None]);
+    let uuids = urls.map(|url| some(&RecordUrl::parse(url, 100).unwrap().uuid().to_string()));
+    assert_eq!(texts(&rows, "uuid"), uuids);
+    assert_eq!(rows.column_by_name("record").unwrap().as_primitive::<Int32Type>().values(), &[0, 1, 2]);
+    let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names[..7], LEADING_COLUMNS);
+    assert_eq!(names[7..], ["extra", RECORD_COLUMN, SHARED_SERVER_COLUMN]);
+    assert_eq!(Some(rows.schema().as_ref().clone()), dataset.catalog.state().schema);
+    for (key, url) in partitions[1].url_keys.iter().zip(urls) {
+        assert_eq!(*key, RecordUrl::parse(url, 100).unwrap().key());
+    }
+    assert_eq!(partitions[3].states, [RecordState::Skipped(SkipReason::IgnoredServer)]);
+    let nameless = dataset.manifest(&partitions[0]);
+    assert_eq!(texts(&nameless, "identifier"), [some("ftp://a.org/5"), None, some("http://a.org/\u{fffd}")]);
+
+    // The same list again, the other way round and in other columns: nothing is new but the column.
+    let report = dataset.ingest_text("again.csv", &list, &small(10));
+    assert_eq!((report.records_new, report.records_known, report.records_gone), (0, 8, 0));
+    let report = dataset.ingest_text("urls.txt", "https://a.org/2\nhttps://a.org/9\n", &small(10));
+    assert_eq!((report.records_new, report.records_known, report.records_gone), (1, 1, 7));
+    assert!(!dataset.paths().urls_folder.join("_ingest-tmp").exists());
+}
+
+#[test]
+fn partitions_are_cut_in_input_order_and_go_on_behind_the_last() {
+    let dataset = Dataset::new();
+    let list = |numbers: std::ops::Range<u32>| {
+        let rows = numbers.map(|n| format!("http://{}.org/{n}\n", if n % 3 == 0 { "a" } else { "b" }));
+        format!("url\n{}", rows.collect::<String>())
+    };
+    dataset.ingest_text("1.csv", list(0..30), &small(8));
+    let before = dataset.files();
+    let report = dataset.ingest_text("2.csv", list(0..60), &small(8));
+    assert_eq!((report.records_new, report.records_known), (30, 30));
+    let after = dataset.files();
+    assert!(before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)));
+    let sizes: Vec<_> = dataset
+        .partitions()
+        .iter()
+        .map(|partition| (partition.folder.to_string(), partition.partition_id, partition.states.len()))
+        .collect();
+    let expect = [("a.org", [8, 2, 8, 2].as_slice()), ("b.org", &[8, 8, 4, 8, 8, 4])];
+    let expect = expect.iter().flat_map(|(name, sizes)| {
+        sizes.iter().enumerate().map(|(id, size)| ((*name).to_owned(), id as u32, *size))
+    });
+    assert_eq!(sizes, expect.collect::<Vec<_>>());
+    let urls: Vec<_> =
+        dataset.partitions()[..2].iter().flat_map(|p| texts(&dataset.manifest(p), "identifier")).collect();
+    assert_eq!(urls, (0..10).map(|n| Some(format!("http://a.org/{}", n * 3))).collect::<Vec<_>>());
+}
+
+#[test]
+fn duplicates_are_counted_and_listed() {
+    let dataset = Dataset::new();
+    dataset.ingest_text("0.csv", "url,source_id\nhttp://a/known,0\n", &small(10));
+    let list =
+        "url,source_id\nhttp://a/1,1\nhttp://a/known,2\nhttp://a/1,3\nhttp://a/known,4\nhttp://b/1,5\n";
+    let report = dataset.ingest_text("1.csv", list, &small(10));
+    assert_eq!((report.records_new, report.records_known, report.duplicates), (2, 1, 2));
+    let path = report.duplicates_file.unwrap();
+    assert!(path.ends_with("_duplicates/ingest-0000.parquet"));
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+    let rows: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(texts(&rows[0], "source_id"), [some("3"), some("4")]);
+    assert_eq!(texts(&rows[0], "known_from"), [some("list"), some("catalog")]);
+    assert_eq!(texts(&rows[0], "server_name"), [some("a"), some("a")]);
+    assert!(texts(&rows[0], "input")[0].as_ref().unwrap().ends_with("1.csv"));
+    let lines = rows[0].column_by_name("row").unwrap();
+    assert_eq!(lines.as_primitive::<arrow::datatypes::UInt64Type>().values(), &[4, 5]);
+}
+
+/// 6,000 rows of 40 servers, some repeated, with a wide column: more than small memory holds.
+fn wide_list() -> String {
+    let rows = (0..6000_u64).map(|n| {
+        let n = if n % 50 == 0 { n / 2 } else { n };
+        format!("http://s{}.org/{n},{}\n", n * n % 40, format!("{n} ").repeat(80))
+    });
+    format!("url,wide\n{}", rows.collect::<String>())
+}
+
+#[test]
+fn neither_threads_nor_memory_change_the_result() {
+    let list = wide_list();
+    let run = |threads, memory_bytes| {
+        let dataset = Dataset::new();
+        let options = IngestOptions { threads, memory_bytes, ..small(50) };
+        let report = dataset.ingest_text("list.csv", &list, &options);
+        assert_eq!(report.records_new + report.duplicates, 6000);
+        let state = dataset.catalog.state().clone();
+        let mut files = dataset.files();
+        // It names the input, which lies in another folder each time.
+        files.retain(|path, _| !path.to_string_lossy().contains("_duplicates"));
+        (state, files)
+    };
+    let (state, files) = run(1, 512 << 20);
+    for (threads, memory_bytes) in [(4, 512 << 20), (2, 16 << 20)] {
+        let (other_state, other_files) = run(threads, memory_bytes);
+        assert!(state == other_state && files == other_files, "{threads} threads, {memory_bytes} bytes");
+    }
+}
+
+#[test]
+fn a_partition_too_large_for_memory_has_several_files() {
+    let dataset = Dataset::new();
+    let rows = (0..4000).map(|n| format!("http://a.org/{n},{}\n", format!("{n:04}").repeat(500)));
+    let list = format!("url,wide\n{}", rows.collect::<String>());
+    let options = IngestOptions { memory_bytes: 16 << 20, ..small(3500) };
+    let report = dataset.ingest_text("list.csv", list, &options);
+    assert_eq!(report.partitions, 2);
+    let partitions = dataset.partitions();
+    assert!(partitions[0].manifest_files.len() > 1, "{}", partitions[0].manifest_files.len());
+    let rows = dataset.manifest(&partitions[0]);
+    let records = rows.column_by_name("record").unwrap().as_primitive::<Int32Type>();
+    assert_eq!(records.values(), &(0..3500).collect::<Vec<i32>>()[..]);
+    assert_eq!(texts(&rows, "identifier")[3499], Some("http://a.org/3499".into()));
+}
+
+#[test]
+fn killed_and_run_again_equals_undisturbed() {
+    let list = wide_list();
+    let options = IngestOptions { max_server_folders: 30, share_servers_below: 150, ..small(40) };
+    let undisturbed = Dataset::new();
+    let path = undisturbed.write("list.csv", &list);
+    undisturbed.ingest(std::slice::from_ref(&path), &options).unwrap();
+    let num_commits = undisturbed.partitions().len().div_ceil(32) as u32;
+    assert!(num_commits > 3);
+    for killed_at in 0..num_commits {
+        let dataset = Dataset::new();
+        dataset.catalog.state().commits_left = Some(killed_at);
+        let error = dataset.ingest(std::slice::from_ref(&path), &options).unwrap_err();
+        assert!(matches!(error, IngestError::Catalog(_)), "{error}");
+        dataset.catalog.state().commits_left = None;
+        let report = dataset.ingest(std::slice::from_ref(&path), &options).unwrap();
+        assert_eq!(report.records_gone, 0);
+        assert!(*dataset.catalog.state() == *undisturbed.catalog.state(), "killed at commit {killed_at}");
+        let manifest = |dataset: &Dataset| {
+            let files = dataset.files().into_iter();
+            files.filter(|(path, _)| !path.to_string_lossy().contains("_duplicates")).collect::<Vec<_>>()
+        };
+        assert!(manifest(&dataset) == manifest(&undisturbed), "killed at commit {killed_at}");
+    }
+}
+
+#[test]
+fn many_small_servers_share_folders() {
+    let dataset = Dataset::new();
+    let rows = (0..3000).map(|n| format!("http://s{}.org/{n}\n", n % 1000));
+    let large = (0..200).map(|n| format!("http://large.org/{n}\n"));
+    let list = format!("url\n{}", rows.chain(large).collect::<String>());
+    let options = IngestOptions { max_server_folders: 20, ..small(1000) };
+    let report = dataset.ingest_text("list.csv", &list, &options);
+    assert_eq!((report.records_new, report.servers), (3200, 1001));
+    assert!(report.files <= 65, "{}", report.files);
+    let mut urls = 0;
+    for partition in dataset.partitions() {
+        let rows = dataset.manifest(&partition);
+        let servers = texts(&rows, SHARED_SERVER_COLUMN);
+        for (url, server) in texts(&rows, "identifier").iter().zip(&servers) {
+            let expect = RecordUrl::parse(url.as_ref().unwrap(), 100).unwrap().server;
+            match server {
+                Some(server) => assert_eq!(*server, expect.as_str()),
+                None => assert_eq!(partition.folder, expect),
+            }
+        }
+        urls += servers.len();
+    }
+    assert_eq!(urls, 3200);
+    // Known servers stay where they are, though they are large now; new ones share new folders.
+    let more = (0..300).map(|n| format!("http://s7.org/more{n}\n")).collect::<String>() + "http://new.org/\n";
+    let report = dataset.ingest_text("more.csv", format!("url\n{more}"), &options);
+    assert_eq!((report.records_new, report.partitions), (301, 2));
+    let ids = dataset.catalog.view().unwrap().server_ids().unwrap();
+    let folders: HashMap<_, _> =
+        dataset.catalog.view().unwrap().servers().unwrap().into_iter().map(|row| (row.id, row)).collect();
+    let row = &folders[&ids[&ServerName::from_catalog("s7.org")]];
+    assert!(row.shared && row.num_partitions == 2, "{row:?}");
+    assert!(folders[&ids[&ServerName::from_catalog("new.org")]].folder.as_str() > row.folder.as_str());
+}
+
+#[test]
+fn a_truncated_list_changes_nothing() {
+    let dataset = Dataset::new();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(wide_list().as_bytes()).unwrap();
+    let whole = encoder.finish().unwrap();
+    let path = dataset.write("list.csv.gz", &whole[..whole.len() / 2]);
+    let error = dataset.ingest(std::slice::from_ref(&path), &small(10)).unwrap_err();
+    assert!(error.to_string().contains("list.csv.gz"), "{error}");
+    assert!(dataset.partitions().is_empty() && dataset.files().is_empty());
+    dataset.write("list.csv.gz", &whole);
+    assert_eq!(dataset.ingest(&[path], &small(100)).unwrap().rows_read, 6000);
+}
+
+#[test]
+fn useless_inputs_are_told_apart() {
+    let dataset = Dataset::new();
+    let check = |name: &str, text: &[u8], expect: &str| {
+        let error = dataset.ingest(&[dataset.write(name, text)], &small(10)).unwrap_err().to_string();
+        assert!(error.contains(expect) && error.contains(name), "{name}: {error}");
+    };
+    check("empty.csv", b"", "is empty");
+    check("header.csv", b"url\n", "has no rows");
+    check("columns.csv", b"a,b\n1,2\n", "no URL column");
+    check("binary.bin", b"\x7fELF\0\0", "format");
+    check("broken.parquet", b"PAR1", "Parquet");
+    let strict = IngestOptions { strict: true, ..small(10) };
+    let path = dataset.write("strict.csv", "url,x\nhttp://a/1,2\nhttp://a/2\n");
+    let error = dataset.ingest(&[path], &strict).unwrap_err().to_string();
+    assert!(error.contains("line 3"), "{error}");
+    let error = dataset.ingest(&[], &small(10)).unwrap_err();
+    assert!(matches!(error, IngestError::NoInput));
+    let error = dataset.ingest(&[], &small(0)).unwrap_err();
+    assert!(matches!(error, IngestError::BadOption { option: "batch_size", .. }));
+}
+
+#[test]
+fn several_lists_make_one_schema() {
+    let dataset = Dataset::new();
+    let parquet = dataset.folder.path().join("1.parquet");
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("URL", Arc::new(StringArray::from(vec!["http://a/1"]))),
+        ("height", Arc::new(Int64Array::from(vec![10]))),
+        ("width", Arc::new(Int64Array::from(vec![20]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(&parquet).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let json = dataset.write(
+        "2.jsonl",
+        "{\"url\":\"http://a/2\",\"height\":\"tall\"}\n{\"url\":\"http://a/3\",\"late\":1}\n",
+    );
+    let csv = dataset.write("3", "url|title\nhttp://a/4|Four\n");
+    dataset.ingest(&[parquet, json, csv], &small(10)).unwrap();
+    let rows = dataset.manifest(&dataset.partitions()[0]);
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(texts(&rows, "height"), [some("10"), some("tall"), None, None]);
+    assert_eq!(texts(&rows, "late"), [None, None, some("1"), None]);
+    assert_eq!(texts(&rows, "title"), [None, None, None, some("Four")]);
+    assert_eq!(rows.column_by_name("width").unwrap().data_type(), &DataType::Int64);
+    // What is stored is honoured: columns stay in their order and new ones go behind.
+    dataset.ingest_text("4.csv", "new,width,url\nn,wide,http://a/5\n", &small(10));
+    let schema = dataset.catalog.state().schema.clone().unwrap();
+    let names: Vec<_> = schema.fields()[7..].iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["height", "width", "late", "new", "record", "shared_server_name"]);
+    assert_eq!(schema.field_with_name("width").unwrap().data_type(), &DataType::Utf8);
+}
+
+/// Archive with `rows` media of `rows / 2` occurrences; `padding` makes the core larger.
+fn write_archive(folder: &Path, rows: usize, padding: usize) {
+    let mut media = "gbifID\ttype\tformat\tidentifier\ttitle\n".to_owned();
+    let mut core = "gbifID\tpad\tbasisOfRecord\tscientificName\n".to_owned();
+    for row in 0..rows {
+        media += &format!("{}\tStillImage\t\thttp://s{}.org/{row}\t\"a title\n", row / 2, row % 5);
+        if row % 2 == 0 {
+            let basis = if row % 10 == 0 { "MATERIAL_CITATION" } else { "HUMAN_OBSERVATION" };
+            core += &format!("{}\t{}\t{basis}\tSpecies {}\n", row / 2, "x".repeat(padding), row / 2);
+        }
+    }
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("multimedia.txt"), media).unwrap();
+    fs::write(folder.join("occurrence.txt"), core).unwrap();
+}
+
+#[test]
+fn archives_are_joined_with_their_occurrences() {
+    let gbif = |memory_bytes| IngestOptions {
+        initializer_type: "gbif".into(),
+        columns: ColumnsOptions { label: Some("scientificName".into()), ..ColumnsOptions::default() },
+        memory_bytes,
+        ..small(100_000)
+    };
+    // Nine megabytes of core: at 512 MiB held in memory, at 16 MiB spread over files.
+    let source = tempfile::tempdir().unwrap();
+    let folder = source.path().join("archive");
+    write_archive(&folder, 2000, 9000);
+    let zip = source.path().join("archive.zip");
+    let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
+    for name in ["multimedia.txt", "occurrence.txt"] {
+        writer.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(&fs::read(folder.join(name)).unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+
+    let mut found = Vec::new();
+    for (path, memory_bytes) in
+        [(&folder, 512 << 20), (&folder, 16 << 20), (&zip, 512 << 20), (&zip, 16 << 20)]
+    {
+        let dataset = Dataset::new();
+        let report = dataset.ingest(std::slice::from_ref(path), &gbif(memory_bytes)).unwrap();
+        assert_eq!(report.filtered, BTreeMap::from([("material_citation".to_owned(), 400)]));
+        assert_eq!((report.rows_read, report.records_new), (2000, 1600));
+        let mut records = BTreeSet::new();
+        for partition in dataset.partitions() {
+            let rows = dataset.manifest(&partition);
+            for ((url, label), id) in texts(&rows, "identifier")
+                .into_iter()
+                .zip(texts(&rows, "label"))
+                .zip(texts(&rows, "source_id"))
+            {
+                assert_eq!(label, id.as_ref().map(|id| format!("Species {id}")));
+                records.insert((url, id));
+            }
+        }
+        found.push(records);
+    }
+    assert!(found.iter().all(|records| *records == found[0]));
+
+    // A damaged zip is found out, wherever the damage lies.
+    let mut bytes = fs::read(&zip).unwrap();
+    bytes[200] ^= 0x55;
+    let dataset = Dataset::new();
+    let error = dataset.ingest(&[dataset.write("damaged.zip", bytes)], &gbif(512 << 20)).unwrap_err();
+    assert!(matches!(error, IngestError::Damaged { .. } | IngestError::TruncatedGzip { .. }), "{error}");
+    assert!(dataset.partitions().is_empty());
+}
+
+#[test]
+fn one_picture_of_several_boxes_is_one_record() {
+    let dataset = Dataset::new();
+    let write = |name: &str, columns: Vec<(&str, Vec<&str>)>| {
+        let columns =
+            columns.into_iter().map(|(name, values)| (name, Arc::new(StringArray::from(values)) as ArrayRef));
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let path = dataset.folder.path().join(name);
+        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        path
+    };
+    let list = write(
+        "list.parquet",
+        vec![
+            ("uuid", vec!["u1", "u2", "u3"]),
+            ("source_url", vec!["http://a/1", "http://a/1", "http://a/2"]),
+            ("data_source", vec!["fathom", "fathom", "other"]),
+            ("source_id", vec!["s1", "s2", "s3"]),
+        ],
+    );
+    let boxes = write("boxes.parquet", vec![("uuid", vec!["u2", "u1", "u9"]), ("x", vec!["20", "10", "90"])]);
+    let options = IngestOptions {
+        initializer_type: "tol200m_fathomNet".into(),
+        included_sources: vec!["fathom".into()],
+        bounding_box_information_path: Some(boxes),
+        ..small(10)
+    };
+    let report = dataset.ingest(&[list], &options).unwrap();
+    assert_eq!((report.records_new, report.duplicates), (1, 1));
+    let file = File::open(dataset.folder.path().join("tools/uuid_ref/part-0000.parquet")).unwrap();
+    let rows =
+        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().next().unwrap().unwrap();
+    let image = RecordUrl::parse("http://a/1", 100).unwrap().uuid().to_string();
+    assert_eq!(texts(&rows, "image_uuid"), [Some(image.clone()), Some(image)]);
+    assert_eq!(texts(&rows, "uuid"), [Some("u1".into()), Some("u2".into())]);
+    assert_eq!(texts(&rows, "x"), [Some("10".into()), Some("20".into())]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    /// Lists in turn, against a set of URLs.
+    #[test]
+    fn every_url_is_one_record_of_its_server(
+        lists in proptest::collection::vec(proptest::collection::vec((0..6_u32, 0..30_u32), 0..80), 1..4),
+        batch_size in 1..20_u64,
+        sharing in any::<bool>(),
+    ) {
+        let options = IngestOptions { max_server_folders: if sharing { 2 } else { 100 }, ..small(batch_size) };
+        let dataset = Dataset::new();
+        let mut expect: BTreeSet<String> = BTreeSet::new();
+        for (number, list) in lists.iter().filter(|list| !list.is_empty()).enumerate() {
+            let urls: Vec<String> = list.iter().map(|(server, path)| format!("http://s{server}.org/{path}")).collect();
+            let before = expect.len() as u64;
+            let distinct: BTreeSet<String> = urls.iter().cloned().collect();
+            let known = distinct.intersection(&expect).count() as u64;
+            expect.extend(distinct.iter().cloned());
+            let report = dataset.ingest_text(&format!("{number}.txt"), urls.join("\n"), &options);
+            prop_assert_eq!(report.records_new, expect.len() as u64 - before);
+            prop_assert_eq!(report.records_known, known);
+            prop_assert_eq!(report.records_gone, before - known);
+            prop_assert_eq!(report.duplicates, (urls.len() - distinct.len()) as u64);
+        }
+        let mut found = Vec::new();
+        for partition in dataset.partitions() {
+            prop_assert!(partition.states.len() as u64 <= batch_size);
+            let rows = dataset.manifest(&partition);
+            prop_assert_eq!(rows.num_rows(), partition.url_keys.len());
+            for (url, key) in texts(&rows, "identifier").into_iter().flatten().zip(&partition.url_keys) {
+                prop_assert_eq!(RecordUrl::parse(&url, 100).unwrap().key(), *key);
+                found.push(url);
+            }
+        }
+        found.sort();
+        prop_assert_eq!(found, expect.into_iter().collect::<Vec<_>>());
+    }
+}

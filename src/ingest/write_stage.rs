@@ -1,0 +1,370 @@
+//! The second half of an ingest: buckets into partitions, files first, catalog second.
+//!
+//! One thread goes through the buckets: finds duplicates, cuts partitions. Others encode and write
+//! files. This one commits, a few dozen partitions at a time and in a fixed order, so a killed ingest
+//! has committed a beginning of what it would have committed in all, and the next one goes on there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array, new_null_array,
+};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::{DataType, SchemaRef};
+
+use super::catalog_shim::{Catalog, CatalogView, ManifestFile, NewPartition};
+use super::cutter::{Cutter, PartRows};
+use super::duplicates::{Marks, find_duplicates};
+use super::duplicates_file::{DuplicatesFile, duplicates_schema};
+use super::error::IngestError;
+use super::folders::{FolderPlan, KnownServers, ListedServer};
+use super::input::Input;
+use super::manifest_file::{partition_folder, server_folder, sync_folder, write_file};
+use super::options::IngestOptions;
+use super::ordered::{Push, ordered};
+use super::read_stage::Listed;
+use super::report::{IngestProgress, IngestReport, IngestStage};
+use super::spill::{Bucket, Chunk};
+use crate::model::{RecordState, ServerId, SkipReason, UrlKey};
+
+/// Partitions of one transaction.
+const COMMIT_PARTITIONS: usize = 32;
+
+/// Or records of one transaction, if partitions are large.
+const COMMIT_RECORDS: usize = 1_000_000;
+
+/// What writing needs beside the rows.
+pub(super) struct WritePlan<'a> {
+    pub(super) inputs: &'a [Input],
+    pub(super) options: &'a IngestOptions,
+    pub(super) urls_folder: &'a Path,
+    pub(super) catalog: &'a Catalog,
+    pub(super) view: &'a CatalogView,
+    pub(super) known: &'a KnownServers,
+    pub(super) folders: FolderPlan,
+}
+
+/// What goes from the thread of buckets to those that encode.
+enum Job {
+    Part(PartRows),
+    Chunk { num_rows: u64, duplicates: Option<RecordBatch> },
+}
+
+/// And on to the one that commits.
+enum Done {
+    Part { folder: u32, partition_id: u32, closes: bool, file: ManifestFile, part: Records },
+    Chunk { num_rows: u64, duplicates: Option<RecordBatch> },
+}
+
+struct Records {
+    keys: Vec<UrlKey>,
+    states: Vec<RecordState>,
+}
+
+/// Writes and commits all new records.
+pub(super) fn write_partitions(
+    plan: &WritePlan<'_>,
+    listed: Listed,
+    report: &mut IngestReport,
+    progress: &mut dyn FnMut(IngestProgress),
+) -> Result<(), IngestError> {
+    let Listed { buckets, servers, schema } = listed;
+    let manifest_schema = schema.manifest();
+    let mut committer = Committer::new(plan);
+    let mut rows_done = 0;
+    let bytes = plan.inputs.iter().map(Input::num_bytes).sum::<Option<u64>>();
+    let counts = ordered(
+        plan.options.worker_threads(),
+        |push| cut_buckets(plan, buckets, &servers, schema.rows(), push),
+        |job| match job {
+            Job::Part(part) => encode(plan, &servers, &manifest_schema, part),
+            Job::Chunk { num_rows, duplicates } => Ok(Done::Chunk { num_rows, duplicates }),
+        },
+        |done| {
+            if let Done::Chunk { num_rows, .. } = &done {
+                rows_done += num_rows;
+                let bytes_read = bytes.unwrap_or(0);
+                progress(IngestProgress {
+                    stage: IngestStage::Writing,
+                    rows: rows_done,
+                    bytes_read,
+                    bytes_total: bytes,
+                });
+            }
+            committer.take(done)
+        },
+    )?;
+    committer.finish(report)?;
+    report.records_new = counts.new;
+    report.records_known = counts.known;
+    report.duplicates = counts.duplicates;
+    report.records_gone = plan.known.num_records().saturating_sub(counts.known);
+    report.skipped =
+        counts.skipped.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
+    Ok(())
+}
+
+#[derive(Default)]
+struct Counts {
+    new: u64,
+    known: u64,
+    duplicates: u64,
+    skipped: BTreeMap<SkipReason, u64>,
+}
+
+fn cut_buckets(
+    plan: &WritePlan<'_>,
+    buckets: Vec<Bucket>,
+    servers: &[ListedServer],
+    schema: &SchemaRef,
+    push: Push<'_, Job>,
+) -> Result<Counts, IngestError> {
+    let mut counts = Counts::default();
+    let mut known_of_bucket = vec![BTreeSet::new(); buckets.len()];
+    for server in servers {
+        if let Some(row) = plan.known.find(&server.name) {
+            known_of_bucket[plan.known.bucket_of(&server.name) as usize].insert((row.id, row.num_records));
+        }
+    }
+    for (mut bucket, known) in buckets.into_iter().zip(known_of_bucket) {
+        let marks = mark(plan, &mut bucket, &known)?;
+        let mut cutter = Cutter::new(&plan.folders, plan.options.batch_size, plan.options.memory_bytes);
+        let mut first_row = 0;
+        let mut stopped = false;
+        bucket.for_each_chunk(schema, |chunk| {
+            if stopped {
+                return Ok(());
+            }
+            let (states, new_rows, repeats) = judge(&chunk, &marks, first_row, &mut counts)?;
+            let num_rows = chunk.keys.len() as u64;
+            let duplicates = list_duplicates(plan, servers, &chunk, &marks, first_row, &repeats)?;
+            first_row += num_rows;
+            for part in cutter.push(&chunk, &states, &new_rows)? {
+                stopped = stopped || !push(Job::Part(part));
+            }
+            stopped = stopped || !push(Job::Chunk { num_rows, duplicates });
+            Ok(())
+        })?;
+        for part in cutter.finish() {
+            stopped = stopped || !push(Job::Part(part));
+        }
+        if stopped {
+            break;
+        }
+    }
+    Ok(counts)
+}
+
+fn mark(
+    plan: &WritePlan<'_>,
+    bucket: &mut Bucket,
+    known: &BTreeSet<(ServerId, u64)>,
+) -> Result<Marks, IngestError> {
+    let num_known = known.iter().map(|(_, num_records)| num_records).sum();
+    find_duplicates(
+        bucket.num_rows,
+        num_known,
+        plan.options.memory_bytes / 4,
+        |each| bucket.for_each_key(each),
+        |each| {
+            for (id, _) in known {
+                plan.view.for_each_url_key(*id, each)?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The states of a chunk's rows, which of them are new, and which repeat earlier ones.
+fn judge(
+    chunk: &Chunk,
+    marks: &Marks,
+    first_row: u64,
+    counts: &mut Counts,
+) -> Result<(Vec<RecordState>, Vec<u32>, Vec<u32>), IngestError> {
+    let mut states = Vec::with_capacity(chunk.keys.len());
+    let (mut new_rows, mut repeats) = (Vec::new(), Vec::new());
+    for row in 0..chunk.keys.len() as u32 {
+        // These bytes are our own and went no further than a temporary file.
+        let state = RecordState::from_byte(chunk.states.value(row as usize)).unwrap_or(RecordState::Pending);
+        states.push(state);
+        let at = first_row + u64::from(row);
+        if marks.is_repeat(at) {
+            repeats.push(row);
+        } else if marks.is_known(at) {
+            counts.known += 1;
+        } else {
+            new_rows.push(row);
+            if let RecordState::Skipped(reason) = state {
+                *counts.skipped.entry(reason).or_default() += 1;
+            }
+        }
+    }
+    counts.new += new_rows.len() as u64;
+    counts.duplicates += repeats.len() as u64;
+    Ok((states, new_rows, repeats))
+}
+
+fn list_duplicates(
+    plan: &WritePlan<'_>,
+    servers: &[ListedServer],
+    chunk: &Chunk,
+    marks: &Marks,
+    first_row: u64,
+    repeats: &[u32],
+) -> Result<Option<RecordBatch>, IngestError> {
+    if repeats.is_empty() {
+        return Ok(None);
+    }
+    let indices = UInt32Array::from_iter_values(repeats.iter().copied());
+    let rows = || repeats.iter().map(|&row| row as usize);
+    let server = |row| servers[chunk.servers.value(row) as usize].name.as_str();
+    let input = |row| plan.inputs[chunk.inputs.value(row) as usize].path.to_string_lossy();
+    let from = |row| if marks.is_known(first_row + row as u64) { "catalog" } else { "list" };
+    let columns: Vec<ArrayRef> = vec![
+        take(chunk.rows.column(2), &indices, None)?,
+        take(chunk.rows.column(1), &indices, None)?,
+        Arc::new(StringArray::from_iter_values(rows().map(server))),
+        Arc::new(StringArray::from_iter_values(rows().map(input))),
+        Arc::new(UInt64Array::from_iter_values(rows().map(|row| chunk.positions.value(row)))),
+        Arc::new(StringArray::from_iter_values(rows().map(from))),
+    ];
+    Ok(Some(RecordBatch::try_new(duplicates_schema(), columns)?))
+}
+
+/// Makes a file of the rows: adds `record` and `shared_server_name`, encodes, writes.
+fn encode(
+    plan: &WritePlan<'_>,
+    servers: &[ListedServer],
+    schema: &SchemaRef,
+    part: PartRows,
+) -> Result<Done, IngestError> {
+    let folder = &plan.folders.folders[part.folder as usize];
+    let Some(first) = part.rows.first() else {
+        // A partition that was written out to its last row just before its bucket ended: it needs a
+        // last file to be complete with, but that would be empty. See `Committer::take`.
+        let file = ManifestFile { name: String::new(), num_records: 0, bytes: 0 };
+        return Ok(done(part, file));
+    };
+    let rows = concat_batches(first.schema_ref(), &part.rows)?;
+    let num_rows = rows.num_rows();
+    let mut columns = rows.columns().to_vec();
+    let first_record = part.first_record as i32;
+    columns.push(Arc::new(Int32Array::from_iter_values(first_record..first_record + num_rows as i32)));
+    columns.push(if folder.shared {
+        let names = part.servers.iter().map(|&server| servers[server as usize].name.as_str());
+        Arc::new(StringArray::from_iter_values(names))
+    } else {
+        new_null_array(&DataType::Utf8, num_rows)
+    });
+    let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
+    let path = partition_folder(plan.urls_folder, &folder.name, part.partition_id);
+    let file = write_file(&path, part.part, &rows)?;
+    debug_assert!(rows.column(0).as_string::<i32>().null_count() == 0);
+    Ok(done(part, file))
+}
+
+fn done(part: PartRows, file: ManifestFile) -> Done {
+    Done::Part {
+        folder: part.folder,
+        partition_id: part.partition_id,
+        closes: part.closes,
+        file,
+        part: Records { keys: part.keys, states: part.states },
+    }
+}
+
+/// Collects written files into partitions, and commits these in batches.
+struct Committer<'a> {
+    plan: &'a WritePlan<'a>,
+    /// Partitions some of whose files are written, by folder.
+    open: BTreeMap<u32, NewPartition>,
+    /// Folders whose new members stand in a partition already.
+    introduced: BTreeSet<u32>,
+    ready: Vec<NewPartition>,
+    ready_records: usize,
+    duplicates: DuplicatesFile,
+    num_partitions: u64,
+    num_files: u64,
+}
+
+impl<'a> Committer<'a> {
+    fn new(plan: &'a WritePlan<'a>) -> Self {
+        Self {
+            plan,
+            open: BTreeMap::new(),
+            introduced: BTreeSet::new(),
+            ready: Vec::new(),
+            ready_records: 0,
+            duplicates: DuplicatesFile::new(plan.urls_folder),
+            num_partitions: 0,
+            num_files: 0,
+        }
+    }
+
+    fn take(&mut self, done: Done) -> Result<(), IngestError> {
+        let (folder, partition_id, closes, file, records) = match done {
+            Done::Chunk { duplicates, .. } => {
+                return duplicates.map_or(Ok(()), |rows| self.duplicates.push(&rows));
+            }
+            Done::Part { folder, partition_id, closes, file, part } => {
+                (folder, partition_id, closes, file, part)
+            }
+        };
+        let partition = self.open.entry(folder).or_insert_with(|| {
+            let planned = &self.plan.folders.folders[folder as usize];
+            let is_first = self.introduced.insert(folder);
+            NewPartition {
+                folder: planned.name.clone(),
+                members: if is_first { planned.new_members.clone() } else { Vec::new() },
+                partition_id,
+                manifest_files: Vec::new(),
+                states: Vec::new(),
+                url_keys: Vec::new(),
+            }
+        });
+        if file.num_records > 0 {
+            partition.manifest_files.push(file);
+            self.num_files += 1;
+        }
+        partition.states.extend(records.states);
+        partition.url_keys.extend(records.keys);
+        if closes && let Some(partition) = self.open.remove(&folder) {
+            self.ready_records += partition.url_keys.len();
+            self.ready.push(partition);
+            self.num_partitions += 1;
+        }
+        if self.ready.len() >= COMMIT_PARTITIONS || self.ready_records >= COMMIT_RECORDS {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Files are synced already, and so are their folders; what is new above these is synced here.
+    fn commit(&mut self) -> Result<(), IngestError> {
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        let folders: BTreeSet<PathBuf> = self
+            .ready
+            .iter()
+            .map(|partition| server_folder(self.plan.urls_folder, &partition.folder))
+            .collect();
+        folders.iter().try_for_each(|folder| sync_folder(folder))?;
+        sync_folder(self.plan.urls_folder)?;
+        self.ready_records = 0;
+        self.plan.catalog.add_partitions(&self.ready)?;
+        self.ready.clear();
+        Ok(())
+    }
+
+    fn finish(mut self, report: &mut IngestReport) -> Result<(), IngestError> {
+        self.commit()?;
+        report.partitions = self.num_partitions;
+        report.files = self.num_files;
+        report.duplicates_file = self.duplicates.finish()?;
+        Ok(())
+    }
+}
