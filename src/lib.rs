@@ -41,5 +41,6 @@ pub fn download_images(config_path: &Path) -> Result<pipeline::DownloadEnding, p
     let dataset = pipeline::Dataset::new(config::load(&chain)?)?;
     let cluster = cluster::launch(&cluster::ClusterOptions::default())?;
     let shutdown = runtime::Shutdown::new();
-    pipeline::download(&dataset, cluster, &shutdown, |_| |_: &dispatch::PublishedStatus| {}).map(|(ending, _)| ending)
+    pipeline::download(&dataset, cluster, &shutdown, |_| |_: &dispatch::PublishedStatus| {})
+        .map(|(ending, _)| ending)
 }

@@ -32,7 +32,7 @@ impl Default for CatalogOptions {
 }
 
 /// A partition as ingest hands it over. Its manifest files are closed and synced by then.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPartition {
     /// The server, or `SHARED-nnnn`.
     pub folder: ServerName,
@@ -51,6 +51,9 @@ pub struct Catalog {
     db: Database,
     path: PathBuf,
     _lock: CatalogLock,
+    /// Commits of partitions that still succeed.
+    #[cfg(test)]
+    commits_left: std::sync::Mutex<Option<u32>>,
 }
 
 impl Catalog {
@@ -67,7 +70,13 @@ impl Catalog {
                 .set_cache_size(options.cache_bytes)
                 .create(path)
         })?;
-        let catalog = Self { db, path: path.to_owned(), _lock: lock };
+        let catalog = Self {
+            db,
+            path: path.to_owned(),
+            _lock: lock,
+            #[cfg(test)]
+            commits_left: std::sync::Mutex::new(None),
+        };
         let txn = catalog.begin()?;
         let found = upgrade::prepare(&txn)?;
         if found > FORMAT {
@@ -116,12 +125,25 @@ impl Catalog {
     /// # Errors
     /// `Inconsistent` when a partition exists already or its lists disagree; nothing is added then.
     pub fn add_partitions(&self, partitions: &[NewPartition]) -> Result<(), CatalogError> {
+        #[cfg(test)]
+        if let Some(left) = self.commits_left.lock().unwrap().as_mut() {
+            if *left == 0 {
+                return Err(CatalogError::inconsistent("told to fail"));
+            }
+            *left -= 1;
+        }
         let txn = self.begin()?;
         for partition in partitions {
             add_partition(&txn, partition)?;
         }
         txn.commit()?;
         Ok(())
+    }
+
+    /// Makes `add_partitions` fail after so many commits, as a kill would.
+    #[cfg(test)]
+    pub(crate) fn fail_after_commits(&self, commits: Option<u32>) {
+        *self.commits_left.lock().unwrap() = commits;
     }
 
     /// Columns of the manifest, as the last ingest left them.

@@ -47,9 +47,8 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
         }
     }
     eprintln!("error: {text}");
-    let hint = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<PipelineError>().and_then(PipelineError::hint));
+    let hint =
+        error.chain().find_map(|cause| cause.downcast_ref::<PipelineError>().and_then(PipelineError::hint));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }

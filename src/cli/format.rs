@@ -47,7 +47,9 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..num_columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
         .collect();
     let lines = rows.iter().map(|row| {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
@@ -65,7 +67,10 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 999, 1000, 999_950, 12_345_678].map(bytes), ["0 bytes", "999 bytes", "1.0 kB", "1.0 MB", "12.3 MB"]);
+        assert_eq!(
+            [0, 999, 1000, 999_950, 12_345_678].map(bytes),
+            ["0 bytes", "999 bytes", "1.0 kB", "1.0 MB", "12.3 MB"]
+        );
         let times = [4, 200, 3900, 90_000].map(|s| duration(Duration::from_secs(s)));
         assert_eq!(times, ["4.0s", "3m 20s", "1h 05m", "1d 01h"]);
         assert_eq!(percent(1, 0), "-");

@@ -43,7 +43,12 @@ impl Display {
             }
             Self::Lines { last } if last.elapsed() >= LINE_INTERVAL => {
                 *last = Instant::now();
-                eprintln!("{} of {}: {}", format::count(position), format::count(length), message().replace('\n', "; "));
+                eprintln!(
+                    "{} of {}: {}",
+                    format::count(position),
+                    format::count(length),
+                    message().replace('\n', "; ")
+                );
             }
             Self::Lines { .. } => {}
         }
@@ -96,7 +101,10 @@ impl DownloadProgress {
             let mut text = format!(
                 "{rate:.0} images/s  {}/s  {} ok  {} failed",
                 format::bytes(byte_rate as u64),
-                format::count(status.counts.success + progress.success.saturating_sub(progress.success.min(status.committed))),
+                format::count(
+                    status.counts.success
+                        + progress.success.saturating_sub(progress.success.min(status.committed))
+                ),
                 format::count(status.counts.failed),
             );
             if rate > 0.0 {
@@ -108,7 +116,11 @@ impl DownloadProgress {
                 .iter()
                 .take(3)
                 .map(|server| match server.seconds_left {
-                    Some(left) => format!("{} {}", server.server_name, format::duration(Duration::from_secs_f64(left.min(1e9)))),
+                    Some(left) => format!(
+                        "{} {}",
+                        server.server_name,
+                        format::duration(Duration::from_secs_f64(left.min(1e9)))
+                    ),
                     None => format!("{} no answer yet", server.server_name),
                 })
                 .collect();

@@ -7,7 +7,7 @@ use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
-use super::catalog_shim::CatalogError;
+use crate::catalog::CatalogError;
 
 /// Situations in which `ingest` stops. Nothing in the catalog is then half done: running it again
 /// after the cause is mended ends where an undisturbed ingest would have ended.

@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::catalog_shim::ServerRow;
 use super::options::IngestOptions;
 use super::spill::bucket_of_folder;
+use crate::catalog::ServerRow;
 use crate::model::{ServerId, ServerName};
 
 /// Names of shared folders begin so; no server's name has capitals.

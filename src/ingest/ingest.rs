@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use super::catalog_shim::Catalog;
 use super::error::IngestError;
 use super::folders::{KnownServers, plan_folders};
 use super::input::{Input, find_inputs};
@@ -21,6 +20,7 @@ use super::server_list::read_server_list;
 use super::source::find_source;
 use super::uuid_ref::UuidRef;
 use super::write_stage::{WritePlan, write_partitions};
+use crate::catalog::Catalog;
 use crate::model::UrlKey;
 
 /// Where an ingest reads and writes beside its inputs.

@@ -11,8 +11,8 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
-use super::catalog_shim::ManifestFile;
 use super::error::IngestError;
+use crate::catalog::ManifestFile;
 use crate::model::ServerName;
 
 /// `server_name=S`, escaped as Hive and Spark do.

@@ -19,7 +19,6 @@
 
 mod archive_files;
 mod archive_meta;
-mod catalog_shim;
 mod chunk_file;
 mod cutter;
 mod darwin_core;
@@ -56,8 +55,6 @@ mod write_stage;
 #[cfg(test)]
 mod tests;
 
-#[doc(hidden)]
-pub use catalog_shim::Catalog as BenchCatalog;
 pub use error::IngestError;
 pub use ingest::{IngestPaths, ingest};
 pub use input::STDIN;

@@ -13,8 +13,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 
-use super::catalog_shim::{Catalog, NewPartition};
 use super::*;
+use crate::catalog::{Catalog, CatalogOptions, NewPartition, ServerRow};
 use crate::model::{RecordState, RecordUrl, ServerName, SkipReason};
 
 /// A dataset in a folder of its own.
@@ -25,7 +25,10 @@ struct Dataset {
 
 impl Dataset {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), catalog: Catalog::default() }
+        let folder = tempfile::tempdir().unwrap();
+        let catalog =
+            Catalog::create(&folder.path().join("catalog.redb"), &CatalogOptions::default()).unwrap();
+        Self { folder, catalog }
     }
 
     fn paths(&self) -> IngestPaths {
@@ -51,7 +54,36 @@ impl Dataset {
     }
 
     fn partitions(&self) -> Vec<NewPartition> {
-        self.catalog.state().partitions.values().cloned().collect()
+        let view = self.catalog.view().unwrap();
+        let servers: HashMap<_, _> = view.servers().unwrap().into_iter().map(|row| (row.id, row)).collect();
+        let ids = view.server_ids().unwrap();
+        let mut partitions = Vec::new();
+        view.for_each_partition(|key, row| {
+            let server = &servers[&key.server_id];
+            let mut members: Vec<ServerName> = ids
+                .iter()
+                .filter(|&(name, &id)| server.shared && id == key.server_id && *name != server.folder)
+                .map(|(name, _)| name.clone())
+                .collect();
+            members.sort();
+            partitions.push(NewPartition {
+                folder: server.folder.clone(),
+                members,
+                partition_id: key.partition_id,
+                manifest_files: row.manifest_files,
+                states: view.states(key).unwrap().iter().map(|status| status.state).collect(),
+                url_keys: view.url_keys(key).unwrap(),
+            });
+        })
+        .unwrap();
+        partitions.sort_by(|a, b| (&a.folder, a.partition_id).cmp(&(&b.folder, b.partition_id)));
+        partitions
+    }
+
+    /// All that the catalog knows, comparable.
+    fn state(&self) -> (Vec<ServerRow>, Vec<NewPartition>, Option<arrow::datatypes::Schema>) {
+        let view = self.catalog.view().unwrap();
+        (view.servers().unwrap(), self.partitions(), view.manifest_schema().unwrap())
     }
 
     /// The manifest of a partition as its reader sees it.
@@ -130,7 +162,10 @@ fn rows_become_records_with_a_server_a_key_and_a_state() {
     let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names[..7], LEADING_COLUMNS);
     assert_eq!(names[7..], ["extra", RECORD_COLUMN, SHARED_SERVER_COLUMN]);
-    assert_eq!(Some(rows.schema().as_ref().clone()), dataset.catalog.state().schema);
+    assert_eq!(
+        Some(rows.schema().as_ref().clone()),
+        dataset.catalog.view().unwrap().manifest_schema().unwrap()
+    );
     for (key, url) in partitions[1].url_keys.iter().zip(urls) {
         assert_eq!(*key, RecordUrl::parse(url, 100).unwrap().key());
     }
@@ -213,7 +248,7 @@ fn neither_threads_nor_memory_change_the_result() {
         let options = IngestOptions { threads, memory_bytes, ..small(50) };
         let report = dataset.ingest_text("list.csv", &list, &options);
         assert_eq!(report.records_new + report.duplicates, 6000);
-        let state = dataset.catalog.state().clone();
+        let state = dataset.state();
         let mut files = dataset.files();
         // It names the input, which lies in another folder each time.
         files.retain(|path, _| !path.to_string_lossy().contains("_duplicates"));
@@ -253,13 +288,13 @@ fn killed_and_run_again_equals_undisturbed() {
     assert!(num_commits > 3);
     for killed_at in 0..num_commits {
         let dataset = Dataset::new();
-        dataset.catalog.state().commits_left = Some(killed_at);
+        dataset.catalog.fail_after_commits(Some(killed_at));
         let error = dataset.ingest(std::slice::from_ref(&path), &options).unwrap_err();
         assert!(matches!(error, IngestError::Catalog(_)), "{error}");
-        dataset.catalog.state().commits_left = None;
+        dataset.catalog.fail_after_commits(None);
         let report = dataset.ingest(std::slice::from_ref(&path), &options).unwrap();
         assert_eq!(report.records_gone, 0);
-        assert!(*dataset.catalog.state() == *undisturbed.catalog.state(), "killed at commit {killed_at}");
+        assert!(dataset.state() == undisturbed.state(), "killed at commit {killed_at}");
         let manifest = |dataset: &Dataset| {
             let files = dataset.files().into_iter();
             files.filter(|(path, _)| !path.to_string_lossy().contains("_duplicates")).collect::<Vec<_>>()
@@ -367,7 +402,7 @@ fn several_lists_make_one_schema() {
     assert_eq!(rows.column_by_name("width").unwrap().data_type(), &DataType::Int64);
     // What is stored is honoured: columns stay in their order and new ones go behind.
     dataset.ingest_text("4.csv", "new,width,url\nn,wide,http://a/5\n", &small(10));
-    let schema = dataset.catalog.state().schema.clone().unwrap();
+    let schema = dataset.catalog.view().unwrap().manifest_schema().unwrap().unwrap();
     let names: Vec<_> = schema.fields()[7..].iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["height", "width", "late", "new", "record", "shared_server_name"]);
     assert_eq!(schema.field_with_name("width").unwrap().data_type(), &DataType::Utf8);

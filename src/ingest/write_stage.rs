@@ -14,7 +14,6 @@ use arrow::array::{
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, SchemaRef};
 
-use super::catalog_shim::{Catalog, CatalogView, ManifestFile, NewPartition};
 use super::cutter::{Cutter, PartRows};
 use super::duplicates::{Marks, find_duplicates};
 use super::duplicates_file::{DuplicatesFile, duplicates_schema};
@@ -27,6 +26,7 @@ use super::ordered::{Push, ordered};
 use super::read_stage::Listed;
 use super::report::{IngestProgress, IngestReport, IngestStage};
 use super::spill::{Bucket, Chunk};
+use crate::catalog::{Catalog, CatalogView, ManifestFile, NewPartition};
 use crate::model::{RecordState, ServerId, SkipReason, UrlKey};
 
 /// Partitions of one transaction.

@@ -40,7 +40,8 @@ impl Dataset {
     /// # Errors
     /// As [`Catalog::open`].
     pub fn open_writer(&self) -> Result<Catalog, PipelineError> {
-        Catalog::open(&self.layout.catalog(), &self.catalog_options()?).map_err(|error| self.name_holder(error))
+        Catalog::open(&self.layout.catalog(), &self.catalog_options()?)
+            .map_err(|error| self.name_holder(error))
     }
 
     /// Opens the catalog for writing, or makes an empty one.
@@ -53,7 +54,8 @@ impl Dataset {
             action: format!("create the output folder `{}`", root.display()),
             source,
         })?;
-        Catalog::create(&self.layout.catalog(), &self.catalog_options()?).map_err(|error| self.name_holder(error))
+        Catalog::create(&self.layout.catalog(), &self.catalog_options()?)
+            .map_err(|error| self.name_holder(error))
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

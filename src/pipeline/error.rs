@@ -36,9 +36,9 @@ impl PipelineError {
         match self {
             Self::Config(error) => error.hint(),
             Self::Catalog(error) | Self::Dispatch(DispatchError::Catalog(error)) => error.hint(),
-            Self::Dispatch(DispatchError::Rank { .. } | DispatchError::Storage(_)) => Some(
-                "what was committed is safe; mend the cause and run the same command again".into(),
-            ),
+            Self::Dispatch(DispatchError::Rank { .. } | DispatchError::Storage(_)) => {
+                Some("what was committed is safe; mend the cause and run the same command again".into())
+            }
             _ => None,
         }
     }

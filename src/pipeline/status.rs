@@ -104,8 +104,12 @@ fn from_catalog(view: &CatalogView) -> Result<DatasetStatus, PipelineError> {
     })?;
     status.servers = servers.into_values().collect();
     status.servers.sort_by(|a, b| {
-        (b.counts.pending, b.counts.failed, b.counts.total(), &a.server_name)
-            .cmp(&(a.counts.pending, a.counts.failed, a.counts.total(), &b.server_name))
+        (b.counts.pending, b.counts.failed, b.counts.total(), &a.server_name).cmp(&(
+            a.counts.pending,
+            a.counts.failed,
+            a.counts.total(),
+            &b.server_name,
+        ))
     });
     Ok(status)
 }

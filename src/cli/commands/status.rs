@@ -73,7 +73,8 @@ pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
     text += "\n";
     text += &format::table(&rows);
     if status.servers.len() > num_servers {
-        text += &format!("\n... and {} more (--all)", format::count((status.servers.len() - num_servers) as u64));
+        text +=
+            &format!("\n... and {} more (--all)", format::count((status.servers.len() - num_servers) as u64));
     }
     text
 }
