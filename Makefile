@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Both feature sets share every dependency of the plain one: 25 crates more, nothing is built twice but ddl.
+# Both feature sets share every dependency of the plain one: 26 crates more, nothing is built twice but ddl.
 FULL := --features mpi,turbojpeg
 
 # Integration tests that the plain build does not repeat, by part of their names: they start many processes,
@@ -24,7 +24,7 @@ endif
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## the whole pipeline on a built-in image server, into demo/ (the first build takes 10-15 minutes)
+demo: ## the whole pipeline on a built-in image server, into demo/ (the first build takes 6 to 15 minutes)
 	scripts/install-debian.sh plain
 	$(CARGO) run --locked -- demo demo/
 
