@@ -1,0 +1,78 @@
+# `make` lists the targets. On Debian, what is missing is installed with apt (as root, or by sudo).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Both feature sets share every dependency of the plain one: 26 crates more, nothing is built twice but ddl.
+FULL := --features mpi,turbojpeg
+
+# Integration tests that the plain build does not repeat, by part of their names: they start many processes,
+# take long, and see nothing of the pixel code, which is where the two builds differ.
+FULL_ONLY := mpi kill resume slurm
+
+CARGO := cargo
+# nextest, where it is installed, names a test that hangs; cargo's own runner does the rest.
+ifneq ($(shell command -v cargo-nextest),)
+RUN_TESTS := $(CARGO) nextest run --locked
+else
+RUN_TESTS := $(CARGO) test --locked
+endif
+
+.PHONY: help demo clean-demo build test test-plain test-full test-needs lint fmt clippy doc typos deny
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole pipeline on a built-in image server, into demo/ (the first build takes 6 to 15 minutes)
+	scripts/install-debian.sh plain
+	$(CARGO) run --locked -- demo demo/
+
+clean-demo: ## remove demo/
+	rm -rf demo
+
+build: ## target/release/ddl with MPI and libjpeg-turbo (the first build takes half an hour)
+	scripts/install-debian.sh full
+	$(CARGO) build --locked --release $(FULL)
+
+test: test-plain test-full ## all tests, of both feature sets, MPI included
+
+test-full: test-needs .venv/requirements.txt ## all tests with MPI and libjpeg-turbo
+	$(CARGO) test --locked $(FULL) --doc
+	$(CARGO) build --locked $(FULL) --examples
+	$(RUN_TESTS) $(FULL) --lib --bins --tests
+
+test-plain: test-needs .venv/requirements.txt ## the tests of the plain build
+	$(RUN_TESTS) --lib
+	$(RUN_TESTS) --test it -- $(addprefix --skip ,$(FULL_ONLY))
+
+test-needs:
+	scripts/install-debian.sh full
+
+# The copy says what the environment holds: it is made last, so an interrupted installation is done again.
+.venv/requirements.txt: scripts/requirements.txt
+	scripts/install-debian.sh python
+	python3 -m venv .venv
+	.venv/bin/python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $<
+	cp $< $@
+
+lint: fmt typos clippy doc ## formatting, spelling, clippy and rustdoc; warnings are errors
+
+fmt: ## formatting
+	$(CARGO) fmt --check
+
+clippy: ## clippy, for both feature sets
+	scripts/install-debian.sh full
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets $(FULL) -- -D warnings
+
+doc: ## the library's documentation, in target/doc/
+	scripts/install-debian.sh full
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib $(FULL)
+
+typos: .venv/requirements.txt ## spelling
+	.venv/bin/typos
+
+deny: ## licences, advisories and sources of the dependencies (needs cargo-deny and, for advisories, the network)
+	@command -v cargo-deny >/dev/null || { echo 'error: install it with `cargo install --locked cargo-deny`' >&2; exit 1; }
+	$(CARGO) deny --locked check
