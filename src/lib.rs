@@ -13,6 +13,7 @@
 //! `ARCHITECTURE.md` has the map of the rooms and which may use which.
 
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;

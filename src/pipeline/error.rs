@@ -1,11 +1,14 @@
 //! Any error of any room, with what the user can do about it.
 
 use crate::catalog::CatalogError;
+use crate::check::CheckError;
 use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::dispatch::DispatchError;
 use crate::download::ProfileError;
+use crate::export::ExportError;
 use crate::ingest::IngestError;
+use crate::query::QueryError;
 use crate::storage::StorageError;
 
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,12 @@ pub enum PipelineError {
     #[error(transparent)]
     Ingest(#[from] IngestError),
     #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
     Profile(#[from] ProfileError),
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -36,6 +45,9 @@ impl PipelineError {
         match self {
             Self::Config(error) => error.hint(),
             Self::Catalog(error) | Self::Dispatch(DispatchError::Catalog(error)) => error.hint(),
+            Self::Query(error) => error.hint(),
+            Self::Export(error) => error.hint(),
+            Self::Check(CheckError::Catalog(error)) => error.hint(),
             Self::Dispatch(DispatchError::Rank { .. } | DispatchError::Storage(_)) => {
                 Some("what was committed is safe; mend the cause and run the same command again".into())
             }

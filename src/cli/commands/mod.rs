@@ -1,9 +1,13 @@
 //! One file per verb, each glue only: resolve, run the verb, print its report.
 
+mod check;
 mod config;
+mod demo;
 mod download;
+mod export;
 mod ingest;
 mod init;
+mod query;
 mod status;
 pub(super) mod time;
 
@@ -21,7 +25,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Ingest(args) => ingest::run(&global, &args),
         Command::Download(args) => download::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
-        _ => todo!(),
+        Command::Query(args) => query::run(&global, &args),
+        Command::Export(command) => export::run(&global, &command),
+        Command::Check(args) => check::run(&global, &args),
+        Command::Demo(args) => demo::run(&global, &args),
         Command::Config(command) => config::run(&global, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "ddl", &mut std::io::stdout());
