@@ -1,6 +1,7 @@
 //! Turns a list of image URLs into a clean, documented dataset.
 
 pub mod catalog;
+pub mod check;
 pub mod cluster;
 pub mod config;
 pub mod demo;
