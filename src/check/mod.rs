@@ -1,0 +1,40 @@
+//! `check`: proves promises 1 and 2 on a dataset, catalog against files.
+//!
+//! [`check_dataset`] asks of every partition whether its states, counts and URL keys agree with each other and
+//! with its manifest, and whether every success and every failure stands in the files where it must, once, with
+//! the record's own uuid, URL and digest. `deep` reads the images as well and hashes them again. Each rule has
+//! a [`BreachKind`].
+//!
+//! What no commit names is an orphan: it does not exist for ddl, so it is reported apart and is no breach.
+//! [`repair_dataset`] removes orphans and writes missing `completed` markers; no breach of data can be repaired.
+//!
+//! The dataset must be at rest: a download beside a check moves files (parts become final files) that the
+//! check's view of the catalog still names. The caller sees to it ([`crate::catalog::lock_holder`]);
+//! a repair cannot start beside one, for it needs the writer's [`Catalog`](crate::catalog::Catalog).
+//!
+//! Symbolic links are read through where the catalog names what is behind them, but no walk for orphans follows
+//! one, and none is removed. Names that begin with `_` or `.` belong to others (`_duplicates/`, ingest's temporary
+//! files, what filesystems leave), except `_parts/`; so does everything outside of `server_name=.../`.
+//!
+//! Memory, per thread: some 200 bytes for each record of one partition, 64 MiB of URL keys, and with `deep` a
+//! page or two of images (a page holds at most 16).
+
+mod data_file;
+mod dataset;
+mod error;
+mod folders;
+mod images;
+mod options;
+mod partition;
+mod records;
+mod repair;
+mod report;
+#[cfg(test)]
+mod tests;
+mod url_keys;
+
+pub use dataset::check_dataset;
+pub use error::CheckError;
+pub use options::CheckOptions;
+pub use repair::{RepairReport, repair_dataset};
+pub use report::{Breach, BreachKind, CheckProgress, CheckReport, StageCounts};

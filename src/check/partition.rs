@@ -1,0 +1,278 @@
+//! One partition: catalog against files.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::data_file::{Flaw, StatedFile, guarded};
+use super::error::CheckError;
+use super::folders::partition_orphans;
+use super::images::check_images;
+use super::options::CheckOptions;
+use super::records::{IDENTITY_COLUMNS, PartDigests, Records};
+use super::report::{BreachKind, Findings, Offences};
+use crate::catalog::{
+    CatalogError, CatalogView, DispositionCounts, PartitionRow, PartitionStage, RecordStatus,
+};
+use crate::model::{DataFile, PartitionKey, ServerName, UrlKey};
+use crate::storage::DatasetLayout;
+
+/// Rows of the small columns read at a time: at most 32 MiB of URLs (`max_url_bytes` is 8 KiB by default).
+const BATCH_ROWS: usize = 4096;
+
+/// Checks a partition, its files and what else lies in its folders.
+pub(super) fn check_partition(
+    layout: &DatasetLayout,
+    view: &CatalogView,
+    options: &CheckOptions,
+    folder: &ServerName,
+    key: PartitionKey,
+) -> Result<Findings, CheckError> {
+    let findings = Findings::new(folder.clone(), Some(key.partition_id), options.max_breaches);
+    let row =
+        view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))?;
+    let mut check =
+        PartitionCheck { layout, folder, partition_id: key.partition_id, row: &row, options, findings };
+    let entries = check.read_entries(view, key)?;
+    check.compare_entries(&entries);
+    check.check_stage();
+    let mut records = Records::new(entries.states.as_deref().unwrap_or_default());
+    check.check_manifest(&mut records, entries.url_keys.as_deref());
+    check.check_data(&mut records, &entries);
+    check.check_marker();
+    let PartitionCheck { mut findings, .. } = check;
+    let walk = partition_orphans(layout, folder, key.partition_id, &row, &mut |path, bytes| {
+        findings.orphan(path, bytes);
+    });
+    if let Err(error) = walk {
+        findings.breach(BreachKind::Unreadable, None, error.to_string());
+    }
+    Ok(findings)
+}
+
+/// What the catalog has of a partition beside its row; `None` for what does not decode.
+struct Entries {
+    states: Option<Vec<RecordStatus>>,
+    url_keys: Option<Vec<UrlKey>>,
+    digests: Option<PartDigests>,
+}
+
+struct PartitionCheck<'a> {
+    layout: &'a DatasetLayout,
+    folder: &'a ServerName,
+    partition_id: u32,
+    row: &'a PartitionRow,
+    options: &'a CheckOptions,
+    findings: Findings,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Holds {
+    Successes,
+    Errors,
+}
+
+impl PartitionCheck<'_> {
+    fn read_entries(&mut self, view: &CatalogView, key: PartitionKey) -> Result<Entries, CatalogError> {
+        Ok(Entries {
+            states: self.usable(view.states(key))?,
+            url_keys: self.usable(view.url_keys(key))?,
+            digests: self.usable(view.digests(key))?,
+        })
+    }
+
+    /// A value that contradicts itself is a finding; storage that fails is an error.
+    fn usable<T>(&mut self, read: Result<T, CatalogError>) -> Result<Option<T>, CatalogError> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(CatalogError::Inconsistent(detail)) => {
+                self.findings.breach(BreachKind::CatalogEntry, None, detail);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn compare_entries(&mut self, entries: &Entries) {
+        let counts = self.row.counts;
+        self.findings.report.counts = counts;
+        self.findings.report.num_records = counts.total();
+        self.findings.report.partitions.add(self.row.stage);
+
+        let in_manifest: u64 = self.row.manifest_files.iter().map(|file| u64::from(file.num_records)).sum();
+        let states = entries.states.as_ref().map(|states| states.len() as u64);
+        let url_keys = entries.url_keys.as_ref().map(|keys| keys.len() as u64);
+        let agree = [Some(in_manifest), states, url_keys].into_iter().flatten().all(|n| n == counts.total());
+        if !agree {
+            let shown = |number: Option<u64>| number.map_or("unknown".into(), |number| number.to_string());
+            let detail = format!(
+                "{} by the counts, {in_manifest} in the manifest, {} states, {} URL keys",
+                counts.total(),
+                shown(states),
+                shown(url_keys)
+            );
+            self.findings.breach(BreachKind::RecordCount, None, detail);
+        }
+        if let Some(states) = &entries.states {
+            let counted = DispositionCounts::of(states.iter().map(|status| status.state));
+            // Other numbers of records have been reported above.
+            if counted != counts && counted.total() == counts.total() {
+                let detail = format!("{counts:?}, but the states give {counted:?}");
+                self.findings.breach(BreachKind::StateCount, None, detail);
+            }
+        }
+    }
+
+    fn check_stage(&mut self) {
+        let PartitionRow { stage, counts, parts, .. } = self.row;
+        if *stage == PartitionStage::Open {
+            return;
+        }
+        if counts.pending > 0 {
+            let detail = format!("it is {stage:?} with {} records pending", counts.pending);
+            self.findings.breach(BreachKind::Stage, None, detail);
+        }
+        if !parts.is_empty() {
+            let detail = format!("it is {stage:?} with {} parts", parts.len());
+            self.findings.breach(BreachKind::Stage, None, detail);
+        }
+    }
+
+    fn check_manifest(&mut self, records: &mut Records<'_>, url_keys: Option<&[UrlKey]>) {
+        let folder = self.layout.manifest_folder(self.folder, self.partition_id);
+        let mut is_sound = true;
+        for file in &self.row.manifest_files {
+            let path = folder.join(&file.name);
+            let stated = DataFile { num_rows: u64::from(file.num_records), bytes: file.bytes };
+            let mut offences = Offences::default();
+            let done = self.read(&path, stated, |open| {
+                open.for_each_batch(&IDENTITY_COLUMNS, BATCH_ROWS, &mut |batch| {
+                    // Behind a file that could not be read, positions are unknown.
+                    if is_sound { records.manifest_rows(batch, url_keys, &mut offences) } else { Ok(()) }
+                })
+            });
+            is_sound &= done && offences.is_empty();
+            self.findings.offences(Some(&path), offences);
+        }
+        if !is_sound {
+            records.forget_manifest();
+        }
+    }
+
+    fn check_data(&mut self, records: &mut Records<'_>, entries: &Entries) {
+        let mut offences = Offences::default();
+        if let (Some(_), Some(digests)) = (&entries.states, &entries.digests) {
+            records.set_digests(digests, &mut offences);
+        }
+        let has_states = entries.states.is_some();
+        let mut is_complete = has_states;
+        for (path, stated, holds) in self.data_files() {
+            is_complete &= self.check_data_file(&path, stated, holds, has_states.then_some(&mut *records));
+        }
+        if is_complete {
+            records.report_lost(&mut offences);
+        }
+        self.findings.offences(None, offences);
+    }
+
+    /// The files that hold the partition's data, successes before errors in each part.
+    fn data_files(&self) -> Vec<(PathBuf, DataFile, Holds)> {
+        let (layout, folder, id) = (self.layout, self.folder, self.partition_id);
+        if self.row.stage != PartitionStage::Open {
+            return vec![
+                (layout.successes(folder, id), self.row.successes, Holds::Successes),
+                (layout.errors(folder, id), self.row.errors, Holds::Errors),
+            ];
+        }
+        let files = self.row.parts.iter().flat_map(|part| {
+            [
+                (layout.success_part(folder, id, part.part), part.successes, Holds::Successes),
+                (layout.error_part(folder, id, part.part), part.errors, Holds::Errors),
+            ]
+        });
+        files.filter(|(_, stated, _)| is_named(*stated)).collect()
+    }
+
+    /// Whether the file could be read to its end.
+    fn check_data_file(
+        &mut self,
+        path: &Path,
+        stated: DataFile,
+        holds: Holds,
+        records: Option<&mut Records<'_>>,
+    ) -> bool {
+        let mut offences = Offences::default();
+        let is_part = self.row.stage == PartitionStage::Open;
+        let done = self.read(path, stated, |open| {
+            let Some(records) = records else { return Ok(()) };
+            if holds == Holds::Successes {
+                let [record, uuid, identifier] = IDENTITY_COLUMNS;
+                return open.for_each_batch(
+                    &[record, uuid, identifier, "hashsum_original"],
+                    BATCH_ROWS,
+                    &mut |batch| records.success_rows(batch, &mut offences),
+                );
+            }
+            let mut in_file = HashSet::new();
+            open.for_each_batch(&IDENTITY_COLUMNS, BATCH_ROWS, &mut |batch| {
+                records.error_rows(batch, &mut in_file, is_part, &mut offences)
+            })
+        });
+        if done && holds == Holds::Successes {
+            self.findings.report.num_images += stated.num_rows;
+            if self.options.deep {
+                let hashed = guarded(|| check_images(StatedFile::open(path, stated)?, &mut offences));
+                match hashed {
+                    Ok(bytes) => self.findings.report.hashed_bytes += bytes,
+                    Err(flaw) => self.findings.breach(flaw.kind, Some(path), flaw.detail),
+                }
+            }
+        }
+        self.findings.offences(Some(path), offences);
+        done
+    }
+
+    /// Opens a file as stated and reads it; a flaw becomes a breach. Whether there was none.
+    fn read(
+        &mut self,
+        path: &Path,
+        stated: DataFile,
+        read: impl FnOnce(StatedFile) -> Result<(), Flaw>,
+    ) -> bool {
+        match guarded(|| StatedFile::open(path, stated).and_then(read)) {
+            Ok(()) => {
+                self.findings.report.num_files += 1;
+                self.findings.report.file_bytes += stated.bytes;
+                true
+            }
+            Err(flaw) => {
+                self.findings.breach(flaw.kind, Some(path), flaw.detail);
+                false
+            }
+        }
+    }
+
+    /// The marker of a compacted partition may be there or not: it is written before `Finished` is committed.
+    fn check_marker(&mut self) {
+        let marker = self.layout.completed_marker(self.folder, self.partition_id);
+        let stands = marker.is_file();
+        match self.row.stage {
+            PartitionStage::Finished if !stands => {
+                self.findings.breach(
+                    BreachKind::MissingMarker,
+                    Some(&marker),
+                    "`ddl check --repair` writes it",
+                );
+            }
+            PartitionStage::Open if stands => {
+                let detail = "its consumers take the partition for complete; `ddl check --repair` removes it";
+                self.findings.breach(BreachKind::StrayMarker, Some(&marker), detail);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a part has this file: there is none where there are no rows.
+pub(super) fn is_named(stated: DataFile) -> bool {
+    stated != DataFile::default()
+}

@@ -1,0 +1,115 @@
+//! What only reading the images shows.
+
+use std::fs;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array};
+use arrow::datatypes::Int64Type;
+
+use super::builder::{PENDING, PartPlan, TestDataset, read_parquet, write_parquet};
+use super::kinds;
+use crate::catalog::Report;
+use crate::check::{BreachKind, CheckReport};
+use crate::model::{HashAlgorithm, ImageFormat, PartitionKey};
+use crate::storage::ImageRow;
+
+fn new_dataset() -> (TestDataset, PartitionKey) {
+    let mut dataset = TestDataset::new();
+    let key = dataset.partition("a.example", 0, &[PENDING; 4]);
+    (dataset, key)
+}
+
+/// Checks a dataset of two images, the second changed before it is stored. It must pass the light check.
+fn with_image(change: impl FnOnce(&mut ImageRow)) -> CheckReport {
+    let (mut dataset, key) = new_dataset();
+    let mut rows = vec![dataset.image_row(key, 0), dataset.image_row(key, 1)];
+    change(&mut rows[1]);
+    let part = dataset.new_part_of(key, rows, &PartPlan { successes: &[0, 1], ..PartPlan::default() });
+    dataset.commit(Report::Part(part));
+    assert_eq!(dataset.check_light().breaches, []);
+    dataset.check_deep()
+}
+
+#[test]
+fn a_flipped_byte_of_an_image() {
+    let (mut dataset, key) = new_dataset();
+    dataset.part(key, &[0, 1], &[]);
+    let path = dataset.success_part(key, 0);
+    let image = dataset.image_row(key, 1).image;
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(image.len()).position(|window| window == image).unwrap();
+    bytes[at + image.len() - 1] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(dataset.check_light().breaches, []);
+    let report = dataset.check_deep();
+    assert_eq!(kinds(&report), [BreachKind::ImageDigest]);
+    assert!(report.breaches[0].detail.starts_with("record 1 gives"), "{}", report.breaches[0]);
+}
+
+#[test]
+fn bytes_that_are_not_the_image_that_the_row_names() {
+    let report = with_image(|row| row.image_format = ImageFormat::Jpeg);
+    assert_eq!(kinds(&report), [BreachKind::BrokenImage]);
+    assert_eq!(report.breaches[0].detail, "record 1: `image_format` is `jpeg`, the bytes are `png`");
+
+    let report = with_image(|row| {
+        row.image = "<html>".into();
+        row.hashsum_resized = HashAlgorithm::Blake3.digest(&row.image);
+    });
+    assert_eq!(kinds(&report), [BreachKind::BrokenImage]);
+}
+
+#[test]
+fn converted_images_and_raw_pixels_are_sound() {
+    let report = with_image(|row| {
+        row.image = vec![7; 18].into();
+        row.image_format = ImageFormat::Raw;
+        row.hashsum_resized = HashAlgorithm::Blake3.digest(&row.image);
+    });
+    assert_eq!(report.breaches, []);
+    let kept = with_image(|_| {});
+    assert!(kept.hashed_bytes > report.hashed_bytes);
+}
+
+/// A part whose file of successes is written anew, by another writer.
+fn rewritten(
+    change: impl FnOnce(arrow::array::RecordBatch) -> arrow::array::RecordBatch,
+    keep_fact: bool,
+) -> CheckReport {
+    let (mut dataset, key) = new_dataset();
+    let mut part = dataset.new_part(key, &PartPlan { successes: &[0, 1], ..PartPlan::default() });
+    let path = dataset.success_part(key, 0);
+    let batch = change(read_parquet(&path));
+    part.part.successes = if keep_fact {
+        super::builder::write_parquet_with_algorithm(&path, &batch)
+    } else {
+        write_parquet(&path, &batch)
+    };
+    dataset.commit(Report::Part(part));
+    assert_eq!(dataset.check_light().breaches, []);
+    dataset.check_deep()
+}
+
+#[test]
+fn a_length_that_is_not_the_images() {
+    let report = rewritten(
+        |batch| {
+            let schema = batch.schema();
+            let at = schema.index_of("image_bytes").unwrap();
+            let mut columns = batch.columns().to_vec();
+            let lengths = columns[at].as_primitive::<Int64Type>();
+            columns[at] =
+                Arc::new((0..lengths.len()).map(|row| Some(lengths.value(row) + 1)).collect::<Int64Array>());
+            arrow::array::RecordBatch::try_new(schema, columns).unwrap()
+        },
+        true,
+    );
+    assert_eq!(kinds(&report), [BreachKind::ImageLength]);
+    assert!(report.breaches[0].detail.ends_with(", and 1 more"), "{}", report.breaches[0]);
+}
+
+#[test]
+fn a_file_that_does_not_say_how_it_was_hashed() {
+    assert_eq!(kinds(&rewritten(|batch| batch, false)), [BreachKind::WrongSchema]);
+    assert_eq!(rewritten(|batch| batch, true).breaches, []);
+}
