@@ -2,9 +2,9 @@
 //!
 //! An ingest has two halves.
 //!
-//! 1. **Reading** ([`read_stage`]): every list to its end, its rows normalised, given a server and a
+//! 1. **Reading** (`read_stage`): every list to its end, its rows normalised, given a server and a
 //!    key, and put into buckets by server, in memory or on disk. An error up to here leaves no trace.
-//! 2. **Writing** ([`write_stage`]): bucket by bucket, rows that the list or the catalog has already
+//! 2. **Writing** (`write_stage`): bucket by bucket, rows that the list or the catalog has already
 //!    are dropped, the others cut into partitions of at most `batch_size` records in input order and
 //!    written; files first, catalog second.
 //!
@@ -15,7 +15,7 @@
 //! the catalog: neither threads nor the way in which bytes arrive play a part. (How many files a
 //! partition has may depend on an interruption, where memory was too small to hold it.)
 //!
-//! Formats are in [`reader`], kinds of lists in [`source`].
+//! Formats are in `reader`, kinds of lists in `source`.
 
 mod archive_files;
 mod archive_meta;

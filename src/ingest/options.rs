@@ -15,8 +15,8 @@ pub struct IngestOptions {
     pub max_row_bytes: u64,
     /// A URL that is longer, in bytes, is skipped (`url_too_long`). Servers refuse from about 8 KB on.
     pub max_url_bytes: u64,
-    /// What rows in flight may take, in bytes. The process needs somewhat more: the code itself, the
-    /// names of servers, and 24 bytes per thousand rows of the largest server.
+    /// What rows in flight may take, in bytes. The process needs somewhat more: the code itself, some
+    /// 200 bytes per server, and two bits per row of the largest server.
     pub memory_bytes: u64,
     /// Where rows wait between reading and writing (about a third of the list's size, compressed).
     /// Default: `_ingest-tmp` inside `servers_batched/`.

@@ -23,10 +23,6 @@ impl TextColumn {
         self.offsets.len() - 1
     }
 
-    pub(super) fn num_bytes(&self) -> usize {
-        self.values.len()
-    }
-
     /// Callers keep a batch far below 2 GiB.
     pub(super) fn push(&mut self, value: &[u8]) {
         self.values.extend_from_slice(value);

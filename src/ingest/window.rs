@@ -24,11 +24,6 @@ impl<R: Read> Window<R> {
         &self.buffer[self.start..self.end]
     }
 
-    /// Whether the stream has no bytes beyond the window.
-    pub(super) fn at_end(&self) -> bool {
-        self.at_end
-    }
-
     pub(super) fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.end - self.start);
         self.start += count;
