@@ -69,21 +69,17 @@ impl Dataset {
         let mut partitions = Vec::new();
         let mut homeless = None;
         view.for_each_partition(|key, row| match by_id.get(&key.server_id) {
-            Some(server) => partitions.push(Partition {
-                key,
-                folder: server.folder.clone(),
-                shared: server.shared,
-                row,
-            }),
+            Some(server) => {
+                partitions.push(Partition { key, folder: server.folder.clone(), shared: server.shared, row })
+            }
             None => homeless = Some(key),
         })?;
         if let Some(key) = homeless {
             return Err(CatalogError::Inconsistent(format!("{key:?} has no server")));
         }
-        partitions.sort_by(|a, b| {
-            (&a.folder, a.key.partition_id).cmp(&(&b.folder, b.key.partition_id))
-        });
-        let unsettled = (0..partitions.len()).filter(|&p| may_hold_stale_errors(&partitions[p].row)).collect();
+        partitions.sort_by(|a, b| (&a.folder, a.key.partition_id).cmp(&(&b.folder, b.key.partition_id)));
+        let unsettled =
+            (0..partitions.len()).filter(|&p| may_hold_stale_errors(&partitions[p].row)).collect();
         Ok(Self {
             layout,
             view,

@@ -109,6 +109,12 @@ pub(super) fn explain(error: &DataFusionError, tables: &[&str]) -> QueryError {
         DataFusionError::ResourcesExhausted(message) => {
             QueryError::OutOfMemory { detail: first_line(message) }
         }
+        DataFusionError::Internal(message) | DataFusionError::Execution(message) => {
+            QueryError::Execution { message: first_line(message) }
+        }
+        DataFusionError::ArrowError(error, _) => {
+            QueryError::Execution { message: first_line(&error.to_string()) }
+        }
         other => QueryError::Execution { message: first_line(&other.strip_backtrace()) },
     }
 }
@@ -120,8 +126,19 @@ fn missing_table(message: &str) -> Option<&str> {
     Some(name.rsplit('.').next().unwrap_or(name))
 }
 
+/// The first line, and a second one that says what may have been meant, without the engine's nested prefixes.
 fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or_default();
+    let first = first.trim_start_matches("Error during planning: ").trim_start_matches("Internal error: ");
+    // The reasons of every variant of a function follow.
+    let first = first.split(", errors: ").next().unwrap_or(first).trim_end_matches('.');
+    match lines.next() {
+        Some(meant) if meant.starts_with("Did you mean") => {
+            format!("{first}, did{}", meant.trim_start_matches("Did"))
+        }
+        _ => first.to_owned(),
+    }
 }
 
 /// The known name that was most likely meant: equal but for case, or a third of the letters away at most.

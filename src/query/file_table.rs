@@ -57,8 +57,12 @@ impl FileTable {
     pub fn new(dataset: Arc<Dataset>, kind: FileKind, manifest: &Schema) -> Self {
         let file_schema = match kind {
             FileKind::Urls => {
-                let fields: Vec<_> =
-                    manifest.fields().iter().filter(|f| !f.name().starts_with(hidden::PREFIX)).cloned().collect();
+                let fields: Vec<_> = manifest
+                    .fields()
+                    .iter()
+                    .filter(|f| !f.name().starts_with(hidden::PREFIX))
+                    .cloned()
+                    .collect();
                 Arc::new(Schema::new(fields))
             }
             FileKind::Images => successes_schema(),

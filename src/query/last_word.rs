@@ -81,8 +81,7 @@ impl ScalarUDFImpl for LastWord {
             keep.push(match last {
                 None => true,
                 Some(last) => {
-                    records.is_valid(row)
-                        && last.get(records.value(row) as usize) == Some(&parts.value(row))
+                    records.is_valid(row) && last.get(records.value(row) as usize) == Some(&parts.value(row))
                 }
             });
         }
@@ -101,8 +100,7 @@ impl LastWord {
 
 fn read_last_parts(dataset: &Dataset, partition: usize) -> Result<LastParts> {
     let key = dataset.partitions[partition].key;
-    let states =
-        dataset.view.states(key).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let states = dataset.view.states(key).map_err(|error| DataFusionError::External(Box::new(error)))?;
     let mut last = vec![-1; states.len()];
     for file in dataset.files(FileKind::Errors, partition) {
         let records = read_records(&file.path).map_err(|error| {

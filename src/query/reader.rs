@@ -65,7 +65,10 @@ impl AsyncFileReader for WatchedReader {
         watch(&self.dataset, &self.path, self.inner.get_bytes(range))
     }
 
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
         watch(&self.dataset, &self.path, self.inner.get_byte_ranges(ranges))
     }
 

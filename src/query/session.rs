@@ -67,7 +67,11 @@ impl QuerySession {
     ///
     /// # Errors
     /// When the catalog cannot be read, or the folder for spilling cannot be used.
-    pub fn open(layout: &DatasetLayout, view: CatalogView, options: &QueryOptions) -> Result<Self, QueryError> {
+    pub fn open(
+        layout: &DatasetLayout,
+        view: CatalogView,
+        options: &QueryOptions,
+    ) -> Result<Self, QueryError> {
         let manifest = view.manifest_schema()?.unwrap_or_else(empty_manifest);
         let (runs, ingests) = (view.runs()?, view.ingests()?);
         let dataset = Arc::new(Dataset::open(layout.clone(), view)?);
@@ -169,10 +173,13 @@ impl QuerySession {
     /// Registers `images` once more with the hidden position of the partition, for exports that go through
     /// the dataset in order.
     pub(crate) fn register_ordered_images(&self, name: &str) -> Result<(), QueryError> {
-        views::ordered_images(&self.dataset)
-            .and_then(|view| self.context.register_table(name, Arc::new(view)))
-            .map(drop)
-            .map_err(|error| self.explain(&error))
+        let register = || {
+            if !self.context.table_exist(name)? {
+                self.context.register_table(name, Arc::new(views::ordered_images(&self.dataset)?))?;
+            }
+            Ok(())
+        };
+        register().map_err(|error| self.explain(&error))
     }
 
     /// Images per partition, in the order of the dataset.
@@ -242,9 +249,8 @@ fn context(options: &QueryOptions) -> Result<SessionContext, DataFusionError> {
         .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
         .with_disk_manager_builder(disk)
         .build_arc()?;
-    let mut config = SessionConfig::new()
-        .with_default_catalog_and_schema("ddl", "public")
-        .with_information_schema(true);
+    let mut config =
+        SessionConfig::new().with_default_catalog_and_schema("ddl", "public").with_information_schema(true);
     if options.threads > 0 {
         config = config.with_target_partitions(options.threads);
     }

@@ -49,9 +49,9 @@ impl StateColumn {
 
     fn values(self, statuses: impl Iterator<Item = Option<RecordStatus>>) -> ArrayRef {
         match self {
-            Self::Disposition => Arc::new(StringArray::from_iter(
-                statuses.map(|s| s.map(|s| s.state.disposition().as_str())),
-            )),
+            Self::Disposition => {
+                Arc::new(StringArray::from_iter(statuses.map(|s| s.map(|s| s.state.disposition().as_str()))))
+            }
             Self::Cause => {
                 Arc::new(StringArray::from_iter(statuses.map(|s| s.and_then(|s| s.state.cause()))))
             }

@@ -15,9 +15,11 @@ mod table;
 
 use std::io::{self, Write};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 use parquet::arrow::ArrowWriter;
@@ -46,8 +48,7 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    pub const ALL: [Self; 6] =
-        [Self::Table, Self::Csv, Self::Tsv, Self::Json, Self::Ndjson, Self::Parquet];
+    pub const ALL: [Self; 6] = [Self::Table, Self::Csv, Self::Tsv, Self::Json, Self::Ndjson, Self::Parquet];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -91,6 +92,8 @@ pub async fn write_results(
     target: impl Write + Send,
 ) -> Result<u64, QueryError> {
     let mut num_rows = 0;
+    let gone = Arc::new(AtomicBool::new(false));
+    let target = Pipe { target, gone: gone.clone() };
     let written = async {
         let mut writer = RowWriter::new(target, rows.schema(), options)?;
         while let Some(batch) = rows.next().await? {
@@ -100,10 +103,38 @@ pub async fn write_results(
         writer.finish().map(drop)
     };
     match written.await {
-        Err(QueryError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(_) if gone.load(Ordering::Relaxed) => {}
         result => result?,
     }
     Ok(num_rows)
+}
+
+/// Notes that the reader has gone: some writers turn the error into text.
+struct Pipe<W> {
+    target: W,
+    gone: Arc<AtomicBool>,
+}
+
+impl<W> Pipe<W> {
+    fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                self.gone.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.target.write(bytes);
+        self.watch(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.target.flush();
+        self.watch(result)
+    }
 }
 
 /// Bytes of a row group of a Parquet result, as far as they are in memory.
@@ -115,7 +146,7 @@ pub(crate) enum RowWriter<W: Write + Send> {
     Delimited(Delimited<W>),
     Json(datafusion::arrow::json::Writer<W, JsonArray>),
     Ndjson(datafusion::arrow::json::Writer<W, LineDelimited>),
-    Parquet(Box<ArrowWriter<W>>),
+    Parquet(Box<ArrowWriter<W>>, SchemaRef),
 }
 
 impl<W: Write + Send> RowWriter<W> {
@@ -133,8 +164,12 @@ impl<W: Write + Send> RowWriter<W> {
                     .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
                     .set_created_by(concat!("ddl ", env!("CARGO_PKG_VERSION")).into())
                     .build();
-                let writer = ArrowWriter::try_new(target, schema, Some(properties)).map_err(of_parquet)?;
-                Self::Parquet(Box::new(writer))
+                // What the engine notes on its columns is no matter of the result.
+                let plain = |field: &Arc<Field>| field.as_ref().clone().with_metadata(Default::default());
+                let schema = Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>()));
+                let writer =
+                    ArrowWriter::try_new(target, schema.clone(), Some(properties)).map_err(of_parquet)?;
+                Self::Parquet(Box::new(writer), schema)
             }
         })
     }
@@ -145,7 +180,11 @@ impl<W: Write + Send> RowWriter<W> {
             Self::Delimited(writer) => writer.write(batch),
             Self::Json(writer) => writer.write(batch).map_err(of_arrow),
             Self::Ndjson(writer) => writer.write(batch).map_err(of_arrow),
-            Self::Parquet(writer) => writer.write(batch).map_err(of_parquet),
+            Self::Parquet(writer, schema) => {
+                let batch =
+                    RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).map_err(of_arrow)?;
+                writer.write(&batch).map_err(of_parquet)
+            }
         }
     }
 
@@ -164,7 +203,7 @@ impl<W: Write + Send> RowWriter<W> {
                 writer.finish().map_err(of_arrow)?;
                 writer.into_inner()
             }
-            Self::Parquet(writer) => writer.into_inner().map_err(of_parquet)?,
+            Self::Parquet(writer, _) => writer.into_inner().map_err(of_parquet)?,
         };
         target.flush().map_err(QueryError::Output)?;
         Ok(target)

@@ -109,6 +109,12 @@ impl Fixture {
         PartitionKey { server_id: server.id, partition_id: 0 }
     }
 
+    pub fn add_pending(&mut self, folder: &str, num_records: usize) -> PartitionKey {
+        let schema = manifest_schema(DataType::Int64, true);
+        self.catalog.set_manifest_schema(&schema).unwrap();
+        self.add_partition(folder, &vec![None; num_records], RecordState::Pending, &schema)
+    }
+
     fn add_partition(
         &mut self,
         folder: &str,
@@ -147,6 +153,19 @@ impl Fixture {
         images: &[u32],
         errors: &[(u32, FailureCause, u16)],
     ) {
+        self.add_part_with_stale(key, folder, sequence, images, errors, &[]);
+    }
+
+    /// `stale` errors are in the file, but no longer the state of their records, as after a retry.
+    pub fn add_part_with_stale(
+        &self,
+        key: PartitionKey,
+        folder: &str,
+        sequence: u32,
+        images: &[u32],
+        errors: &[(u32, FailureCause, u16)],
+        stale: &[(u32, FailureCause, u16)],
+    ) {
         let server = ServerName::from_catalog(folder);
         let part = part_id(sequence);
         let member = |r: u32| match (folder, r) {
@@ -154,16 +173,16 @@ impl Fixture {
             ("SHARED-0001", _) => Some("d.example"),
             _ => None,
         };
-        let mut rows: Vec<_> = images
-            .iter()
-            .map(|&r| image_row(record(folder, r, member(r)), self.image_bytes))
-            .collect();
+        let mut rows: Vec<_> =
+            images.iter().map(|&r| image_row(record(folder, r, member(r)), self.image_bytes)).collect();
         let mut writer =
-            PartWriter::create(&self.layout.success_part(&server, 0, part), StorageOptions::default()).unwrap();
+            PartWriter::create(&self.layout.success_part(&server, 0, part), StorageOptions::default())
+                .unwrap();
         writer.write_row_group(&mut rows).unwrap();
         let successes = writer.seal().unwrap();
         let error_rows: Vec<_> = errors
             .iter()
+            .chain(stale)
             .map(|&(r, cause, status)| ErrorRow {
                 record: Arc::new(record(folder, r, member(r))),
                 retry_count: 2,
@@ -174,11 +193,15 @@ impl Fixture {
                 fetched_at: FETCHED_AT + i64::from(r),
             })
             .collect();
-        let errors_file = if errors.is_empty() {
+        let errors_file = if error_rows.is_empty() {
             Default::default()
         } else {
-            write_error_part(&self.layout.error_part(&server, 0, part), &error_rows, StorageOptions::default())
-                .unwrap()
+            write_error_part(
+                &self.layout.error_part(&server, 0, part),
+                &error_rows,
+                StorageOptions::default(),
+            )
+            .unwrap()
         };
         let succeeded = rows.iter().map(|row| RecordOutcome {
             record: row.record.record,
@@ -320,9 +343,7 @@ fn write_manifest(path: &Path, records: &[ManifestRecord], schema: &Schema) -> u
             ("year", _) => {
                 Arc::new(Int64Array::from_iter_values(records.iter().map(|r| 1900 + i64::from(r.record))))
             }
-            ("record", _) => {
-                Arc::new(Int32Array::from_iter_values(records.iter().map(|r| r.record as i32)))
-            }
+            ("record", _) => Arc::new(Int32Array::from_iter_values(records.iter().map(|r| r.record as i32))),
             _ => text(|_| None),
         })
         .collect();
