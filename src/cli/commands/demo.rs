@@ -29,7 +29,12 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     demo.write_list(&list)?;
     let config = folder.join(CONFIG);
     fs::write(&config, configuration(folder, &farm)?)?;
-    eprintln!("   {} records in {}; the configuration is {}", demo.rows().len(), list.display(), config.display());
+    eprintln!(
+        "   {} records in {}; the configuration is {}",
+        demo.rows().len(),
+        list.display(),
+        config.display()
+    );
 
     let mut overrides = global.overrides();
     overrides.list("INPUT", "path_to_input", vec![list.display().to_string()]);
@@ -37,7 +42,10 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     let dataset = Dataset::new(load(&chain).map_err(PipelineError::from)?)?;
     super::start_logging(global, &dataset, Some("demo".into()));
 
-    step(&format!("2. ddl ingest: the list becomes the catalog {} and a manifest.", dataset.layout.catalog().display()));
+    step(&format!(
+        "2. ddl ingest: the list becomes the catalog {} and a manifest.",
+        dataset.layout.catalog().display()
+    ));
     let mut display = IngestDisplay::new(global);
     let report = crate::pipeline::ingest(&dataset, &mut |progress| display.show(progress))?;
     display.clear();
@@ -52,7 +60,10 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     let DownloadEnding::Coordinated(report) = &ending else { return Ok(Exit::Interrupted) };
     indent(&download::summary(report));
     if !ending.is_done() {
-        eprintln!("stopped; run `ddl -c {} download` while a demo server runs, or start the demo again", config.display());
+        eprintln!(
+            "stopped; run `ddl -c {} download` while a demo server runs, or start the demo again",
+            config.display()
+        );
         return Ok(Exit::Resumable);
     }
 

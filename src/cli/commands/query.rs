@@ -5,18 +5,24 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
-use rustyline::{Context, Editor, Helper, Highlighter, Hinter, Validator};
+use rustyline::validate::Validator;
+use rustyline::{Context, Editor, Helper};
 
 use super::super::args::{GlobalArgs, QueryArgs};
 use super::super::{Exit, format, print_line};
 use crate::pipeline::{Dataset, PipelineError};
-use crate::query::{OutputFormat, OutputOptions, QueryError, QueryOptions, QuerySession, TableInfo, write_results};
+use crate::query::{
+    OutputFormat, OutputOptions, QueryError, QueryOptions, QuerySession, TableInfo, write_results,
+};
 
 pub(super) fn run(global: &GlobalArgs, args: &QueryArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
-    let format = args.format.as_deref().map(str::parse::<OutputFormat>).transpose().map_err(anyhow::Error::msg)?;
+    let format =
+        args.format.as_deref().map(str::parse::<OutputFormat>).transpose().map_err(anyhow::Error::msg)?;
     let sql = match (&args.sql, &args.file) {
         (Some(sql), _) if sql == "-" => {
             let mut text = String::new();
@@ -94,26 +100,61 @@ async fn to_file(dataset: &Dataset, sql: &str, format: OutputFormat, path: &Path
 }
 
 fn terminal_width() -> Option<usize> {
-    rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|&w| w > 20)
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|&w| w > 20)
 }
 
 /// Completes keywords, tables and columns.
-#[derive(Helper, Hinter, Highlighter, Validator)]
 struct Words(Vec<String>);
 
+impl Helper for Words {}
+impl Highlighter for Words {}
+impl Validator for Words {}
+impl Hinter for Words {
+    type Hint = String;
+}
+
 const KEYWORDS: [&str; 22] = [
-    "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "COUNT(*)", "DISTINCT", "HAVING", "JOIN", "USING",
-    "LIKE", "IS NULL", "IS NOT NULL", "DESC", "AS", "AND", "OR", "NOT", "SUM(", "AVG(", "EXPLAIN",
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "GROUP BY",
+    "ORDER BY",
+    "LIMIT",
+    "COUNT(*)",
+    "DISTINCT",
+    "HAVING",
+    "JOIN",
+    "USING",
+    "LIKE",
+    "IS NULL",
+    "IS NOT NULL",
+    "DESC",
+    "AS",
+    "AND",
+    "OR",
+    "NOT",
+    "SUM(",
+    "AVG(",
+    "EXPLAIN",
 ];
 
 impl Completer for Words {
     type Candidate = String;
 
-    fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
         let before = &line[..position];
         let start = before.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
         let prefix = before[start..].to_lowercase();
-        let matching = self.0.iter().filter(|word| !prefix.is_empty() && word.to_lowercase().starts_with(&prefix));
+        let matching =
+            self.0.iter().filter(|word| !prefix.is_empty() && word.to_lowercase().starts_with(&prefix));
         Ok((start, matching.cloned().collect()))
     }
 }
