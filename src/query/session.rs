@@ -1,0 +1,280 @@
+//! One consistent state of a dataset, open for SQL.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::TableProvider;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures_util::StreamExt;
+
+use super::dataset::Dataset;
+use super::error::explain;
+use super::statement::{MixedCase, parse, reads_images, refuse_writes};
+use super::{QueryError, QueryOptions, memory_tables, views};
+use crate::catalog::CatalogView;
+use crate::storage::DatasetLayout;
+
+/// Rows that a query with image bytes works on at a time: at half a megabyte each, 16 MiB. The usual 8,192
+/// would be gigabytes, and more than a column of binary can hold.
+const ROWS_WITH_IMAGES: usize = 32;
+
+/// Name and meaning of each table, in the order in which they are listed.
+const TABLES: [(&str, &str); 7] = [
+    ("urls", "every ingested record and what became of it"),
+    ("images", "every downloaded image with its record; `file` and `row` say where it is stored"),
+    ("errors", "the last word on every record that failed"),
+    ("servers", "sums per server (or per folder that small servers share)"),
+    ("partitions", "how far each partition is"),
+    ("runs", "every run of `ddl download` and the tools"),
+    ("ingests", "every run of `ddl ingest`"),
+];
+
+/// SQL over one dataset, as one view of the catalog has it.
+pub struct QuerySession {
+    context: SessionContext,
+    dataset: Arc<Dataset>,
+    mixed_case: MixedCase,
+}
+
+/// A table, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    pub name: String,
+    pub columns: Vec<ColumnInfo>,
+    /// One line.
+    pub doc: &'static str,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnInfo {
+    pub name: String,
+    /// The Arrow type as text, such as `Utf8` or `Int32`.
+    pub data_type: String,
+}
+
+impl QuerySession {
+    /// Opens the dataset at `layout` as `view` has it. While the session lives, the catalog keeps the pages
+    /// of that view: a long-lived prompt should open a fresh session now and then.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read, or the folder for spilling cannot be used.
+    pub fn open(
+        layout: &DatasetLayout,
+        view: CatalogView,
+        options: &QueryOptions,
+    ) -> Result<Self, QueryError> {
+        let manifest = view.manifest_schema()?.unwrap_or_else(empty_manifest);
+        let (runs, ingests) = (view.runs()?, view.ingests()?);
+        let dataset = Arc::new(Dataset::open(layout.clone(), view)?);
+        let context = context(options).map_err(|error| explain(&error, &[]))?;
+        let register = || -> Result<MixedCase, DataFusionError> {
+            let tables: [Arc<dyn TableProvider>; 7] = [
+                Arc::new(views::urls(&dataset, &manifest)?),
+                Arc::new(views::images(&dataset)?),
+                Arc::new(views::errors(&dataset)?),
+                Arc::new(memory_tables::servers(&dataset)?),
+                Arc::new(memory_tables::partitions(&dataset)?),
+                Arc::new(memory_tables::runs(&runs)?),
+                Arc::new(memory_tables::ingests(&ingests)?),
+            ];
+            let mut mixed_case = MixedCase::new();
+            for ((name, _), table) in TABLES.into_iter().zip(tables) {
+                note_mixed_case(&table.schema(), &mut mixed_case);
+                context.register_table(name, table)?;
+            }
+            Ok(mixed_case)
+        };
+        let mixed_case = register().map_err(|error| explain(&error, &[]))?;
+        Ok(Self { context, dataset, mixed_case })
+    }
+
+    /// The tables there are.
+    ///
+    /// # Errors
+    /// None that a user can cause.
+    pub async fn tables(&self) -> Result<Vec<TableInfo>, QueryError> {
+        let mut tables = Vec::new();
+        for (name, doc) in TABLES {
+            let table = self.context.table_provider(name).await.map_err(|error| self.explain(&error))?;
+            let columns = table
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| ColumnInfo {
+                    name: field.name().clone(),
+                    data_type: field.data_type().to_string(),
+                })
+                .collect();
+            tables.push(TableInfo { name: name.to_owned(), columns, doc });
+        }
+        Ok(tables)
+    }
+
+    /// Runs one statement and returns its rows as they come.
+    ///
+    /// # Errors
+    /// When the text is not one statement that reads, or names what is not there.
+    pub async fn stream(&self, sql: &str) -> Result<RowStream, QueryError> {
+        let frame = self.sql(sql).await?;
+        self.dataset.take_fault();
+        let stream = frame.execute_stream().await.map_err(|error| self.explain(&error))?;
+        Ok(RowStream { stream, dataset: self.dataset.clone() })
+    }
+
+    /// Runs one statement and returns all its rows: for results that are known to be small.
+    ///
+    /// # Errors
+    /// As [`QuerySession::stream`] and [`RowStream::next`].
+    pub async fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>, QueryError> {
+        let mut rows = self.stream(sql).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.next().await? {
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    /// The statement as a plan that can be worked on further.
+    ///
+    /// # Errors
+    /// As [`QuerySession::stream`].
+    pub async fn sql(&self, sql: &str) -> Result<DataFrame, QueryError> {
+        let statement = parse(sql, &self.mixed_case)?;
+        let mut state = self.context.state();
+        let plan = state.statement_to_plan(statement).await.map_err(|error| self.explain(&error))?;
+        refuse_writes(&plan)?;
+        if self.touches_images(&state, &plan)? {
+            *state.config_mut() = state.config().clone().with_batch_size(ROWS_WITH_IMAGES);
+        }
+        Ok(DataFrame::new(state, plan))
+    }
+
+    /// The engine, with all tables registered, for plans that SQL is not the best words for.
+    #[must_use]
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// What an error of the engine means.
+    #[must_use]
+    pub fn explain(&self, error: &DataFusionError) -> QueryError {
+        explain_with(&self.dataset, error)
+    }
+
+    /// Registers `images` once more with the hidden position of the partition, for exports that go through
+    /// the dataset in order.
+    pub(crate) fn register_ordered_images(&self, name: &str) -> Result<(), QueryError> {
+        let register = || {
+            if !self.context.table_exist(name)? {
+                self.context.register_table(name, Arc::new(views::ordered_images(&self.dataset)?))?;
+            }
+            Ok(())
+        };
+        register().map_err(|error| self.explain(&error))
+    }
+
+    /// Images per partition, in the order of the dataset.
+    pub(crate) fn num_images_by_partition(&self) -> impl Iterator<Item = u64> + '_ {
+        self.dataset.partitions.iter().map(|partition| partition.row.counts.success)
+    }
+
+    fn touches_images(
+        &self,
+        state: &datafusion::execution::SessionState,
+        plan: &LogicalPlan,
+    ) -> Result<bool, QueryError> {
+        // Which columns a scan reads is known only after optimising.
+        let explained = match plan {
+            LogicalPlan::Analyze(analyze) => analyze.input.as_ref(),
+            LogicalPlan::Explain(explain) => explain.plan.as_ref(),
+            plan => plan,
+        };
+        let optimized = state.optimize(explained).map_err(|error| self.explain(&error))?;
+        Ok(reads_images(&optimized))
+    }
+}
+
+/// The rows of a query.
+pub struct RowStream {
+    stream: SendableRecordBatchStream,
+    dataset: Arc<Dataset>,
+}
+
+impl RowStream {
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// The next rows; `None` after the last.
+    ///
+    /// # Errors
+    /// `Moved` when a file has gone since the view was taken; else when a file is damaged, a value does not
+    /// convert, or memory or disk do not suffice.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, QueryError> {
+        match self.stream.next().await {
+            None => Ok(None),
+            Some(Ok(batch)) => Ok(Some(batch)),
+            Some(Err(error)) => Err(explain_with(&self.dataset, &error)),
+        }
+    }
+}
+
+fn explain_with(dataset: &Dataset, error: &DataFusionError) -> QueryError {
+    match dataset.take_fault() {
+        Some(fault) if matches!(fault.path.try_exists(), Ok(false)) => QueryError::Moved { path: fault.path },
+        Some(fault) => QueryError::Damaged { path: fault.path, detail: fault.detail },
+        None => explain(error, &TABLES.map(|(name, _)| name)),
+    }
+}
+
+fn context(options: &QueryOptions) -> Result<SessionContext, DataFusionError> {
+    let disk = DiskManagerBuilder::default()
+        .with_mode(match &options.spill_folder {
+            Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
+            None => DiskManagerMode::OsTmpDirectory,
+        })
+        .with_max_temp_directory_size(options.spill_bytes);
+    let memory_bytes = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    let mut config =
+        SessionConfig::new().with_default_catalog_and_schema("ddl", "public").with_information_schema(true);
+    if options.threads > 0 {
+        config = config.with_target_partitions(options.threads);
+    }
+    // Users see the plain types of the files.
+    config.options_mut().execution.parquet.schema_force_view_types = false;
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+/// Columns of `urls` before anything is ingested.
+fn empty_manifest() -> Schema {
+    use datafusion::arrow::datatypes::{DataType, Field};
+
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let mut fields: Vec<_> = crate::storage::manifest_core_columns().into_iter().map(text).collect();
+    fields.push(Field::new("record", DataType::Int32, true));
+    Schema::new(fields)
+}
+
+fn note_mixed_case(schema: &Schema, mixed_case: &mut MixedCase) {
+    for field in schema.fields() {
+        let lower = field.name().to_lowercase();
+        if lower != *field.name() && schema.field_with_name(&lower).is_err() {
+            mixed_case.insert(lower, field.name().clone());
+        }
+    }
+}
