@@ -75,7 +75,7 @@ fn slices(images: impl Iterator<Item = u64>, slice_images: u64) -> Vec<(usize, u
     let mut slices = vec![(0, 0)];
     let mut in_slice = 0;
     for (partition, images) in images.enumerate() {
-        if in_slice > 0 && in_slice + images > slice_images {
+        if images > 0 && in_slice > 0 && in_slice + images > slice_images {
             slices.push((partition, partition));
             in_slice = 0;
         }
@@ -140,7 +140,7 @@ mod tests {
                 "uuid-b.example:8080-1"
             ]
         );
-        // Sliced otherwise, again, after the catalog moved on: the same rows.
+        // However it is sliced.
         let again = fixture.outside("again.csv");
         export_in_slices(&session, &options(again.clone(), None), 1).await.unwrap();
         assert_eq!(fs::read_to_string(&again).unwrap(), text);

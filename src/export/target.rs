@@ -37,14 +37,14 @@ pub(super) fn format_of(path: &Path) -> Result<(OutputFormat, bool), ExportError
 
 pub(super) enum Target {
     Plain(BufWriter<File>),
-    Gzip(GzEncoder<BufWriter<File>>),
+    Gzip(Box<GzEncoder<BufWriter<File>>>),
 }
 
 impl Target {
     pub fn new(file: &AtomicFile, gzip: bool) -> Result<Self, ExportError> {
         let writer = BufWriter::with_capacity(256 << 10, file.handle()?);
         Ok(if gzip {
-            Self::Gzip(GzEncoder::new(writer, Compression::default()))
+            Self::Gzip(Box::new(GzEncoder::new(writer, Compression::default())))
         } else {
             Self::Plain(writer)
         })

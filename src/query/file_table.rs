@@ -1,7 +1,7 @@
 //! A table made of the Parquet files that the catalog names.
 //!
 //! Beside the files' own columns it has hidden ones, named `ddl:...`: constants of each file, from which
-//! [`super::views`] makes what users see and [`super::prune`] tells which files a query can do without.
+//! the views make what users see and pruning tells which files a query can do without.
 
 use std::sync::Arc;
 
@@ -153,7 +153,7 @@ impl TableProvider for FileTable {
             dataset: self.dataset.clone(),
         };
         let mut options = state.table_options().parquet.clone();
-        // One image by uuid then reads 1.8 MB of a file instead of 30 (docs/BENCHMARKS.md); for the narrow rows
+        // One image by uuid then reads 1.8 MB of a large file instead of 30 MB; for the narrow rows
         // of the manifest it only costs.
         options.global.pushdown_filters = self.kind != FileKind::Urls;
         let source = ParquetSource::new(self.schema.clone())

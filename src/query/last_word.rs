@@ -103,9 +103,8 @@ fn read_last_parts(dataset: &Dataset, partition: usize) -> Result<LastParts> {
     let states = dataset.view.states(key).map_err(|error| DataFusionError::External(Box::new(error)))?;
     let mut last = vec![-1; states.len()];
     for file in dataset.files(FileKind::Errors, partition) {
-        let records = read_records(&file.path).map_err(|error| {
+        let records = read_records(&file.path).inspect_err(|error| {
             dataset.note_fault(FileFault { path: file.path.clone(), detail: error.to_string() });
-            error
         })?;
         for record in records {
             let failed = states.get(record as usize).is_some_and(|status| {

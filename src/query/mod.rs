@@ -12,7 +12,7 @@
 //! | `runs`, `ingests` | what was done when | the catalog |
 //!
 //! Where each limit bites: operators share `memory_bytes` and spill beyond it; a query that touches image
-//! bytes works on few rows at a time ([`session`]); results stream.
+//! bytes works on few rows at a time; results stream.
 
 mod dataset;
 mod error;

@@ -1,7 +1,7 @@
 //! Readers that say which file they could not read.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,12 +49,12 @@ struct WatchedReader {
 
 fn watch<'a, T: 'a>(
     dataset: &'a Dataset,
-    path: &'a PathBuf,
+    path: &'a Path,
     read: BoxFuture<'a, Result<T, ParquetError>>,
 ) -> BoxFuture<'a, Result<T, ParquetError>> {
     read.map(move |result| {
         result.inspect_err(|error| {
-            dataset.note_fault(FileFault { path: path.clone(), detail: error.to_string() });
+            dataset.note_fault(FileFault { path: path.to_owned(), detail: error.to_string() });
         })
     })
     .boxed()

@@ -8,7 +8,7 @@
 //! | `json`, `ndjson` | `null` | hex |
 //! | `parquet` | as it is | as it is |
 //!
-//! Memory: a batch, for `table` its first [`table::LOOK_AHEAD`] rows, for `parquet` one row group.
+//! Memory: a batch, for `table` its first thousand rows, for `parquet` one row group.
 
 mod delimited;
 mod table;

@@ -14,7 +14,8 @@ use super::{OutputFormat, OutputOptions, QueryError, QueryOptions, QuerySession,
 async fn written(session: &QuerySession, sql: &str, options: OutputOptions) -> String {
     let mut text = Vec::new();
     write_results(session.stream(sql).await.unwrap(), options, &mut text).await.unwrap();
-    String::from_utf8(text).unwrap()
+    // Escape characters would not stay visible in the snapshots.
+    String::from_utf8(text).unwrap().replace('\u{1b}', "^[")
 }
 
 async fn csv(session: &QuerySession, sql: &str) -> String {
@@ -44,12 +45,36 @@ async fn every_record_has_its_state() {
     let session = fixture.session();
     let sql = "select server_name, partition_id, record, disposition, cause, error_code, http_status,
                       retry_count from urls order by server_name, partition_id, record";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    server_name,partition_id,record,disposition,cause,error_code,http_status,retry_count
+    a.example,0,0,success,,,,
+    a.example,0,1,failed,http_status,404,404,2
+    a.example,0,2,success,,,,
+    a.example,0,3,success,,,,
+    b.example:8080,0,0,success,,,,
+    b.example:8080,0,1,success,,,,
+    b.example:8080,0,2,failed,dns,-1,,2
+    b.example:8080,0,3,pending,,,,
+    b.example:8080,0,4,pending,,,,
+    c.example,0,0,success,,,,
+    d.example,0,1,failed,http_status,403,403,2
+    d.example,0,2,pending,,,,
+    ,0,0,skipped,empty_url,,,
+    "#);
     let sql = "select disposition, count(*) as n from urls group by disposition order by n desc, disposition";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    disposition,n
+    success,6
+    failed,3
+    pending,3
+    skipped,1
+    "#);
     // The same numbers as the catalog's own.
     let sql = "select sum(pending), sum(success), sum(failed), sum(skipped) from partitions";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    sum(partitions.pending),sum(partitions.success),sum(partitions.failed),sum(partitions.skipped)
+    3,6,3,1
+    "#);
 }
 
 #[tokio::test]
@@ -58,10 +83,35 @@ async fn columns_of_all_ingests_show() {
     let session = fixture.session();
     // Unquoted, as SQL would read it in lower case; narrower once; of the name of one of ours.
     let sql = "select uuid, year, taxonKey, list_cause from urls where record = 1 order by uuid";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    uuid,year,taxonKey,list_cause
+    uuid-a.example-1,1901,,
+    uuid-b.example:8080-1,1901,2877951,weather
+    uuid-d.example-1,1901,2877951,weather
+    "#);
     let sql = "select column_name, data_type from information_schema.columns where table_name = 'urls'
                order by ordinal_position";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    column_name,data_type
+    uuid,Utf8
+    source_id,Utf8
+    identifier,Utf8
+    license,Utf8
+    source,Utf8
+    title,Utf8
+    label,Utf8
+    year,Int64
+    taxonKey,Utf8
+    list_cause,Utf8
+    record,Int32
+    server_name,Utf8
+    partition_id,Int32
+    disposition,Utf8
+    cause,Utf8
+    error_code,Int32
+    http_status,Int32
+    retry_count,Int32
+    "#);
 }
 
 #[tokio::test]
@@ -70,25 +120,62 @@ async fn images_are_those_of_named_files() {
     let session = fixture.session();
     let sql = "select server_name, partition_id, record, original_size, image_bytes, fetched_at, file, row
                from images order by server_name, record";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
-    insta::assert_snapshot!(csv(&session, "select count(*), count(distinct uuid) from images").await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    server_name,partition_id,record,original_size,image_bytes,fetched_at,file,row
+    a.example,0,0,"[480, 640]",100,2001-09-09T01:46:40Z,downloaded_images/server_name=a.example/partition_id=0/successes.parquet,0
+    a.example,0,2,"[480, 640]",100,2001-09-09T01:46:40.002Z,downloaded_images/server_name=a.example/partition_id=0/successes.parquet,2
+    a.example,0,3,"[480, 640]",100,2001-09-09T01:46:40.003Z,downloaded_images/server_name=a.example/partition_id=0/successes.parquet,1
+    b.example:8080,0,0,"[480, 640]",100,2001-09-09T01:46:40Z,downloaded_images/server_name=b.example%3A8080/partition_id=0/_parts/successes-1-1-0.parquet,0
+    b.example:8080,0,1,"[480, 640]",100,2001-09-09T01:46:40.001Z,downloaded_images/server_name=b.example%3A8080/partition_id=0/_parts/successes-1-1-0.parquet,1
+    c.example,0,0,"[480, 640]",100,2001-09-09T01:46:40Z,downloaded_images/server_name=SHARED-0001/partition_id=0/_parts/successes-1-1-0.parquet,0
+    "#);
+    insta::assert_snapshot!(csv(&session, "select count(*), count(distinct uuid) from images").await, @r#"
+    count(*),count(DISTINCT images.uuid)
+    6,6
+    "#);
     let sql = "select server_name, record, error_code, cause, http_status from errors order by server_name";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    server_name,record,error_code,cause,http_status
+    a.example,1,404,http_status,404
+    b.example:8080,2,-1,dns,
+    d.example,1,403,http_status,403
+    "#);
     // A row's place holds the row.
     let sql = "select record, row from images where row = 1 and record > 1 and server_name = 'a.example'";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    record,row
+    3,1
+    "#);
 }
 
 #[tokio::test]
 async fn sums_are_the_catalogs() {
     let fixture = Fixture::full(100);
     let session = fixture.session();
-    insta::assert_snapshot!(csv(&session, "select * from servers").await, @"");
+    insta::assert_snapshot!(csv(&session, "select * from servers").await, @r#"
+    server_name,shared,num_partitions,num_records,pending,success,failed,skipped,image_bytes
+    SHARED-0001,true,1,3,1,1,1,0,100
+    ,false,1,1,0,0,0,1,0
+    a.example,false,1,4,0,3,1,0,300
+    b.example:8080,false,1,5,2,2,1,0,200
+    "#);
     let sql = "select server_name, partition_id, stage, num_records, num_parts, image_bytes,
                       successes_bytes > 0 as s, errors_bytes > 0 as e from partitions";
-    insta::assert_snapshot!(csv(&session, sql).await, @"");
-    insta::assert_snapshot!(csv(&session, "select run_id, kind, started_at, ended_at, success from runs").await, @"");
-    insta::assert_snapshot!(csv(&session, "select ingest_id, inputs, rows, new from ingests").await, @"");
+    insta::assert_snapshot!(csv(&session, sql).await, @r#"
+    server_name,partition_id,stage,num_records,num_parts,image_bytes,s,e
+    SHARED-0001,0,open,3,1,100,false,false
+    ,0,open,1,0,0,false,false
+    a.example,0,finished,4,0,300,true,true
+    b.example:8080,0,open,5,1,200,false,false
+    "#);
+    insta::assert_snapshot!(csv(&session, "select run_id, kind, started_at, ended_at, success from runs").await, @r#"
+    run_id,kind,started_at,ended_at,success
+    1,download,2001-09-09T01:46:40Z,,6
+    "#);
+    insta::assert_snapshot!(csv(&session, "select ingest_id, inputs, rows, new from ingests").await, @r#"
+    ingest_id,inputs,rows,new
+    1,[list.csv],13,13
+    "#);
 }
 
 #[tokio::test]
@@ -168,7 +255,11 @@ async fn only_folders_that_can_match_are_read() {
     check("server_name = 'a.example' or record = 7", &["a.example", "b.example", "SHARED-0001", "__HIVE"])
         .await;
     insta::assert_snapshot!(
-        csv(&session, "select server_name, uuid from urls where server_name = 'd.example'").await, @"");
+        csv(&session, "select server_name, uuid from urls where server_name = 'd.example'").await, @r#"
+    server_name,uuid
+    d.example,uuid-d.example-1
+    d.example,uuid-d.example-2
+    "#);
 }
 
 #[tokio::test]
@@ -188,19 +279,59 @@ async fn formats() {
     let sql = "select uuid, title, license, resized_size, perceptual_hash, fetched_at, image
                from images where server_name = 'b.example:8080' order by record";
     let format = |format| OutputOptions { format, table_width: Some(100) };
-    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Table)).await, @"");
+    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Table)).await, @r#"
+    +--------------+-------------+-------------+-------------+-------------+-------------+-------------+
+    | uuid         | title       | license     | resized_si… | perceptual… | fetched_at  | image       |
+    +--------------+-------------+-------------+-------------+-------------+-------------+-------------+
+    | uuid-b.exam… | Not provid… | CC0         | [240, 320]  | 0000000000… | 2001-09-09… | <100 bytes> |
+    | uuid-b.exam… | a "quoted"… | Not provid… | [240, 321]  | 0101010101… | 2001-09-09… | <100 bytes> |
+    +--------------+-------------+-------------+-------------+-------------+-------------+-------------+
+    (2 rows)
+    "#);
     let narrow = OutputOptions { format: OutputFormat::Table, table_width: Some(40) };
-    insta::assert_snapshot!(written(&session, sql, narrow).await, @"");
+    insta::assert_snapshot!(written(&session, sql, narrow).await, @r#"
+    +----------+----------+----------+
+    | uuid     | title    | license  |
+    +----------+----------+----------+
+    | uuid-b.… | Not pro… | CC0      |
+    | uuid-b.… | a "quot… | Not pro… |
+    +----------+----------+----------+
+    (2 rows; 3 of 7 columns have room)
+    "#);
     let sql =
         "select uuid, title, license, resized_size, substr(uuid, 1, 0) as empty, is_license_full, fetched_at
                from images where server_name = 'b.example:8080' order by record";
-    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Csv)).await, @"");
-    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Tsv)).await, @"");
-    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Json)).await, @"");
-    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Ndjson)).await, @"");
+    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Csv)).await, @r#"
+    uuid,title,license,resized_size,empty,is_license_full,fetched_at
+    uuid-b.example:8080-0,Not provided,CC0,"[240, 320]","",false,2001-09-09T01:46:40Z
+    uuid-b.example:8080-1,"a ""quoted"",
+    title^[[31m",Not provided,"[240, 321]","",false,2001-09-09T01:46:40.001Z
+    "#);
+    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Tsv)).await, @r#"
+    uuid	title	license	resized_size	empty	is_license_full	fetched_at
+    uuid-b.example:8080-0	Not provided	CC0	[240, 320]		false	2001-09-09T01:46:40Z
+    uuid-b.example:8080-1	a "quoted",\ntitle^[[31m	Not provided	[240, 321]		false	2001-09-09T01:46:40.001Z
+    "#);
+    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Json)).await, @r#"
+    [{"uuid":"uuid-b.example:8080-0","title":"Not provided","license":"CC0","resized_size":[240,320],"empty":"","is_license_full":false,"fetched_at":"2001-09-09T01:46:40Z"},{"uuid":"uuid-b.example:8080-1","title":"a \"quoted\",\ntitle\u001b[31m","license":"Not provided","resized_size":[240,321],"empty":"","is_license_full":false,"fetched_at":"2001-09-09T01:46:40.001Z"}]
+    "#);
+    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Ndjson)).await, @r#"
+    {"uuid":"uuid-b.example:8080-0","title":"Not provided","license":"CC0","resized_size":[240,320],"empty":"","is_license_full":false,"fetched_at":"2001-09-09T01:46:40Z"}
+    {"uuid":"uuid-b.example:8080-1","title":"a \"quoted\",\ntitle\u001b[31m","license":"Not provided","resized_size":[240,321],"empty":"","is_license_full":false,"fetched_at":"2001-09-09T01:46:40.001Z"}
+    "#);
     let sql = "select record, perceptual_hash from images where server_name = 'c.example'";
-    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Csv)).await, @"");
-    insta::assert_snapshot!(written(&session, "select 1 as one", format(OutputFormat::Table)).await, @"");
+    insta::assert_snapshot!(written(&session, sql, format(OutputFormat::Csv)).await, @r#"
+    record,perceptual_hash
+    0,0000000000000000000000000000000000000000000000000000000000000000
+    "#);
+    insta::assert_snapshot!(written(&session, "select 1 as one", format(OutputFormat::Table)).await, @r#"
+    +-----+
+    | one |
+    +-----+
+    |   1 |
+    +-----+
+    (1 row)
+    "#);
 }
 
 #[tokio::test]
@@ -328,7 +459,45 @@ async fn errors_say_what_was_meant() {
     ] {
         all.push_str(&format!("> {sql}\n{}\n", error(&session, sql).await));
     }
-    insta::assert_snapshot!(all, @"");
+    insta::assert_snapshot!(all, @r#"
+    > select uid from urls
+    there is no column `uid`
+    hint: did you mean `uuid`?
+    > select urls.idnetifier from urls
+    there is no column `idnetifier`
+    hint: did you mean `identifier`?
+    > select "TaxonKey" from urls
+    there is no column `TaxonKey`
+    hint: did you mean `"taxonKey"`?
+    > select nothing_like_it from images
+    there is no column `nothing_like_it`
+    hint: `DESCRIBE urls` lists the columns of a table
+    > select * from url
+    there is no table `url`
+    hint: did you mean `urls`?
+    > select * from pictures
+    there is no table `pictures`
+    hint: `SHOW TABLES` lists them
+    > select from urls where
+    cannot read the SQL: Expected: an expression, found: EOF
+    > select 'abc from urls
+    cannot read the SQL: Unterminated string literal at Line: 1, Column: 8
+    > select * from urls; select 1
+    one statement at a time, found 2
+    hint: separate them into queries of their own
+    > 
+    there is no statement to run
+    > select lengthh(uuid) from urls
+    this query cannot be run: Invalid function 'lengthh', did you mean 'length'?
+    > select sum(uuid) from urls
+    this query cannot be run: Function 'sum' failed to match any signature
+    > select record + 'abc' from urls
+    this query cannot be run: Cannot coerce arithmetic expression Int32 + Utf8 to valid types
+    > select 1/0 from urls
+    the query failed: Divide by zero error
+    > select uuid, count(*) from urls
+    this query cannot be run: Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column "urls.uuid" must appear in the GROUP BY clause or must be part of an aggregate function, currently only "count(Int64(1))" appears in the SELECT clause satisfies this requirement
+    "#);
 }
 
 #[tokio::test]
