@@ -14,18 +14,19 @@ use super::options::InputFormat;
 use super::parquet_rows::ParquetReader;
 use super::raw_batch::{MalformedLog, RawBatch, ReadContext};
 
+#[expect(clippy::large_enum_variant, reason = "there is one reader at a time")]
 pub(super) enum Reader {
     Delimited(DelimitedReader),
     JsonLines(JsonLinesReader),
     Parquet(ParquetReader),
-    DarwinCore(Box<DarwinCoreReader>),
+    DarwinCore(DarwinCoreReader),
 }
 
 impl Reader {
     pub(super) fn open(input: &Input, context: &ReadContext) -> Result<Self, IngestError> {
         let path = &input.path;
         if path.is_dir() {
-            return Ok(Self::DarwinCore(Box::new(DarwinCoreReader::open(path, context)?)));
+            return Ok(Self::DarwinCore(DarwinCoreReader::open(path, context)?));
         }
         let opened = open_bytes(input, &context.bytes_read)?;
         let format = input.format.or_else(|| sniff_format(&opened.first_bytes));
@@ -44,7 +45,7 @@ impl Reader {
                     if is_file { path.clone() } else { spool(path, opened.stream, &context.temp_folder)? };
                 match format {
                     InputFormat::Parquet => Self::Parquet(ParquetReader::open(&file, &context.bytes_read)?),
-                    _ => Self::DarwinCore(Box::new(DarwinCoreReader::open(&file, context)?)),
+                    _ => Self::DarwinCore(DarwinCoreReader::open(&file, context)?),
                 }
             }
         })
