@@ -14,6 +14,7 @@ use super::options::InputFormat;
 use super::parquet_rows::ParquetReader;
 use super::raw_batch::{MalformedLog, RawBatch, ReadContext};
 
+#[expect(clippy::large_enum_variant, reason = "there is one reader at a time")]
 pub(super) enum Reader {
     Delimited(DelimitedReader),
     JsonLines(JsonLinesReader),

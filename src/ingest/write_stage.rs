@@ -137,7 +137,7 @@ fn cut_buckets(
             if stopped {
                 return Ok(());
             }
-            let (states, new_rows, repeats) = judge(&chunk, &marks, first_row, &mut counts)?;
+            let Verdicts { states, new_rows, repeats } = judge(&chunk, &marks, first_row, &mut counts);
             let num_rows = chunk.keys.len() as u64;
             let duplicates = list_duplicates(plan, servers, &chunk, &marks, first_row, &repeats)?;
             first_row += num_rows;
@@ -177,34 +177,37 @@ fn mark(
     )
 }
 
-/// The states of a chunk's rows, which of them are new, and which repeat earlier ones.
-fn judge(
-    chunk: &Chunk,
-    marks: &Marks,
-    first_row: u64,
-    counts: &mut Counts,
-) -> Result<(Vec<RecordState>, Vec<u32>, Vec<u32>), IngestError> {
-    let mut states = Vec::with_capacity(chunk.keys.len());
-    let (mut new_rows, mut repeats) = (Vec::new(), Vec::new());
+/// What becomes of the rows of a chunk.
+#[derive(Default)]
+struct Verdicts {
+    /// Of all rows.
+    states: Vec<RecordState>,
+    new_rows: Vec<u32>,
+    /// Rows that repeat an earlier one.
+    repeats: Vec<u32>,
+}
+
+fn judge(chunk: &Chunk, marks: &Marks, first_row: u64, counts: &mut Counts) -> Verdicts {
+    let mut verdicts = Verdicts::default();
     for row in 0..chunk.keys.len() as u32 {
         // These bytes are our own and went no further than a temporary file.
         let state = RecordState::from_byte(chunk.states.value(row as usize)).unwrap_or(RecordState::Pending);
-        states.push(state);
+        verdicts.states.push(state);
         let at = first_row + u64::from(row);
         if marks.is_repeat(at) {
-            repeats.push(row);
+            verdicts.repeats.push(row);
         } else if marks.is_known(at) {
             counts.known += 1;
         } else {
-            new_rows.push(row);
+            verdicts.new_rows.push(row);
             if let RecordState::Skipped(reason) = state {
                 *counts.skipped.entry(reason).or_default() += 1;
             }
         }
     }
-    counts.new += new_rows.len() as u64;
-    counts.duplicates += repeats.len() as u64;
-    Ok((states, new_rows, repeats))
+    counts.new += verdicts.new_rows.len() as u64;
+    counts.duplicates += verdicts.repeats.len() as u64;
+    verdicts
 }
 
 fn list_duplicates(
