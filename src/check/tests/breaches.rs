@@ -42,7 +42,8 @@ fn with_part(plan: PartPlan<'_>, change: impl FnOnce(&mut crate::catalog::PartRe
 
 #[test]
 fn files_that_are_gone_short_or_something_else() {
-    let damages: [(fn(&Path), BreachKind); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(Damage, BreachKind); 4] = [
         (|path| fs::remove_file(path).unwrap(), BreachKind::MissingFile),
         (
             |path| {
