@@ -26,7 +26,7 @@ use crate::model::{ImageFormat, PixelSize};
 /// that thousands, in a few bytes each, would keep a core busy for minutes.
 pub(super) const MAX_JPEG_SCANS: usize = 100;
 
-/// Decodes a complete image. `eighths` (1 to 8) is at what part of its size a JPEG may be decoded;
+/// Decodes a complete image. `eighths` (1, 2, 4 or 8) is at what part of its size a JPEG may be decoded;
 /// only libjpeg-turbo can use it, so the result has either that size or the full one.
 ///
 /// # Errors

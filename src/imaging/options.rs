@@ -54,7 +54,7 @@ pub enum PerceptualHashMode {
 }
 
 /// At what size a JPEG that will be shrunk is decoded: libjpeg-turbo can leave out the high
-/// frequencies of each block and so decode at n/8 of the full size.
+/// frequencies of each block and so decode at an eighth, a quarter or half of the full size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JpegScaling {
@@ -76,10 +76,16 @@ impl JpegScaling {
             Self::Once => 1,
             Self::Full => return 8,
         };
-        let wanted = margin * u64::from(target.longest_side());
-        let longest = u64::from(size.longest_side());
-        (1..8).find(|&n| u64::from(n) * longest >= 8 * wanted).unwrap_or(8)
+        fewest_eighths(size.longest_side(), target.longest_side().saturating_mul(margin))
     }
+}
+
+/// The smallest n for which n/8 of `side` is at least `wanted`: 1, 2, 4 or 8.
+///
+/// libjpeg-turbo has vector code for these only. 3/8 of 12 megapixels takes 41 ms where 4/8 takes 35,
+/// and 5/8 to 7/8 take more than all (64 to 104 ms against 62).
+pub(super) fn fewest_eighths(side: u32, wanted: u32) -> u8 {
+    [1, 2, 4].into_iter().find(|&n| u64::from(n) * u64::from(side) >= 8 * u64::from(wanted)).unwrap_or(8)
 }
 
 #[cfg(test)]
@@ -91,7 +97,7 @@ mod tests {
         let size = PixelSize { height: 3000, width: 4000 };
         let target = PixelSize { height: 384, width: 512 };
         assert_eq!(JpegScaling::Full.eighths(size, target), 8);
-        assert_eq!(JpegScaling::Twice.eighths(size, target), 3); // 1500 >= 1024 > 1000
+        assert_eq!(JpegScaling::Twice.eighths(size, target), 4); // 2000 >= 1024 > 1000
         assert_eq!(JpegScaling::Once.eighths(size, target), 2); // 1000 >= 512 > 500
         assert_eq!(JpegScaling::Once.eighths(size, size), 8);
         assert_eq!(JpegScaling::Twice.eighths(target, target), 8);

@@ -11,7 +11,7 @@ use super::encode::{encode, swap_red_and_blue};
 use super::error::ImagingError;
 use super::hash::{THUMBNAIL_SIDE, perceptual_hash};
 use super::header::{ImageHeader, inspect, turned};
-use super::options::{ImagingOptions, PerceptualHashMode};
+use super::options::{ImagingOptions, PerceptualHashMode, fewest_eighths};
 use super::resize::{fit, shrink, turn};
 use super::verify::check_complete;
 use crate::model::{ContentDigest, FailureCause, ImageEncoding, ImageFormat, PerceptualHash, PixelSize};
@@ -227,7 +227,6 @@ fn convert(
 
 /// The hash of an image that is kept, from as few pixels as will do.
 fn hash_kept(body: &[u8], header: &ImageHeader) -> Result<PerceptualHash, ImagingError> {
-    let shorter = u64::from(header.size.height.min(header.size.width));
-    let eighths = (1..8).find(|&n| u64::from(n) * shorter >= 8 * u64::from(THUMBNAIL_SIDE)).unwrap_or(8);
+    let eighths = fewest_eighths(header.size.height.min(header.size.width), THUMBNAIL_SIDE);
     perceptual_hash(&decode(body, header, eighths)?, header.orientation)
 }
