@@ -54,6 +54,9 @@ impl CatalogReader {
     }
 }
 
+/// The digests of one part, in file order.
+pub type PartDigests = (PartId, Vec<(RecordIndex, ContentDigest)>);
+
 /// One consistent state of the catalog: later commits do not show.
 pub struct CatalogView {
     txn: ReadTransaction,
@@ -161,13 +164,10 @@ impl CatalogView {
     }
 
     /// Digests of `image` as downloaded (`hashsum_original`), by part, in file order.
-    pub fn digests(
-        &self,
-        key: PartitionKey,
-    ) -> Result<Vec<(PartId, Vec<(RecordIndex, ContentDigest)>)>, CatalogError> {
+    pub fn digests(&self, key: PartitionKey) -> Result<Vec<PartDigests>, CatalogError> {
         let table = self.txn.open_table(tables::DIGESTS)?;
         let (server, partition) = (key.server_id.0, key.partition_id);
-        let mut parts: Vec<(PartId, Vec<(RecordIndex, ContentDigest)>)> = Vec::new();
+        let mut parts: Vec<PartDigests> = Vec::new();
         for entry in
             table.range((server, partition, 0, 0, 0)..=(server, partition, u64::MAX, u32::MAX, u32::MAX))?
         {

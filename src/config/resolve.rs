@@ -228,7 +228,7 @@ pub fn load(chain: &Chain) -> Result<Resolved, ConfigError> {
     resolve(&texts, &chain.environment, &chain.overrides)
 }
 
-/// Reads one text, as [`Resolved::to_yaml`] writes it, and nothing else: for ranks that take over
+/// Reads one text, as [`to_yaml`](super::to_yaml) writes it, and nothing else: for ranks that take over
 /// the settings of rank 0. `name` stands in messages where a path would.
 ///
 /// # Errors

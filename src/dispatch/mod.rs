@@ -1,7 +1,7 @@
 //! Sharing the work: claims, leases, reports, commits.
 //!
 //! Rank 0 runs the [`Coordinator`], the only one that knows the catalog; every rank, rank 0 too, runs a
-//! [`worker`]. They speak [`protocol`] over a [`crate::cluster::Endpoint`], in one process or over MPI alike.
+//! worker ([`work`]). They speak [`protocol`] over a [`crate::cluster::Endpoint`], in one process or over MPI alike.
 //!
 //! ```text
 //! worker                            rank 0

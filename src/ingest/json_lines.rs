@@ -248,7 +248,10 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &'static [u8]) -> (Vec<(String, Vec<Option<String>>)>, MalformedLog, Vec<u64>) {
+    /// Columns by name.
+    type Columns = Vec<(String, Vec<Option<String>>)>;
+
+    fn read(text: &'static [u8]) -> (Columns, MalformedLog, Vec<u64>) {
         let mut reader = JsonLinesReader::open(Path::new("list"), Box::new(text), 200).unwrap();
         let mut malformed = MalformedLog::default();
         let batch = reader.next_batch(&mut malformed).unwrap().unwrap();
