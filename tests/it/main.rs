@@ -1,3 +1,8 @@
-//! Integration tests, in one binary: it links once.
+//! Integration tests, in one binary: it links once. They drive the real `ddl` against real servers.
 
+mod dataset;
+mod faults;
+mod readers;
+mod real_list;
+mod resume;
 mod support;

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each topic uses its part of the support")]
 
 pub mod nasty;
+pub mod project;
 mod smoke;
 pub mod tls;
 

@@ -1,0 +1,129 @@
+//! Interrupted + resumed = uninterrupted, whatever the moment.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use ddl::demo::{DemoFarm, FarmOptions, ServerBehaviour, farm_list, plain_server};
+
+use crate::support::project::{Project, expect};
+
+const NUM_SERVERS: u32 = 4;
+const NUM_RECORDS: u64 = 600;
+const PART_IMAGES: u64 = 20;
+const NUM_KILLS: u64 = 20;
+
+/// Servers slow enough that a kill finds work under way.
+fn slow_farm() -> DemoFarm {
+    let slow = ServerBehaviour { latency: Duration::from_millis(20), ..ServerBehaviour::default() };
+    let behaviours: BTreeMap<_, _> = (0..NUM_SERVERS).map(|n| (plain_server(n), slow.clone())).collect();
+    DemoFarm::start(FarmOptions { behaviours, ..FarmOptions::default() }).unwrap()
+}
+
+fn project(farm: &DemoFarm) -> Project {
+    let settings = format!(
+        "downloader_parameters: {{default_rate_limit: 0, batch_size: 60, part_images: {PART_IMAGES}, \
+         part_seconds: 1s, stop_grace: 1s}}"
+    );
+    let project = Project::new(farm.addr(), &settings).with_rows(farm_list(NUM_RECORDS, NUM_SERVERS, 5));
+    project.ok(&["ingest"]);
+    project
+}
+
+/// Requests that a kill may cost: what is in flight, and what is in parts that are not sealed and committed.
+/// Two partitions of each server are open; each has a window of records, a part being filled, one waiting and
+/// one on its way to the catalog.
+const COST_OF_A_KILL: u64 = NUM_SERVERS as u64 * 2 * (16 + 3 * PART_IMAGES);
+
+fn assert_equals_uninterrupted(project: &Project, farm: &DemoFarm, kills: u64) {
+    project.ok(&["check", "--deep"]);
+    let requests: u64 = farm.requests_per_url().values().sum();
+    assert!(requests <= NUM_RECORDS + kills * COST_OF_A_KILL, "{requests} requests with {kills} kills");
+    let undisturbed = self::project(farm);
+    undisturbed.ok(&["download"]);
+    assert_eq!(project.images(), undisturbed.images());
+    let orphans = project.ok(&["check", "--json"]);
+    assert!(orphans.contains("\"num_orphans\": 0"), "a resumed run sweeps what it finds: {orphans}");
+}
+
+/// Starts, kills at the moment that `dice` gives, again and again; then lets it end.
+fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Command, kills: u64) {
+    let mut dice = fastrand::Rng::with_seed(11);
+    let mut killed = 0;
+    for _ in 0..kills {
+        let mut child = command()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // The job and all its ranks are one process group.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(dice.u64(20..900)));
+        // SAFETY: the group is that of the child just started, which has not been waited for.
+        unsafe { libc::killpg(child.id() as libc::pid_t, libc::SIGKILL) };
+        killed += u64::from(!child.wait().unwrap().success());
+    }
+    assert!(killed > 3, "kills must find it at work");
+    let output = command().output().unwrap();
+    expect(&output, 0, &["the run that is left alone"]);
+    assert_equals_uninterrupted(project, farm, killed);
+}
+
+#[test]
+fn a_killed_process_resumes() {
+    let farm = slow_farm();
+    let project = project(&farm);
+    kill_and_resume(&project, &farm, || project.command(&["download"]), NUM_KILLS);
+}
+
+#[test]
+fn a_killed_mpi_job_resumes() {
+    if !cfg!(feature = "mpi") {
+        return;
+    }
+    let farm = slow_farm();
+    let project = project(&farm);
+    kill_and_resume(&project, &farm, || project.mpi_command(3, &["download"]), NUM_KILLS);
+}
+
+#[test]
+fn sigterm_seals_commits_and_exits_75() {
+    let farm = slow_farm();
+    let project = project(&farm);
+    let mut child = project.start(&["download"]);
+    while farm.log().len() < 50 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // SAFETY: the child has not been waited for, so its number is its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let done: u64 = project.query("SELECT count(*) FROM images").parse().unwrap();
+    assert!(done > 0 && done < NUM_RECORDS, "{done} images are committed");
+    assert_eq!(farm.log().len() as u64, done, "all that was asked for is kept");
+    project.ok(&["check", "--deep"]);
+    project.ok(&["download"]);
+    assert_eq!(farm.log().len() as u64, NUM_RECORDS);
+    assert_equals_uninterrupted(&project, &farm, 0);
+}
+
+#[test]
+fn two_downloads_do_not_meet_and_readers_follow_one() {
+    let farm = slow_farm();
+    let project = project(&farm);
+    let mut child = project.start(&["download"]);
+    while farm.log().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = project.run(&["download"]);
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    expect(&second, 1, &["second download"]);
+    assert!(message.contains(&format!("in use by process {} on node", child.id())), "{message}");
+    let status = project.ok(&["status", "--json"]);
+    assert!(status.contains("\"source\": \"catalog\""), "{status}");
+    assert_eq!(project.query("SELECT count(*) FROM urls"), NUM_RECORDS.to_string());
+    assert!(child.wait().unwrap().success());
+    project.ok(&["check", "--deep"]);
+}

@@ -1,0 +1,104 @@
+//! A working folder with a configuration, and the real binary run in it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use ddl::demo::{ListFormat, ListRow, write_list};
+
+/// `list.csv`, `ddl.yaml`, and the dataset in `out/`.
+pub struct Project {
+    folder: tempfile::TempDir,
+}
+
+impl Project {
+    /// Sends all requests to `server`, without limits of rate. `settings` are further lines of YAML.
+    pub fn new(server: SocketAddr, settings: &str) -> Self {
+        let project = Self { folder: tempfile::tempdir().unwrap() };
+        let yaml = format!(
+            "path_to_input: list.csv\npath_to_output_folder: out\n\
+             user_agent: ddl-tests (tests@ddl.example)\nconnect_to: ['::{server}']\n{settings}\n"
+        );
+        fs::write(project.path("ddl.yaml"), yaml).unwrap();
+        project
+    }
+
+    pub fn with_rows(self, rows: impl IntoIterator<Item = ListRow>) -> Self {
+        write_list(&self.path("list.csv"), ListFormat::Csv, rows).unwrap();
+        self
+    }
+
+    pub fn with_urls<U: AsRef<str>>(self, urls: impl IntoIterator<Item = U>) -> Self {
+        let mut text = String::from("url\n");
+        urls.into_iter().for_each(|url| writeln!(text, "{}", url.as_ref()).unwrap());
+        fs::write(self.path("list.csv"), text).unwrap();
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ddl"));
+        in_folder(&mut command, self.folder.path()).args(args);
+        command
+    }
+
+    /// `mpirun -n RANKS ddl ...`, as root and on one machine too.
+    pub fn mpi_command(&self, ranks: u32, args: &[&str]) -> Command {
+        let mut command = Command::new("mpirun");
+        in_folder(&mut command, self.folder.path())
+            .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_ddl")])
+            .args(args)
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+            .env("OMPI_MCA_hwloc_base_binding_policy", "none")
+            .env("OMPI_MCA_btl_tcp_if_include", "lo")
+            .env("OMPI_MCA_oob_tcp_if_include", "lo");
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs and expects success; returns stdout.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        expect(&self.run(args), 0, args)
+    }
+
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The answer to a query as CSV, without its header.
+    #[track_caller]
+    pub fn query(&self, sql: &str) -> String {
+        let csv = self.ok(&["query", sql, "--format", "csv"]);
+        csv.split_once('\n').map_or("", |(_, rows)| rows).trim_end().to_owned()
+    }
+
+    /// What makes two datasets the same.
+    #[track_caller]
+    pub fn images(&self) -> String {
+        self.query("SELECT uuid, hashsum_original, server_name, partition_id FROM images ORDER BY uuid")
+    }
+}
+
+fn in_folder<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
+    command.current_dir(folder).stdin(Stdio::null()).env_remove("DDL_CONFIG").env("RUST_BACKTRACE", "0")
+}
+
+/// Expects an exit code; returns stdout.
+#[track_caller]
+pub fn expect(output: &Output, code: i32, what: &[&str]) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{what:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{what:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
