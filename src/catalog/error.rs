@@ -13,6 +13,9 @@ pub enum CatalogError {
     InUse { path: PathBuf, holder: Box<LockHolder> },
     #[error("catalog `{}` is held by another process", path.display())]
     HeldElsewhere { path: PathBuf },
+    /// A writer was killed; the next one repairs it as it opens it. Readers cannot.
+    #[error("catalog `{}` was not closed and must be opened for writing once", path.display())]
+    NeedsRepair { path: PathBuf },
     #[error("catalog `{}` is damaged: {detail}", path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("catalog `{}` has format {found}, this ddl reads up to {known}", path.display())]

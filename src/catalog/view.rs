@@ -22,7 +22,7 @@ pub struct CatalogReader {
 
 impl CatalogReader {
     /// # Errors
-    /// `NotFound`, `Damaged`, `TooNew`; `HeldElsewhere` when a writer must first repair it after a kill.
+    /// `NotFound`, `Damaged`, `TooNew`; `NeedsRepair` after a kill, until a writer has opened it.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
         match std::fs::metadata(path) {
             Ok(meta) if meta.len() == 0 => {

@@ -307,6 +307,7 @@ pub(super) fn guard_open<T>(
         Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
             Err(CatalogError::HeldElsewhere { path: path.to_owned() })
         }
+        Ok(Err(DatabaseError::RepairAborted)) => Err(CatalogError::NeedsRepair { path: path.to_owned() }),
         Ok(Err(DatabaseError::Storage(redb::StorageError::Io(source)))) => match source.kind() {
             std::io::ErrorKind::NotFound => Err(CatalogError::NotFound { path: path.to_owned() }),
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {

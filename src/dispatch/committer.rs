@@ -4,6 +4,7 @@
 //! commit runs the next batch gathers by itself.
 
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use tokio::sync::mpsc as async_mpsc;
 
@@ -40,10 +41,10 @@ pub(super) enum JobResult {
 /// Starts the thread. It ends when the sender of jobs is dropped.
 pub(super) fn start(
     catalog: Arc<Catalog>,
-) -> std::io::Result<(mpsc::Sender<Job>, async_mpsc::UnboundedReceiver<JobResult>)> {
+) -> std::io::Result<(mpsc::Sender<Job>, async_mpsc::UnboundedReceiver<JobResult>, JoinHandle<()>)> {
     let (jobs, job_queue) = mpsc::channel();
     let (results, result_queue) = async_mpsc::unbounded_channel();
-    std::thread::Builder::new().name("catalog".into()).spawn(move || {
+    let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || {
         while let Ok(first) = job_queue.recv() {
             let batch: Vec<Job> =
                 std::iter::once(first).chain(job_queue.try_iter().take(MAX_BATCH - 1)).collect();
@@ -54,7 +55,7 @@ pub(super) fn start(
             }
         }
     })?;
-    Ok((jobs, result_queue))
+    Ok((jobs, result_queue, thread))
 }
 
 fn run_batch(catalog: &Catalog, batch: Vec<Job>) -> Vec<JobResult> {

@@ -114,7 +114,7 @@ pub async fn coordinate(
     })?;
     drop(view);
     run.run_id = catalog.start_run(run.clone())?;
-    let (jobs, mut results) = committer::start(catalog.clone())
+    let (jobs, mut results, committer) = committer::start(catalog.clone())
         .map_err(|error| DispatchError::Rank { rank: 0, message: error.to_string() })?;
     let status_interval = options.status_interval;
     let mut state = RankZero {
@@ -179,7 +179,15 @@ pub async fn coordinate(
     let _ = publish(&status_folder, &status);
     state.run.ended_at = Some(now_ms());
     state.run.ending = Some(state_name.into());
-    let recorded = catalog.end_run(&state.run);
+    let run_at_end = state.run.clone();
+    // The catalog must be closed when this returns: a process that ends with it open leaves it to be repaired.
+    drop(state.jobs);
+    let recorded = tokio::task::spawn_blocking(move || {
+        let _ = committer.join();
+        catalog.end_run(&run_at_end)
+    })
+    .await
+    .map_err(|panic| DispatchError::Rank { rank: 0, message: panic.to_string() })?;
     if let Some(failure) = failure {
         return Err(failure);
     }

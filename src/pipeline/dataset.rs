@@ -27,12 +27,21 @@ impl Dataset {
         Ok(Self { resolved, settings, layout })
     }
 
-    /// Opens the catalog for reading, beside a writer or alone.
+    /// Opens the catalog for reading, beside a writer or alone. After a kill it is first opened for writing
+    /// for a moment, which repairs it.
     ///
     /// # Errors
     /// As [`CatalogReader::open`]; `InUse` instead of `HeldElsewhere` where the lock file names the holder.
     pub fn open_reader(&self) -> Result<CatalogReader, PipelineError> {
-        CatalogReader::open(&self.layout.catalog()).map_err(|error| self.name_holder(error))
+        let path = self.layout.catalog();
+        let opened = match CatalogReader::open(&path) {
+            Err(CatalogError::NeedsRepair { .. }) => {
+                drop(self.open_writer()?);
+                CatalogReader::open(&path)
+            }
+            opened => opened,
+        };
+        opened.map_err(|error| self.name_holder(error))
     }
 
     /// Opens the catalog for writing; only one process can.

@@ -21,7 +21,7 @@ impl AtomicFile {
     /// # Errors
     /// When the folder or file cannot be made.
     pub fn create(path: &Path, writer: &str) -> Result<Self, StorageError> {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         fs::create_dir_all(folder).map_err(StorageError::io("create folder", folder))?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".tmp-{writer}"));
@@ -95,10 +95,18 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     file.commit().map(drop)
 }
 
+/// The folder that a path lies in: the working folder for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Makes the entries of a path's folder durable (a rename or a new file is one). Some filesystems cannot sync
 /// a folder and say so: there is nothing more to do then.
 pub(super) fn sync_folder(path: &Path) -> Result<(), StorageError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
             Err(StorageError::Io { action: "sync folder", path: folder.to_owned(), source: error })
@@ -110,6 +118,12 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_name_lies_in_the_working_folder() {
+        assert_eq!(folder_of(Path::new("images.csv")), Path::new("."));
+        assert_eq!(folder_of(Path::new("a/images.csv")), Path::new("a"));
+    }
 
     #[test]
     fn an_uncommitted_file_leaves_nothing() {

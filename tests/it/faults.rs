@@ -106,7 +106,7 @@ fn bad_lists_are_refused_with_the_reason() {
     refused(list(b""), &["ingest"], &["list.csv"]);
     refused(list(b"url\n"), &["ingest"], &["list.csv"]);
     refused(list(b"name,link\na,b\n"), &["ingest"], &["list.csv", "link"]);
-    refused(|_| {}, &["ingest", "."], &["."]);
+    refused(|project| fs::create_dir(project.path("empty")).unwrap(), &["ingest", "empty"], &["empty"]);
     refused(|_| {}, &["ingest", "no-such-list.csv"], &["no-such-list.csv"]);
     refused(
         |project| {

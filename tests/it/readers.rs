@@ -12,15 +12,14 @@ import glob, sys
 import duckdb, pyarrow.parquet as pq, pyarrow.dataset as ds
 
 root = sys.argv[1]
+db = duckdb.connect()
 for name in ("successes", "errors"):
     files = sorted(glob.glob(f"{root}/downloaded_images/*/*/{name}.parquet"))
     schemas = {str(pq.ParquetFile(file).schema_arrow) for file in files}
     assert len(schemas) == 1, schemas
     rows = [pq.ParquetFile(file).metadata.num_rows for file in files]
     assert min(rows) == 0, "a file without rows is among them"
-    table = ds.dataset(f"{root}/downloaded_images", format="parquet", partitioning="hive",
-                       exclude_invalid_files=False) if False else None
-    total = duckdb.sql(f"SELECT count(*), count(DISTINCT server_name), count(DISTINCT partition_id) "
+    total = db.execute(f"SELECT count(*), count(DISTINCT server_name), count(DISTINCT partition_id) "
                        f"FROM read_parquet('{root}/downloaded_images/*/*/{name}.parquet', hive_partitioning=true)").fetchone()
     assert total[0] == sum(rows), (total, rows)
     hive = ds.dataset(files, format="parquet", partitioning=ds.partitioning(flavor="hive"), partition_base_dir=f"{root}/downloaded_images")
@@ -37,7 +36,7 @@ assert types["original_size"] == "list<element: int64>", types
 
 # Raw pixels, as distributed-downloader's consumers rebuild them.
 import array
-rows = duckdb.sql(f"SELECT image, resized_size FROM read_parquet('{root}/downloaded_images/*/*/successes.parquet')").fetchall()
+rows = db.execute(f"SELECT image, resized_size FROM read_parquet('{root}/downloaded_images/*/*/successes.parquet')").fetchall()
 assert rows and all(len(image) == size[0] * size[1] * 3 for image, size in rows)
 "#;
 

@@ -115,11 +115,14 @@ proptest! {
                 }
                 Step::Silence(silent) => {
                     now += timeout * 2;
+                    let mut actions = Vec::new();
                     for rank in (0..4).filter(|&rank| rank != silent) {
-                        coordinator.on_event(rank, CoordinatorEvent::Alive(RankProgress::default()), now);
+                        let alive = CoordinatorEvent::Alive(RankProgress::default());
+                        actions.extend(coordinator.on_event(rank, alive, now));
                     }
                     live.retain(|_, claim| claim.0 != silent);
-                    coordinator.on_event(0, CoordinatorEvent::Tick, now)
+                    actions.extend(coordinator.on_event(0, CoordinatorEvent::Tick, now));
+                    actions
                 }
             };
             for (rank, partition, epoch, share) in grants(&actions) {
