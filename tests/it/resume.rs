@@ -1,7 +1,6 @@
 //! Interrupted + resumed = uninterrupted, whatever the moment.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -47,21 +46,39 @@ fn assert_equals_uninterrupted(project: &Project, farm: &DemoFarm, kills: u64) {
     assert!(orphans.contains("\"num_orphans\": 0"), "a resumed run sweeps what it finds: {orphans}");
 }
 
+/// Processes beneath a process, nearest first: `mpirun` gives each rank a process group of its own.
+fn descendants(pid: u32) -> Vec<u32> {
+    let parent_of = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let processes: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent_of(pid)?)))
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while at < found.len() {
+        let here = found[at];
+        found.extend(processes.iter().filter(|(_, parent)| *parent == here).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
 /// Starts, kills at the moment that `dice` gives, again and again; then lets it end.
 fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Command, kills: u64) {
     let mut dice = fastrand::Rng::with_seed(11);
     let mut killed = 0;
     for _ in 0..kills {
-        let mut child = command()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // The job and all its ranks are one process group.
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(dice.u64(20..900)));
-        // SAFETY: the group is that of the child just started, which has not been waited for.
-        unsafe { libc::killpg(child.id() as libc::pid_t, libc::SIGKILL) };
+        // The launcher last: while it lives, the numbers of its ranks are theirs.
+        for pid in descendants(child.id()).into_iter().rev().chain([child.id()]) {
+            // SAFETY: the child has not been waited for, and its descendants were just found beneath it.
+            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        }
         killed += u64::from(!child.wait().unwrap().success());
     }
     assert!(killed >= 5, "kills must find it at work");
