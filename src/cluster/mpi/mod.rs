@@ -1,7 +1,7 @@
 //! The cluster of the processes that an MPI launcher started.
 //!
-//! One thread of its own makes every MPI call ([`thread`]); the rest of the process sees channels.
-//! [`ffi`] holds all unsafe code. Of MPI's two failure modes only one is visible: a call may return an
+//! One thread of its own makes every MPI call (`thread`); the rest of the process sees channels.
+//! `ffi` holds all unsafe code. Of MPI's two failure modes only one is visible: a call may return an
 //! error, which ends the transport (logged; [`Inbox::recv`](super::Inbox::recv) then gives `None`); the
 //! death of a rank shows in no call, and only heartbeats notice it.
 //!
