@@ -65,11 +65,15 @@ impl fmt::Display for LockHolder {
     }
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)); `None` when there is no such process.
+/// Field 22 of `/proc/PID/stat` (proc(5)); `None` when there is no such process, or only its zombie.
 fn process_start(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may itself hold spaces and parentheses.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    // A killed rank stays a zombie until its launcher looks; it holds nothing any more.
+    let state = fields.next()?;
+    (!matches!(state, "Z" | "X")).then_some(())?;
+    fields.nth(18)?.parse().ok()
 }
 
 /// A held lock; released when dropped.
@@ -216,6 +220,20 @@ mod tests {
         dead.process_start += 1;
         write_holder(&lock_path(&catalog), &dead).unwrap();
         CatalogLock::acquire(&catalog, None, TIMEOUT).unwrap();
+    }
+
+    #[test]
+    fn a_zombie_holds_nothing() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        // It is a zombie from its end until it is waited for.
+        let deadline = std::time::Instant::now() + TIMEOUT;
+        while process_start(child.id()).is_some() {
+            assert!(std::time::Instant::now() < deadline, "a zombie must not count as alive");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(Path::new(&format!("/proc/{}", child.id())).exists());
+        child.wait().unwrap();
+        assert!(process_start(std::process::id()).is_some());
     }
 
     #[test]

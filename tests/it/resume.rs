@@ -74,10 +74,13 @@ fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Com
     for _ in 0..kills {
         let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(dice.u64(20..900)));
-        // The launcher last: while it lives, the numbers of its ranks are theirs.
+        // SAFETY: the child has not been waited for, and its descendants were just found beneath it.
+        let signal = |pid: u32, signal| unsafe { libc::kill(pid as libc::pid_t, signal) };
+        // The launcher is stopped first, so that it starts no more ranks, and killed last: while it lives, the
+        // numbers of its ranks are theirs.
+        signal(child.id(), libc::SIGSTOP);
         for pid in descendants(child.id()).into_iter().rev().chain([child.id()]) {
-            // SAFETY: the child has not been waited for, and its descendants were just found beneath it.
-            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+            signal(pid, libc::SIGKILL);
         }
         killed += u64::from(!child.wait().unwrap().success());
     }
