@@ -51,7 +51,7 @@ pub fn to_yaml(resolved: &Resolved) -> String {
 pub fn starter_file() -> String {
     let mut text = String::from(
         "# ddl: from a list of image URLs to a clean dataset.\n\
-         # Fill in the first three, then: ddl ingest, ddl plan, ddl download.\n\
+         # Fill in the first three, then: ddl ingest, ddl download, ddl query.\n\
          # Everything else has a default; `ddl config show` prints all keys.\n\n\
          # The list: CSV, TSV, Parquet, a Darwin Core archive; one path or a list of paths.\n\
          path_to_input:\n\n\
