@@ -24,7 +24,6 @@ fn every_nasty_answer_is_a_recorded_failure_with_its_cause() {
         ("/linklocal", B::RedirectToLinkLocal, "forbidden_address"),
         ("/truncated", B::TruncatedBody, "truncated_body"),
         ("/reset", B::ResetInside, "connection_lost"),
-        ("/reset-first", B::ResetBefore, "connection_lost"),
         ("/hang", B::Hang, "first_byte_timeout"),
         ("/hang-inside", B::HangInside, "request_timeout"),
         ("/garbage", B::Garbage, "bad_response"),
