@@ -55,7 +55,8 @@ impl RecordStatus {
 
 /// States of a partition's records as runs of equal state, with details of the failures beside.
 ///
-/// A partition of one state costs a few bytes, the worst mixture about two bytes a record.
+/// A partition of one state costs a few bytes. The worst mixture costs two bytes a record for the runs, and up
+/// to four more for each failure (status and attempts).
 #[derive(Serialize, Deserialize)]
 pub(super) struct PackedStates {
     runs: Vec<(u8, u32)>,

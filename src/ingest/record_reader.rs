@@ -5,7 +5,7 @@
 //! closed costs one line and not the rest of the file, and memory stays bounded whatever comes.
 //!
 //! A line without a quote is cut at its delimiters directly; `csv_core` would give the same fields
-//! at three times the cost (a property test holds the two equal).
+//! more slowly (a property test holds the two equal).
 
 use std::io::{self, Read};
 
