@@ -118,8 +118,17 @@ type Log = Arc<Mutex<Vec<NastyRequest>>>;
 impl NastyServer {
     /// Starts to serve; a path of the script also matches with any query behind it.
     pub fn start<P: Into<String>>(script: impl IntoIterator<Item = (P, Behaviour)>) -> Self {
-        let script = script.into_iter().map(|(path, behaviour)| (path.into(), behaviour)).collect();
-        let script: Arc<HashMap<String, Behaviour>> = Arc::new(script);
+        let script: HashMap<String, Behaviour> =
+            script.into_iter().map(|(path, behaviour)| (path.into(), behaviour)).collect();
+        // These take seconds to make. Made while serving, they would hold up every other answer.
+        for behaviour in script.values() {
+            match behaviour {
+                Behaviour::GzipBomb => drop(gzip_bomb()),
+                Behaviour::HugePng => drop(huge_png()),
+                _ => drop(good_jpeg()),
+            }
+        }
+        let script = Arc::new(script);
         let log = Log::default();
         let shared = log.clone();
         let listener = Listener::start(move |stream| {
