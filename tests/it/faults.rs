@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::time::Duration;
 
 use crate::support::nasty::{Behaviour, NastyServer, RetryAfter};
@@ -134,6 +134,23 @@ fn a_malformed_line_is_reported_and_the_rest_is_kept() {
     assert_eq!(project.query("SELECT count(*) FROM urls"), "2");
     let strict = project.run(&["ingest", "--strict"]);
     expect(&strict, 1, &["ingest", "--strict"]);
+}
+
+/// A line of a gigabyte is one malformed line, read in little memory.
+#[test]
+fn a_line_of_a_gigabyte_costs_no_memory() {
+    let server = NastyServer::start([("/ok", Behaviour::Ok)]);
+    let project = Project::new(server.addr(), "");
+    let mut list = fs::File::create(project.path("list.csv")).unwrap();
+    list.write_all(b"url\nhttp://a.example/1\n").unwrap();
+    // A hole in the file: a gigabyte of zeros that takes no room.
+    list.seek(SeekFrom::Current(1 << 30)).unwrap();
+    list.write_all(b"\nhttp://a.example/2\n").unwrap();
+    drop(list);
+    let (report, peak_bytes) = project.ok_with_peak_memory(&["ingest", "--json"]);
+    assert!(report.contains("\"malformed\": 1") && report.contains("\"line\": 3"), "{report}");
+    assert_eq!(project.query("SELECT identifier FROM urls ORDER BY 1").lines().count(), 2);
+    assert!(peak_bytes < 256 << 20, "{} MiB", peak_bytes >> 20);
 }
 
 #[test]

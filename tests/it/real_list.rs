@@ -28,7 +28,7 @@ fn a_thousand_urls_of_the_real_web_over_tls() {
         authority.pem_path().display()
     );
     let project = Project::new(farm.addr(), &settings);
-    project.ok(&["ingest", &list.display().to_string(), "--url-column", "URL"]);
+    project.ok(&["ingest", &list.display().to_string()]);
     project.ok(&["download"]);
     project.ok(&["check", "--deep"]);
     let dispositions = project.query("SELECT disposition, count(*) FROM urls GROUP BY 1 ORDER BY 1");

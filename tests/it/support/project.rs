@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -47,6 +48,13 @@ impl Project {
         command
     }
 
+    /// Another program in the project's folder.
+    pub fn wrap(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        in_folder(&mut command, self.folder.path());
+        command
+    }
+
     /// `mpirun -n RANKS ddl ...`, as root and on one machine too.
     pub fn mpi_command(&self, ranks: u32, args: &[&str]) -> Command {
         let mut command = Command::new("mpirun");
@@ -70,6 +78,28 @@ impl Project {
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> String {
         expect(&self.run(args), 0, args)
+    }
+
+    /// As [`ok`](Self::ok); also the largest resident set that the process had, in bytes.
+    #[track_caller]
+    pub fn ok_with_peak_memory(&self, args: &[&str]) -> (String, u64) {
+        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let mut status = 0;
+        // SAFETY: the child has not been waited for, and both out parameters are valid for the call.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            assert_eq!(
+                libc::wait4(child.id() as libc::pid_t, &raw mut status, 0, &raw mut usage),
+                child.id() as i32
+            );
+            usage
+        };
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{args:?}: {stderr}");
+        (stdout, usage.ru_maxrss as u64 * 1024)
     }
 
     pub fn start(&self, args: &[&str]) -> Child {

@@ -1,0 +1,106 @@
+//! Disks that are full or read-only, on real file systems of their own.
+//!
+//! They are mounted in a mount namespace, so that nothing of it is left behind. Where that is not allowed (no
+//! root and no user namespaces), there is nothing to run.
+
+use std::process::{Command, Output};
+
+use ddl::demo::{DemoFarm, FarmOptions, farm_list};
+
+use crate::support::project::{Project, expect};
+
+/// Runs a script in the project's folder with mounts of its own; `$ddl` is the binary.
+fn with_mounts(project: &Project, script: &str) -> Option<Output> {
+    // A root of its own user namespace may mount; a real one needs none.
+    let allowed = |user: &[&str]| {
+        Command::new("unshare")
+            .args(user)
+            .args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    let user: &[&str] =
+        [&[][..], &["--user", "--map-root-user"][..]].into_iter().find(|user| allowed(user))?;
+    let mut command = project.wrap("unshare");
+    command.args(user).args(["--mount", "sh", "-c", script]).env("ddl", env!("CARGO_BIN_EXE_ddl"));
+    Some(command.output().unwrap())
+}
+
+#[test]
+fn a_full_disk_stops_the_download_and_more_room_lets_it_go_on() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let settings = "downloader_parameters: {default_rate_limit: 0, batch_size: 100, part_images: 20}";
+    let project = Project::new(farm.addr(), settings).with_rows(farm_list(600, 3, 4));
+    // 600 pictures have several MB: the second file system is too small for them, whatever fills it first.
+    let script = r#"
+        set -u
+        mkdir -p out
+        mount -t tmpfs -o size=3m none out || exit 90
+        "$ddl" ingest || exit 91
+        "$ddl" download; echo "full: $?"
+        "$ddl" check || exit 92
+        mount -o remount,size=200m out || exit 93
+        "$ddl" download || exit 94
+        "$ddl" check --deep || exit 95
+        "$ddl" query --format csv "SELECT disposition, count(*) FROM urls GROUP BY 1"
+    "#;
+    let Some(output) = with_mounts(&project, script) else {
+        eprintln!("skipped: no mounts are allowed here");
+        return;
+    };
+    let stdout = expect(&output, 0, &["full disk"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stdout.contains("full: 1"), "{stdout}\n{stderr}");
+    assert!(stderr.contains("No space left on device"), "{stderr}");
+    assert!(stderr.contains("run the same command again"), "{stderr}");
+    assert!(stdout.contains("success,600"), "{stdout}");
+}
+
+#[test]
+fn a_full_disk_stops_the_ingest_and_more_room_lets_it_go_on() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let project = Project::new(farm.addr(), "").with_rows(farm_list(20_000, 3, 4));
+    let script = r#"
+        mkdir -p out
+        mount -t tmpfs -o size=1600k none out || exit 90
+        "$ddl" ingest; echo "full: $?"
+        mount -o remount,size=200m out || exit 93
+        "$ddl" ingest || exit 94
+        "$ddl" check || exit 95
+        "$ddl" query --format csv "SELECT disposition, count(*) FROM urls GROUP BY 1"
+    "#;
+    let Some(output) = with_mounts(&project, script) else {
+        eprintln!("skipped: no mounts are allowed here");
+        return;
+    };
+    let stdout = expect(&output, 0, &["full disk"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stdout.contains("full: 1") && stderr.contains("No space left on device"), "{stdout}\n{stderr}");
+    assert!(stdout.contains("pending,20000"), "{stdout}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let project = Project::new(farm.addr(), "").with_rows(farm_list(10, 1, 4));
+    // A file where the folder should be.
+    std::fs::write(project.path("out"), "in the way").unwrap();
+    let output = project.run(&["ingest"]);
+    expect(&output, 1, &["ingest"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("cannot create the output folder `") && stderr.contains("out`"), "{stderr}");
+    std::fs::remove_file(project.path("out")).unwrap();
+
+    let script = r#"
+        mkdir -p out
+        mount -t tmpfs -o ro none out || exit 90
+        "$ddl" ingest
+    "#;
+    let Some(output) = with_mounts(&project, script) else {
+        eprintln!("skipped: no mounts are allowed here");
+        return;
+    };
+    expect(&output, 1, &["ingest", "read-only"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("Read-only file system") && stderr.contains("`out/"), "{stderr}");
+}
