@@ -30,8 +30,8 @@ fn with_mounts(project: &Project, script: &str) -> Option<Output> {
 fn a_full_disk_stops_the_download_and_more_room_lets_it_go_on() {
     let farm = DemoFarm::start(FarmOptions::default()).unwrap();
     let settings = "downloader_parameters: {default_rate_limit: 0, batch_size: 100, part_images: 20}";
-    let project = Project::new(farm.addr(), settings).with_rows(farm_list(600, 3, 4));
-    // 600 pictures have several MB: the second file system is too small for them, whatever fills it first.
+    let project = Project::new(farm.addr(), settings).with_rows(farm_list(1800, 3, 4));
+    // 1,800 pictures have 5 MB: too much for the file system, whatever else is on it.
     let script = r#"
         set -u
         mkdir -p out
@@ -53,7 +53,7 @@ fn a_full_disk_stops_the_download_and_more_room_lets_it_go_on() {
     assert!(stdout.contains("full: 1"), "{stdout}\n{stderr}");
     assert!(stderr.contains("No space left on device"), "{stderr}");
     assert!(stderr.contains("run the same command again"), "{stderr}");
-    assert!(stdout.contains("success,600"), "{stdout}");
+    assert!(stdout.contains("success,1800"), "{stdout}");
 }
 
 #[test]
