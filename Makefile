@@ -19,7 +19,7 @@ else
 RUN_TESTS := $(CARGO) test --locked
 endif
 
-.PHONY: help demo clean-demo build test test-plain test-full test-needs lint fmt clippy doc typos deny
+.PHONY: help demo clean-demo build test test-plain test-full test-needs lint fmt clippy doc typos deny bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,20 @@ clippy: ## clippy, for both feature sets
 doc: ## the library's documentation, in target/doc/
 	scripts/install-debian.sh full
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib $(FULL)
+
+BENCH := target/bench
+BENCH_PYTHON := $(BENCH)/venv/bin/python
+
+bench: build $(BENCH)/venv/requirements.txt ## the tables of docs/BENCHMARKS.md (an hour; nginx, img2dataset, DuckDB, Spark)
+	scripts/install-debian.sh bench
+	$(BENCH_PYTHON) benches/peers.py --ddl target/release/ddl --work $(BENCH)/peers
+	$(BENCH_PYTHON) benches/ingest.py --ddl target/release/ddl --work $(BENCH)/ingest
+
+$(BENCH)/venv/requirements.txt: benches/requirements.txt
+	scripts/install-debian.sh python
+	python3 -m venv $(BENCH)/venv
+	$(BENCH_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	cp $< $@
 
 typos: .venv/requirements.txt ## spelling
 	.venv/bin/typos

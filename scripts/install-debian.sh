@@ -4,7 +4,8 @@
 #   scripts/install-debian.sh plain   a C compiler: all that the plain build needs
 #   scripts/install-debian.sh full    and MPI, libclang, cmake, nasm: --features mpi,turbojpeg
 #   scripts/install-debian.sh python  Python with venv: the tests read results back with it
-#   scripts/install-debian.sh all     all of these
+#   scripts/install-debian.sh bench   nginx, curl and Java, for the benchmarks
+#   scripts/install-debian.sh all     all of these but what the benchmarks need
 #
 # It looks before it asks: where everything is in place, neither apt-get nor sudo nor the network is used.
 set -euo pipefail
@@ -44,17 +45,23 @@ full() {
 python() {
     need 'python3 python3-venv python3-pip' have_venv
 }
+bench() {
+    need nginx-light have nginx
+    need curl have curl
+    need default-jre-headless have java
+}
 
 case ${1:-} in
 plain) plain ;;
 full) full ;;
 python) python ;;
+bench) bench ;;
 all)
     full
     python
     ;;
 *)
-    echo "usage: $0 plain|full|python|all" >&2
+    echo "usage: $0 plain|full|python|bench|all" >&2
     exit 2
     ;;
 esac
