@@ -9,7 +9,7 @@ FULL := --features mpi,turbojpeg
 
 # Integration tests that the plain build does not repeat, by part of their names: they start many processes,
 # take long, and see nothing of the pixel code, which is where the two builds differ.
-FULL_ONLY := mpi kill resume slurm
+FULL_ONLY := mpi killed slurm
 
 CARGO := cargo
 # nextest, where it is installed, names a test that hangs; cargo's own runner does the rest.
@@ -18,6 +18,9 @@ RUN_TESTS := $(CARGO) nextest run --locked
 else
 RUN_TESTS := $(CARGO) test --locked
 endif
+
+# What the tests need is there: a test that finds it missing fails instead of skipping.
+test-plain test-full: export DDL_TEST_ALL := 1
 
 .PHONY: help demo clean-demo build test test-plain test-full test-needs lint fmt clippy doc typos deny bench
 

@@ -37,14 +37,16 @@ fn every_nasty_answer_is_a_recorded_failure_with_its_cause() {
         ("/short", B::ShortContentLength, "truncated_image"),
     ];
     let server = NastyServer::start(script.iter().map(|(path, behaviour, _)| (*path, behaviour.clone())));
-    // A server of its own for each, so that one's misbehaviour does not pause the others.
-    let name = |path: &str| format!("http://{}.example{path}", path.trim_matches('/').replace('.', "-"));
+    // A server of its own for each, which also has a good picture: it must come whatever else the server does.
+    let host = |path: &str| format!("http://{}.example", path.trim_matches('/').replace('.', "-"));
+    let nasty = |path: &str| format!("{}{path}", host(path));
+    let good = |path: &str| format!("{}/ok?beside", host(path));
     let project = Project::new(
         server.addr(),
         "downloader_parameters: {default_rate_limit: 0, max_attempts: 2, retry_backoff: 100ms, connect_timeout: 2s, \
          first_byte_timeout: 2s, request_timeout: 5s, max_body_bytes: 4 MiB}",
     )
-    .with_urls(script.iter().map(|(path, ..)| name(path)));
+    .with_urls(script.iter().flat_map(|(path, ..)| [nasty(path), good(path)]));
     project.ok(&["ingest"]);
     project.ok(&["download"]);
     project.ok(&["check", "--deep"]);
@@ -56,9 +58,15 @@ fn every_nasty_answer_is_a_recorded_failure_with_its_cause() {
             (url.to_owned(), cause.trim_matches('"').to_owned())
         })
         .collect();
-    let expected: BTreeMap<String, String> =
-        script.iter().map(|(path, _, cause)| (name(path), (*cause).to_owned())).collect();
+    let expected: BTreeMap<String, String> = script
+        .iter()
+        .flat_map(|(path, _, cause)| [(nasty(path), (*cause).to_owned()), (good(path), String::new())])
+        .collect();
     assert_eq!(found, expected);
+    // The deadlines are 2 s and 5 s, and each URL is tried at most twice.
+    for (path, ..) in &script {
+        assert!(server.num_requests(path) <= 6 || *path == "/ok", "{path}: redirects included");
+    }
     assert_eq!(project.query("SELECT error_code FROM errors WHERE cause = 'http_status'"), "410");
     let strict = project.run(&["download", "--strict"]);
     expect(&strict, 3, &["download", "--strict"]);

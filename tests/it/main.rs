@@ -1,6 +1,7 @@
 //! Integration tests, in one binary: it links once. They drive the real `ddl` against real servers.
 
 mod dataset;
+mod demo;
 mod disk;
 mod faults;
 mod readers;

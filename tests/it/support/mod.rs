@@ -19,6 +19,12 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+/// Ends a test that cannot run here. Where `make test` has set up everything, that is a failure.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("DDL_TEST_ALL").is_none(), "{reason}");
+    eprintln!("skipped: {reason}");
+}
+
 /// A listener on a thread and a runtime of its own; both end when it is dropped.
 #[derive(Debug)]
 pub struct Listener {

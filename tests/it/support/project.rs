@@ -26,6 +26,11 @@ impl Project {
         project
     }
 
+    /// A folder with nothing in it.
+    pub fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
     pub fn with_rows(self, rows: impl IntoIterator<Item = ListRow>) -> Self {
         write_list(&self.path("list.csv"), ListFormat::Csv, rows).unwrap();
         self
