@@ -75,8 +75,8 @@ def make_list(path, rows, servers):
             'Specimen ' || (h % 1000003) AS title, 'Collector ' || (h % 5003) AS creator,
             'Museum ' || server AS publisher, 'Museum ' || server AS rightsHolder,
             ['http://creativecommons.org/licenses/by/4.0/', 'http://creativecommons.org/licenses/by-nc/4.0/',
-             'http://creativecommons.org/publicdomain/zero/1.0/'][1 + h % 3] AS license,
-            ['PRESERVED_SPECIMEN', 'HUMAN_OBSERVATION'][1 + h % 2] AS basisOfRecord
+             'http://creativecommons.org/publicdomain/zero/1.0/'][(1 + h % 3)::INT] AS license,
+            ['PRESERVED_SPECIMEN', 'HUMAN_OBSERVATION'][(1 + h % 2)::INT] AS basisOfRecord
         FROM (SELECT i, hash(i) AS h, floor(pow({servers}, (hash(i + 1) % 1000003) / 1000003.0))::INT AS server
               FROM range({rows}) AS t(i))
     ) TO '{path}' (FORMAT parquet, COMPRESSION zstd)
