@@ -174,7 +174,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
     let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
     fetch.headers.extend(dataset.settings.extra_header());
-    fetch.ca_certificate = resolved.existing_path("ca_certificate")?;
+    resolved.require_paths(&["ca_certificate"])?;
     Ok(DownloadSettings {
         layout: dataset.layout.clone(),
         fetch,
