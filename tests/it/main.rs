@@ -3,6 +3,7 @@
 mod dataset;
 mod disk;
 mod faults;
+mod messages;
 mod readers;
 mod real_list;
 mod resume;
