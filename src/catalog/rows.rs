@@ -169,4 +169,6 @@ pub struct IngestRow {
     pub gone: u64,
     pub duplicates: u64,
     pub malformed: u64,
+    /// The resolved configuration, as YAML; empty in catalogs of earlier versions.
+    pub configuration: String,
 }

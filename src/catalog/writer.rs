@@ -176,6 +176,29 @@ impl Catalog {
         Ok(())
     }
 
+    /// Records of one partition at most: the first ingest settles it. Returns what is settled.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn settle_batch_size(&self, asked: u64) -> Result<u64, CatalogError> {
+        let txn = self.begin()?;
+        let settled = match txn.open_table(tables::META)?.get("batch_size")? {
+            Some(value) => Some(u64::from_le_bytes(
+                value
+                    .value()
+                    .try_into()
+                    .map_err(|_| CatalogError::inconsistent("the batch size is not eight bytes"))?,
+            )),
+            None => None,
+        };
+        if let Some(settled) = settled {
+            return Ok(settled);
+        }
+        txn.open_table(tables::META)?.insert("batch_size", asked.to_le_bytes().as_slice())?;
+        txn.commit()?;
+        Ok(asked)
+    }
+
     pub(super) fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), CatalogError> {
         let txn = self.begin()?;
         txn.open_table(tables::META)?.insert(key, value)?;

@@ -105,6 +105,8 @@ pub struct InitArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Ctrl-C ends it with exit code 75; the same command goes on from there.
+
 Examples:
   ddl ingest photos.csv                      URL column found by its name
   ddl ingest --source gbif 0012345.zip       a Darwin Core Archive as GBIF hands it out

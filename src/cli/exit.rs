@@ -26,12 +26,15 @@ impl From<Exit> for ExitCode {
 
 /// Prints an error with its causes and hints.
 pub(super) fn report(error: &anyhow::Error) -> Exit {
-    if let Some(problems) = error.downcast_ref::<PipelineError>().and_then(PipelineError::config_problems) {
-        for problem in problems {
+    if let Some(PipelineError::Config(error @ ConfigError::Invalid(_))) = error.downcast_ref() {
+        for problem in error.problems() {
             eprintln!("error: {problem}");
             if let Some(hint) = problem.hint() {
                 eprintln!("hint: {hint}");
             }
+        }
+        if error.num_omitted() > 0 {
+            eprintln!("and {} more", error.num_omitted());
         }
         return Exit::Error;
     }
@@ -53,13 +56,4 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
         eprintln!("hint: {hint}");
     }
     Exit::Error
-}
-
-impl PipelineError {
-    fn config_problems(&self) -> Option<&[crate::config::Problem]> {
-        match self {
-            Self::Config(error @ ConfigError::Invalid { .. }) => Some(error.problems()),
-            _ => None,
-        }
-    }
 }

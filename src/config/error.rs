@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::keys::Key;
 use super::resolve::Origin;
+use super::value::Wrong;
 
 /// Why there is no usable configuration. Nothing here goes away by trying again.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,15 @@ impl ConfigError {
         match self {
             Self::Invalid(problems) => &problems.list,
             _ => &[],
+        }
+    }
+
+    /// How many problems there are beyond those.
+    #[must_use]
+    pub fn num_omitted(&self) -> usize {
+        match self {
+            Self::Invalid(problems) => problems.omitted,
+            _ => 0,
         }
     }
 }
@@ -127,7 +138,8 @@ impl Problem {
             ProblemKind::UnknownKey { nested: Some((group, name)), .. } => {
                 Some(format!("write `{group}:` and, indented below it, `{name}: ...`"))
             }
-            ProblemKind::UnknownKey { nearest: Some(nearest), .. } => {
+            ProblemKind::UnknownKey { nearest: Some(nearest), .. }
+            | ProblemKind::WrongValue { nearest: Some(nearest), .. } => {
                 Some(format!("did you mean `{nearest}`?"))
             }
             ProblemKind::Conflict { hint, .. } => Some((*hint).to_owned()),
@@ -156,7 +168,13 @@ pub enum ProblemKind {
     },
     /// Of the wrong type or out of range.
     #[error("`{key}` is {found}, expected {expected}")]
-    WrongValue { key: String, found: String, expected: String },
+    WrongValue {
+        key: String,
+        found: String,
+        expected: String,
+        /// The word that was probably meant, where only some words are right.
+        nearest: Option<&'static str>,
+    },
     /// Twice in one file, under the same name or under one of FLOW-DC's.
     #[error("{key} is set a second time (first on line {first_line})")]
     Duplicate { key: String, first_line: u32 },
@@ -169,4 +187,11 @@ pub enum ProblemKind {
     /// Values that are right one by one and wrong together.
     #[error("{message}")]
     Conflict { message: String, hint: &'static str },
+}
+
+impl ProblemKind {
+    pub(super) fn wrong_value(key: &Key, wrong: Wrong) -> Self {
+        let Wrong { found, nearest, .. } = wrong;
+        Self::WrongValue { key: key.path.to_owned(), found, expected: key.kind.expected(), nearest }
+    }
 }

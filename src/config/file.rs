@@ -10,7 +10,7 @@ use super::error::{ConfigError, ProblemKind, Problems};
 use super::keys::{self, KEYS};
 use super::legacy;
 use super::resolve::{Layer, Notice, Origin};
-use super::value::{Value, show_found};
+use super::value::{Value, Wrong, show_found};
 use super::yaml::{self, Data, MAX_FILE_BYTES, Name, Node};
 
 /// Reads a file's bytes, one more than the limit at most.
@@ -61,6 +61,10 @@ impl Reader<'_> {
             if let Some(first_line) = seen.insert(&name.text, name.line) {
                 let kind = ProblemKind::Duplicate { key: show_found(&path), first_line };
                 self.problem(Some(name.line), kind);
+            } else if group.is_empty() && gives_way(name, node.as_ref(), entries) {
+                let at = self.at(Some(name.line));
+                let reason = "another of FLOW-DC's names for the same is set";
+                self.layer.notices.push(Notice::Unused { key: path, at, reason });
             } else {
                 self.entry(group, &path, name, node.as_ref());
             }
@@ -73,7 +77,15 @@ impl Reader<'_> {
         let alias = if group.is_empty() { legacy::alias(path) } else { None };
         let key = keys::position(alias.unwrap_or(path)).filter(|_| !is_dotted);
         if let Some(key) = key {
-            return self.set(key, name, node);
+            let translated = match &node.data {
+                Data::Scalar(text) if alias.is_some() => legacy::translate(&name.text, text),
+                _ => None,
+            };
+            let value = match translated {
+                Some(text) => Value::from_text(&KEYS[key], text),
+                None => Value::from_node(&KEYS[key], node),
+            };
+            return self.set(key, name, value);
         }
         if !is_dotted && keys::group_doc(path).is_some() {
             return match &node.data {
@@ -84,6 +96,7 @@ impl Reader<'_> {
                         key: path.to_owned(),
                         found: "a single value or a list".to_owned(),
                         expected: "a mapping of keys below it".to_owned(),
+                        nearest: None,
                     };
                     self.problem(Some(name.line), kind);
                 }
@@ -100,23 +113,19 @@ impl Reader<'_> {
         self.problem(Some(name.line), ProblemKind::UnknownKey { key: show_found(path), nearest, nested });
     }
 
-    fn set(&mut self, key: usize, name: &Name, node: &Node) {
+    fn set(&mut self, key: usize, name: &Name, value: Result<Option<Value>, Wrong>) {
         if let Some(first_line) = self.lines.insert(key, name.line) {
             let kind = ProblemKind::Duplicate { key: format!("`{}`", KEYS[key].path), first_line };
             return self.problem(Some(name.line), kind);
         }
-        match Value::from_node(&KEYS[key], node) {
+        match value {
             Ok(value) => {
                 let at = self.at(Some(name.line));
                 self.layer.set(key, value, at);
             }
             Err(wrong) => {
-                let kind = ProblemKind::WrongValue {
-                    key: KEYS[key].path.to_owned(),
-                    found: wrong.found,
-                    expected: KEYS[key].kind.expected(),
-                };
-                self.problem(wrong.line.or(Some(name.line)), kind);
+                let line = wrong.line.or(Some(name.line));
+                self.problem(line, ProblemKind::wrong_value(&KEYS[key], wrong));
             }
         }
     }
@@ -129,4 +138,14 @@ impl Reader<'_> {
         let at = self.at(line);
         self.problems.push(at, kind);
     }
+}
+
+/// Whether an entry is one of several names that FLOW-DC has for one thing, and another of them counts: one with a
+/// value before one without, then the one that FLOW-DC reads first.
+fn gives_way(name: &Name, node: &Node, entries: &[(Name, impl AsRef<Node>)]) -> bool {
+    let is_null = |node: &Node| matches!(node.data, Data::Null);
+    legacy::synonyms(&name.text).any(|(other, comes_first)| {
+        let mut others = entries.iter().filter(|(name, _)| name.text == other);
+        others.any(|(_, other)| (is_null(other.as_ref()), !comes_first) < (is_null(node), comes_first))
+    })
 }

@@ -4,6 +4,8 @@
 //! `config/README.md` all come from here. A key's default is text, read by its own kind, so the
 //! table cannot hold a default that a user could not write.
 
+use crate::model::num_typos;
+
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
@@ -107,15 +109,10 @@ pub(super) fn group_doc(path: &str) -> Option<&'static str> {
 ///
 /// The last words are compared first: a key at the wrong level is as frequent as a misspelt one.
 pub(super) fn nearest(path: &str) -> Option<&'static str> {
-    // Longer than any key by far: not a slip, and not worth the time.
-    if path.len() > 100 {
-        return None;
-    }
     let (group, name) = path.rsplit_once('.').unwrap_or(("", path));
     let distance = |key: &'static str| {
         let (key_group, key_name) = key.rsplit_once('.').unwrap_or(("", key));
-        let typos = strsim::damerau_levenshtein(name, key_name);
-        (typos <= (name.len() / 3).max(1)).then_some((typos * 2 + usize::from(group != key_group), key))
+        num_typos(name, key_name).map(|typos| (typos * 2 + usize::from(group != key_group), key))
     };
     let groups = GROUPS.iter().map(|(group, _)| *group);
     KEYS.iter().map(|key| key.path).chain(groups).filter_map(distance).min().map(|(_, key)| key)
@@ -178,13 +175,13 @@ pub const KEYS: &[Key] = &[
     ddl("user_agent", Kind::Text, "",
         "Sent with every request. Needed by `ddl download`: it must name a contact (an e-mail address or a URL), \
          so that a server's operator can write to you instead of blocking you."),
-    dd("initializer_type", Kind::Text, "",
-        "The kind of list: `gbif`, `fathom_net`, `lila`, `eol`, `tol200m_general`, `tol200m_fathomNet`; \
-         `generic` or nothing for any table with a column of URLs."),
+    dd("initializer_type",
+        Kind::Choice(&["", "generic", "gbif", "eol", "fathom_net", "lila", "tol200m_general", "tol200m_fathomNet"]), "",
+        "The kind of list. `generic` or nothing: any table with a column of URLs."),
     dd("included_sources", Kind::List, "",
         "`tol200m_*` only: the values of `data_source` that are taken."),
     dd("excluded_servers_path", Kind::Path, "",
-        "`tol200m_general` only: a CSV with a column `server_name`; rows of these servers are left out."),
+        "A CSV with a column `server_name`: rows of these servers are left out, whatever the kind of list."),
     dd("bounding_box_information_path", Kind::Path, "",
         "`tol200m_fathomNet` only: Parquet of bounding boxes, keyed by `uuid`."),
     ddl("image_encoding", Kind::Choice(&["auto", "original", "jpeg", "png", "webp", "raw"]), "auto",
@@ -239,9 +236,9 @@ pub const KEYS: &[Key] = &[
         "Requests per second to one server, over all ranks together, where `servers_profiles.csv` says nothing else. \
          10 is distributed-downloader's. 0 sets no rate: then only `max_connections_per_server` \
          and what the server itself asks for (429, Retry-After) hold."),
-    dd("downloader_parameters.rate_multiplier", number(0.0, 1.0), "1",
+    dd("downloader_parameters.rate_multiplier", number(0.0, 10_000.0), "1",
         "How far a server in trouble is slowed down: from its rate `r` to `r * (1 - rate_multiplier)`. \
-         1 is distributed-downloader's, and lets the rate fall as far as needed."),
+         1 is distributed-downloader's, and lets the rate fall as far as needed; more counts as 1."),
     ddl("downloader_parameters.max_connections_per_server", integer(1, 10_000), "4",
         "Requests under way to one server, over all ranks together. Browsers open six connections to a server; \
          four stays below what an operator notices."),
@@ -285,7 +282,7 @@ pub const KEYS: &[Key] = &[
     // Partitions and parts.
     dd("downloader_parameters.batch_size", integer(1, 1_000_000), "10000",
         "Records of one partition at most. 10000 is distributed-downloader's: a partition is then some GB, \
-         a file that tools handle well. Fixed by the first ingest."),
+         a file that tools handle well. The first ingest settles it: later ones keep to that, with a warning when this says otherwise."),
     ddl("downloader_parameters.part_images", integer(1, 1_000_000), "1000",
         "A part of an unfinished partition is sealed after so many images. What is not sealed is downloaded again \
          after a kill, so this bounds that loss."),
@@ -332,7 +329,7 @@ pub const KEYS: &[Key] = &[
         "Format of all inputs. Default: by each file's name, else by its first bytes."),
     ddl("ingest_parameters.strict", Kind::Bool, "false",
         "Stop at the first malformed row instead of counting it. Off: one bad row in 200 million should not cost the rest."),
-    ddl("ingest_parameters.max_row_bytes", bytes(KIB, GIB), "1 MiB",
+    ddl("ingest_parameters.max_row_bytes", bytes(KIB, 256 * MIB), "1 MiB",
         "Longer rows are malformed. A GBIF row has about 2 KB; a megabyte is a stray quote."),
     ddl("ingest_parameters.max_url_bytes", bytes(16, MIB), "8 KiB",
         "Longer URLs are skipped (`url_too_long`). Servers refuse request lines from about 8 KB on."),

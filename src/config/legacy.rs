@@ -3,21 +3,25 @@
 //! FLOW-DC ignores keys that it does not know. ddl does not, so the list holds what its programs,
 //! notebooks and `TaskVine` manager read, in all their versions.
 
-/// A FLOW-DC key at the top level and the key of ours that means the same.
+use super::value::Value;
+
+/// A FLOW-DC key at the top level and the key of ours that means the same. Of several for the same, FLOW-DC reads
+/// the first that is there.
 const ALIASES: &[(&str, &str)] = &[
     ("input", "path_to_input"),
     ("parquets_directory", "path_to_input"),
+    ("parquet", "path_to_input"),
     ("output", "path_to_output_folder"),
     ("output_folder", "path_to_output_folder"),
     ("output_directory", "path_to_output_folder"),
     ("input_format", "ingest_parameters.input_format"),
-    ("url", "columns.url"),
     ("url_col", "columns.url"),
-    ("label", "columns.label"),
+    ("url", "columns.url"),
     ("label_col", "columns.label"),
+    ("label", "columns.label"),
     ("concurrent_downloads", "downloader_parameters.max_in_flight"),
-    ("timeout", "downloader_parameters.request_timeout"),
     ("timeout_sec", "downloader_parameters.request_timeout"),
+    ("timeout", "downloader_parameters.request_timeout"),
     ("max_retry_attempts", "downloader_parameters.max_attempts"),
     ("retry_backoff_sec", "downloader_parameters.retry_backoff"),
 ];
@@ -25,6 +29,7 @@ const ALIASES: &[(&str, &str)] = &[
 const EXPORT: &str = "the layout of files is chosen by `ddl export`";
 const RESUME: &str = "ddl always resumes and never deletes an output";
 const RATE: &str = "ddl finds each server's rate by itself, below `default_rate_limit`";
+const SPLIT: &str = "`ddl ingest` cuts lists by server, and ranks share them";
 const JOBS: &str = "jobs are described by `downloader_parameters` and made by `ddl submit`";
 
 /// A FLOW-DC key at the top level and why it has no effect here.
@@ -49,6 +54,7 @@ const UNUSED: &[(&str, &[&str])] = &[
             "dataset_keywords",
         ],
     ),
+    (SPLIT, &["groups", "method", "grouping_col", "add_host_column", "no_host_column"]),
     (RESUME, &["force_overwrite", "force", "resume", "reconcile"]),
     (
         RATE,
@@ -101,6 +107,37 @@ const UNUSED: &[(&str, &[&str])] = &[
 /// The key of ours that a FLOW-DC key means.
 pub(super) fn alias(name: &str) -> Option<&'static str> {
     ALIASES.iter().find(|(legacy, _)| *legacy == name).map(|(_, key)| *key)
+}
+
+/// FLOW-DC's other names for the same, and whether it reads them first.
+pub(super) fn synonyms(name: &str) -> impl Iterator<Item = (&'static str, bool)> {
+    let own = ALIASES.iter().position(|(legacy, _)| *legacy == name);
+    let of_same = own.map(|own| {
+        let same =
+            ALIASES.iter().enumerate().filter(move |(at, (_, key))| *at != own && *key == ALIASES[own].1);
+        same.map(move |(at, (legacy, _))| (*legacy, at < own))
+    });
+    of_same.into_iter().flatten()
+}
+
+/// What a value of a FLOW-DC key is called here, where that is something else.
+pub(super) fn translate(name: &str, text: &str) -> Option<&'static str> {
+    match (name, text.trim()) {
+        ("input_format", "auto") => Some(""),
+        // It counts passes over the list; the first is made in any case.
+        ("max_retry_attempts", "0") => Some("1"),
+        _ => None,
+    }
+}
+
+/// What a value of distributed-downloader counts as where it is more than it can be here, and why.
+pub(super) fn counts_as(path: &str, value: &Value) -> Option<(Value, &'static str)> {
+    match value {
+        Value::Number(number) if path == "downloader_parameters.rate_multiplier" && *number > 1.0 => {
+            Some((Value::Number(1.0), "no rate falls below 0"))
+        }
+        _ => None,
+    }
 }
 
 /// Why a FLOW-DC key is accepted and not used.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::error::{ConfigError, ProblemKind, Problems};
 use super::keys::{self, Family, KEYS, Kind};
 use super::value::{Value, show_found};
-use super::{file, validate};
+use super::{file, legacy, validate};
 
 /// The file that is read when none is named, in the working folder.
 pub const DEFAULT_FILE: &str = "ddl.yaml";
@@ -132,6 +132,8 @@ impl fmt::Display for Origin {
 pub enum Notice {
     /// A key of a predecessor that has no effect here. For a debug line.
     Unused { key: String, at: Origin, reason: &'static str },
+    /// A value of a predecessor that is more than it can be here. For a warning.
+    CountsAs { key: String, at: Origin, value: String, reason: &'static str },
     /// A variable that begins with `DDL_` and is no key. For a warning: it may belong to somebody else.
     UnknownVariable { name: String, nearest: Option<String> },
 }
@@ -140,6 +142,9 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unused { key, at, reason } => write!(f, "{at}: `{key}` has no effect: {reason}"),
+            Self::CountsAs { key, at, value, reason } => {
+                write!(f, "{at}: `{key}` counts as `{value}`: {reason}")
+            }
             Self::UnknownVariable { name, nearest: Some(nearest) } => {
                 write!(f, "environment variable `{name}` is no key, did you mean `{nearest}`?")
             }
@@ -186,6 +191,14 @@ impl Resolved {
                 let notice = Notice::Unused { key: KEYS[key].path.to_owned(), at: origin.clone(), reason };
                 self.notices.push(notice);
             }
+            let value = match legacy::counts_as(KEYS[key].path, &value) {
+                Some((less, reason)) => {
+                    let (key, value) = (KEYS[key].path.to_owned(), less.to_yaml());
+                    self.notices.push(Notice::CountsAs { key, at: origin.clone(), value, reason });
+                    less
+                }
+                None => value,
+            };
             self.entries[key] = (value, origin);
         }
         self.notices.extend(layer.notices);
@@ -319,11 +332,6 @@ fn override_layer(overrides: &Overrides, problems: &mut Problems) -> Layer {
 fn set_text(layer: &mut Layer, key: usize, text: &str, at: Origin, problems: &mut Problems) {
     match Value::from_text(&KEYS[key], text) {
         Ok(value) => layer.set(key, value, at),
-        Err(wrong) => {
-            let expected = KEYS[key].kind.expected();
-            let kind =
-                ProblemKind::WrongValue { key: KEYS[key].path.to_owned(), found: wrong.found, expected };
-            problems.push(at, kind);
-        }
+        Err(wrong) => problems.push(at, ProblemKind::wrong_value(&KEYS[key], wrong)),
     }
 }

@@ -6,7 +6,6 @@
 //! or must be named as such.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::de::value::{BorrowedStrDeserializer, MapDeserializer, SeqDeserializer};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -51,20 +50,28 @@ impl Resolved {
         })
     }
 
-    /// The path that a key names, when it is set and exists.
+    /// Asks that each path exists that these keys name; standard input (`-`) does.
     ///
     /// # Errors
     /// `MissingPath`, with the place where it was set, when nothing is there.
-    pub fn existing_path(&self, path: &str) -> Result<Option<PathBuf>, ConfigError> {
-        let Some(named) = self.read::<Option<PathBuf>>(path)? else { return Ok(None) };
-        let Some(key) = keys::position(path) else { return Ok(None) };
-        match named.metadata() {
-            Ok(_) => Ok(Some(named)),
-            Err(source) => {
-                let at = self.entries()[key].1.clone();
-                Err(ConfigError::MissingPath { at, key: KEYS[key].path, path: named, source })
+    pub fn require_paths(&self, paths: &[&str]) -> Result<(), ConfigError> {
+        for key in paths.iter().filter_map(|path| keys::position(path)) {
+            let (value, at) = &self.entries()[key];
+            let named = match value {
+                Value::Text(path) if !path.is_empty() => std::slice::from_ref(path),
+                Value::List(paths) => paths,
+                _ => &[],
+            };
+            for path in named.iter().filter(|path| *path != "-") {
+                std::fs::metadata(path).map_err(|source| ConfigError::MissingPath {
+                    at: at.clone(),
+                    key: KEYS[key].path,
+                    path: path.into(),
+                    source,
+                })?;
             }
         }
+        Ok(())
     }
 }
 
@@ -242,11 +249,11 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::resolve::parse;
     use crate::model::{HashAlgorithm, ImageEncoding};
     use serde::Deserialize;
     use std::collections::BTreeMap;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     #[derive(Debug, Default, Deserialize, PartialEq)]
@@ -324,9 +331,14 @@ mod tests {
 
     #[test]
     fn paths_that_do_not_exist_are_located() {
-        let resolved = parse("ddl.yaml", "\nca_certificate: /no/such/file.pem\n").unwrap();
-        let error = resolved.existing_path("ca_certificate").unwrap_err().to_string();
-        assert!(error.starts_with("ddl.yaml:2: `ca_certificate` names `/no/such/file.pem`: "), "{error}");
-        assert_eq!(resolved.existing_path("excluded_servers_path").unwrap(), None);
+        let text = "\nca_certificate: /no/such/file.pem\npath_to_input: ['-', Cargo.toml, no/such.csv]\n";
+        let resolved = parse("ddl.yaml", text).unwrap();
+        let error = |path| resolved.require_paths(&["excluded_servers_path", path]).unwrap_err().to_string();
+        let file = error("ca_certificate");
+        assert!(file.starts_with("ddl.yaml:2: `ca_certificate` names `/no/such/file.pem`: "), "{file}");
+        let list = error("path_to_input");
+        assert!(list.starts_with("ddl.yaml:3: `path_to_input` names `no/such.csv`: "), "{list}");
+        let resolved = parse("ddl.yaml", "path_to_input: Cargo.toml").unwrap();
+        resolved.require_paths(&["path_to_input", "ingest_parameters.temp_folder"]).unwrap();
     }
 }

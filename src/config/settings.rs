@@ -20,8 +20,6 @@ pub struct Settings {
     pub path_to_output_folder: Option<PathBuf>,
     /// As written; [`contact_of`] when it is needed.
     pub user_agent: String,
-    /// The kind of list; empty: any table.
-    pub initializer_type: String,
     /// Open partitions of a server, to ranks that may work on it at once; has an entry for 1.
     pub schedule_rules: BTreeMap<u64, u64>,
     /// The Slurm account.

@@ -75,6 +75,66 @@ fn a_file_of_flow_dc_loads_unchanged() {
 }
 
 #[test]
+fn flow_dc_files_of_all_its_programs_load() {
+    let resolve = |text: &str| parse("flow.json", text).unwrap();
+    let timeout = |text: &str| {
+        let resolved = resolve(text);
+        let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
+        (shown(&resolved, "downloader_parameters.request_timeout"), notices.join("\n"))
+    };
+    // The manager reads `timeout_sec`, and `timeout` where that is not there.
+    let (value, notices) = timeout("{\"timeout\": 3,\n\"timeout_sec\": 4}");
+    assert_eq!(value, "4s (flow.json:2)");
+    assert_eq!(
+        notices,
+        "flow.json:1: `timeout` has no effect: another of FLOW-DC's names for the same is set"
+    );
+    assert_eq!(timeout("{\"timeout_sec\": null,\n\"timeout\": 3}").0, "3s (flow.json:2)");
+    assert_eq!(timeout("{\"timeout\": 3,\n\"timeout_sec\": null}").0, "3s (flow.json:1)");
+    assert_eq!(timeout("{\"timeout\": null,\n\"timeout_sec\": null}").0, "2m (flow.json:2)");
+
+    let resolved = resolve("{\"max_retry_attempts\": 0, \"input_format\": \"auto\"}");
+    assert_eq!(resolved.read::<u32>("downloader_parameters.max_attempts").unwrap(), 1);
+    assert_eq!(resolved.read::<Option<String>>("ingest_parameters.input_format").unwrap(), None);
+
+    let split = "{\"parquet\": \"all.parquet\", \"url_col\": \"photo_url\", \"groups\": 8, \"output_folder\": \"parts\", \
+                 \"method\": \"greedy\", \"grouping_col\": \"taxon_name\", \"output_format\": \"parquet\"}";
+    let resolved = resolve(split);
+    assert_eq!(Settings::of(&resolved).unwrap().inputs().unwrap(), [PathBuf::from("all.parquet")]);
+    assert_eq!(resolved.notices().len(), 4, "groups, method, grouping_col, output_format");
+}
+
+#[test]
+fn more_than_the_most_counts_as_the_most() {
+    let resolved = parse("ddl.yaml", "downloader_parameters:\n  rate_multiplier: 1.5\n").unwrap();
+    assert_eq!(resolved.read::<f64>("downloader_parameters.rate_multiplier").unwrap(), 1.0);
+    let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notices,
+        ["ddl.yaml:2: `downloader_parameters.rate_multiplier` counts as `1`: no rate falls below 0"]
+    );
+}
+
+#[test]
+fn kinds_of_lists_are_those_of_the_ingest() {
+    let Kind::Choice(words) = KEYS.iter().find(|key| key.path == "initializer_type").unwrap().kind else {
+        panic!("not a choice")
+    };
+    let named: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
+    let known: Vec<&str> = crate::ingest::SOURCES.iter().map(|source| source.name()).collect();
+    assert_eq!(named, known);
+    insta::assert_snapshot!(error_of("initializer_type: gbfi\n"), @r"
+    ddl.yaml:1: `initializer_type` is `gbfi`, expected one of `generic`, `gbif`, `eol`, `fathom_net`, `lila`, `tol200m_general`, `tol200m_fathomNet`
+      hint: did you mean `gbif`?
+    ");
+}
+
+#[test]
+fn limits_are_those_of_the_ingest() {
+    insta::assert_snapshot!(error_of("\ningest_parameters: {max_row_bytes: 512 MiB}\n"), @"ddl.yaml:2: `ingest_parameters.max_row_bytes` is `512 MiB`, expected a size from 1 KiB to 256 MiB, such as `64 MiB` or `100MB`");
+}
+
+#[test]
 fn later_sources_win_and_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
@@ -159,6 +219,7 @@ fn problems_are_told_all_at_once() {
     ddl.yaml:16: `output_structure.tools_folder` is `../tools`, expected a relative path below the output folder, without `..`
     ddl.yaml:17: `connect_to` is `a:b`, expected `HOST1:PORT1:HOST2:PORT2` or a list of such
     ddl.yaml:18: `image_encoding` is `jpg`, expected one of `auto`, `original`, `jpeg`, `png`, `webp`, `raw`
+      hint: did you mean `jpeg`?
     ddl.yaml:19: unknown key `\u{1b}[31mred`
     ");
 }
@@ -210,7 +271,7 @@ fn syntax_errors_are_located() {
     check("a: [1\nb: 2\n", "ddl.yaml:2: not valid YAML: illegal placement of ':' indicator");
     check("- a\n- b\n", "ddl.yaml:1: not valid YAML: expected a mapping of keys to values");
     check(
-        "timeout: 3\ntimeout_sec: 4\n",
+        "timeout: 3\ndownloader_parameters: {request_timeout: 4}\n",
         "ddl.yaml:2: `downloader_parameters.request_timeout` is set a second time (first on line 1)",
     );
     check(&" ".repeat(5 << 20), "ddl.yaml: the file is larger than 4194304 bytes");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::keys::{Key, Kind};
 use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
 use super::yaml::{self, Data, Node};
+use crate::model::nearest;
 
 /// A value of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub(super) struct Wrong {
     pub(super) found: String,
     /// Line of the YAML text, where it is not the key's own.
     pub(super) line: Option<u32>,
+    /// The word that was probably meant, where only some words are right.
+    pub(super) nearest: Option<&'static str>,
 }
 
 impl Value {
@@ -53,7 +56,7 @@ impl Value {
         // `[::1]:80::` is one item that begins like a list.
         let is_compound = is_compound && !(key.kind == Kind::ConnectTo && is_connect_to(text));
         if is_compound && text.starts_with(['[', '{']) {
-            let wrong = || Wrong { found: show_found(text), line: None };
+            let wrong = || Wrong { found: show_found(text), line: None, nearest: None };
             let root = yaml::parse(text.as_bytes()).map_err(|_| wrong())?;
             // A line within a flag means nothing to anybody.
             let without_line = |wrong: Wrong| Wrong { line: None, ..wrong };
@@ -85,11 +88,11 @@ impl Value {
                     let (Some(from), Some(ranks)) = (from, ranks) else {
                         let bad =
                             if from.is_none() { show_found(&name.text) } else { wrong_node(node).found };
-                        return Err(Wrong { found: bad, line: Some(name.line) });
+                        return Err(Wrong { found: bad, line: Some(name.line), nearest: None });
                     };
                     if rules.insert(from, ranks).is_some() {
                         let found = format!("two rules for `{from}`");
-                        return Err(Wrong { found, line: Some(name.line) });
+                        return Err(Wrong { found, line: Some(name.line), nearest: None });
                     }
                 }
                 Ok(Some(Self::Rules(rules)))
@@ -129,7 +132,13 @@ impl Value {
             }
             Kind::Rules => None,
         };
-        value.map(Some).ok_or_else(|| Wrong { found: show_found(text), line: None })
+        value.map(Some).ok_or_else(|| {
+            let nearest = match key.kind {
+                Kind::Choice(words) => nearest(text, words.iter().copied()),
+                _ => None,
+            };
+            Wrong { found: show_found(text), line: None, nearest }
+        })
     }
 
     /// As it stands in a YAML file, on one line.
@@ -211,7 +220,7 @@ fn wrong_node(node: &Node) -> Wrong {
         Data::List(_) => "a list".to_owned(),
         Data::Map(_) => "a mapping".to_owned(),
     };
-    Wrong { found, line: Some(node.line) }
+    Wrong { found, line: Some(node.line), nearest: None }
 }
 
 /// YAML 1.1's words as well: distributed-downloader reads them so.

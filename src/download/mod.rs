@@ -19,9 +19,7 @@ mod executor;
 mod options;
 mod part;
 mod partition;
-mod profiles;
 mod record;
 
 pub use executor::{DownloadExecutor, DownloadSettings};
 pub use options::DownloadOptions;
-pub use profiles::{ProfileError, read_ignored_servers, read_server_rates};

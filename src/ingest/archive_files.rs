@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
@@ -13,6 +12,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::delimited::ByteStream;
 use super::error::IngestError;
 use super::input::Counted;
+use super::raw_batch::ReadMeter;
 
 /// Where the files of an archive lie.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl ArchiveFiles {
     pub(super) fn open(
         &self,
         name: &str,
-        bytes_read: &Arc<AtomicU64>,
+        meter: &Arc<ReadMeter>,
     ) -> Result<Option<(ByteStream, u64)>, IngestError> {
         if name.is_empty() || name.contains(['/', '\\']) || name == ".." {
             return Err(self.error(format!("it names a file `{name}`")));
@@ -55,12 +55,9 @@ impl ArchiveFiles {
                     file => file.map_err(IngestError::read(&path))?,
                 };
                 let length = file.metadata().map_err(IngestError::read(&path))?.len();
-                Ok(Some((
-                    Box::new(Counted { reader: Box::new(file), bytes_read: Arc::clone(bytes_read) }),
-                    length,
-                )))
+                Ok(Some((Box::new(Counted { reader: Box::new(file), meter: Arc::clone(meter) }), length)))
             }
-            Self::Zip(path) => self.open_zipped(path, name, bytes_read),
+            Self::Zip(path) => self.open_zipped(path, name, meter),
         }
     }
 
@@ -69,7 +66,7 @@ impl ArchiveFiles {
         &self,
         path: &Path,
         name: &str,
-        bytes_read: &Arc<AtomicU64>,
+        meter: &Arc<ReadMeter>,
     ) -> Result<Option<(ByteStream, u64)>, IngestError> {
         let open = || File::open(path).map_err(IngestError::read(path));
         let mut archive = ZipArchive::new(BufReader::new(open()?)).map_err(|error| self.error(error))?;
@@ -86,7 +83,7 @@ impl ArchiveFiles {
         drop(entry);
         let mut file = open()?;
         file.seek(SeekFrom::Start(start)).map_err(IngestError::read(path))?;
-        let raw = Counted { reader: Box::new(file.take(compressed)), bytes_read: Arc::clone(bytes_read) };
+        let raw = Counted { reader: Box::new(file.take(compressed)), meter: Arc::clone(meter) };
         let unpacked: ByteStream = match method {
             CompressionMethod::Stored => Box::new(raw),
             CompressionMethod::Deflated => Box::new(DeflateDecoder::new_with_buf(raw, vec![0; 256 << 10])),

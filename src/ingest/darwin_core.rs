@@ -146,7 +146,7 @@ fn open_table(
     context: &ReadContext,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Option<Table>, IngestError> {
-    let Some((stream, num_bytes)) = files.open(&meta.location, &context.bytes_read)? else { return Ok(None) };
+    let Some((stream, num_bytes)) = files.open(&meta.location, &context.meter)? else { return Ok(None) };
     let path = Path::new(&meta.location);
     let stream = decode(stream, &meta.encoding).map_err(|reason| files.error(reason))?;
     let mut records = RecordReader::new(Window::new(stream), meta.dialect(), context.max_row_bytes);

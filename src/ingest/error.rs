@@ -8,6 +8,8 @@ use parquet::errors::ParquetError;
 use thiserror::Error;
 
 use crate::catalog::CatalogError;
+use crate::runtime::Shutdown;
+use crate::storage::{ServerTableError, StorageError};
 
 /// Situations in which `ingest` stops. Nothing in the catalog is then half done: running it again
 /// after the cause is mended ends where an undisturbed ingest would have ended.
@@ -62,11 +64,33 @@ pub enum IngestError {
     /// A step on columns that could only fail by a fault of ours.
     #[error("rows could not be converted")]
     Arrow(#[from] ArrowError),
+    /// What is committed stays; the same ingest goes on from there.
+    #[error("stopped early, as asked")]
+    Stopped,
+    #[error(transparent)]
+    ServerTable(#[from] ServerTableError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     #[error("the catalog refused")]
     Catalog(#[from] CatalogError),
 }
 
 impl IngestError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::MissingUrlColumn { nearest, .. } => {
+                let column = nearest.as_deref().unwrap_or("NAME");
+                Some(format!(
+                    "name it with `--url-column {column}`, or as `columns.url` in the configuration"
+                ))
+            }
+            Self::Catalog(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| match source.kind() {
             // What flate2 reports for a stream that ends or lies; plain files never give these.
@@ -88,6 +112,15 @@ impl IngestError {
 
     pub(super) fn write_parquet(path: &Path) -> impl FnOnce(ParquetError) -> Self + '_ {
         move |source| Self::WriteParquet { path: path.to_owned(), source }
+    }
+}
+
+/// # Errors
+/// `Stopped` when asked to stop.
+pub(super) fn keep_going(shutdown: &Shutdown) -> Result<(), IngestError> {
+    match shutdown.requested() {
+        Some(_) => Err(IngestError::Stopped),
+        None => Ok(()),
     }
 }
 

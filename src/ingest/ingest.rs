@@ -3,73 +3,84 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use super::duplicates_file::duplicates_folder;
 use super::error::IngestError;
 use super::folders::{KnownServers, plan_folders};
 use super::input::{Input, find_inputs};
-use super::manifest_file::sweep;
+use super::manifest_file::{sweep, sweep_unfinished};
 use super::manifest_schema::UnionSchema;
 use super::normalize::Normalizer;
 use super::options::IngestOptions;
-use super::raw_batch::ReadContext;
+use super::raw_batch::{ReadContext, ReadMeter};
 use super::read_stage::{ReadPlan, read_lists};
 use super::report::{IngestProgress, IngestReport};
-use super::server_list::read_server_list;
 use super::source::find_source;
 use super::uuid_ref::UuidRef;
 use super::write_stage::{WritePlan, write_partitions};
 use crate::catalog::Catalog;
 use crate::model::UrlKey;
-
-/// Where an ingest reads and writes beside its inputs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IngestPaths {
-    /// `servers_batched/`.
-    pub urls_folder: PathBuf,
-    /// `ignored_servers.csv`; need not exist.
-    pub ignored_table: PathBuf,
-    /// `tools/`; only `tol200m_fathomNet` writes there (`uuid_ref`).
-    pub tools_folder: PathBuf,
-}
+use crate::runtime::Shutdown;
+use crate::storage::{DatasetLayout, read_server_list};
 
 /// Reads lists into the catalog and the manifest. An input of `-` is standard input.
 ///
 /// Run again with a newer list, it adds what is new; what is gone from the list stays. Killed at any
 /// moment and run again with the same list and options, it ends with the catalog and the records that
-/// it would have ended with undisturbed.
+/// it would have ended with undisturbed. So it does when `shutdown` ends it early.
 ///
 /// # Errors
-/// See [`IngestError`]. Until all lists are read to their ends, nothing is committed.
+/// See [`IngestError`]; `Stopped` when `shutdown` asked for it. Until all lists are read to their ends, nothing
+/// is committed.
 pub fn ingest(
     inputs: &[PathBuf],
     options: &IngestOptions,
-    paths: &IngestPaths,
+    layout: &DatasetLayout,
     catalog: &Catalog,
+    shutdown: &Shutdown,
     progress: &mut dyn FnMut(IngestProgress),
 ) -> Result<IngestReport, IngestError> {
     let started = Instant::now();
+    let mut report = run(inputs, options, layout, catalog, shutdown, progress).map_err(|error| {
+        // A reader that is stopped half-way fails in words of its own.
+        tracing::debug!(%error, "ended early");
+        if shutdown.requested().is_some() { IngestError::Stopped } else { error }
+    })?;
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn run(
+    inputs: &[PathBuf],
+    options: &IngestOptions,
+    layout: &DatasetLayout,
+    catalog: &Catalog,
+    shutdown: &Shutdown,
+    progress: &mut dyn FnMut(IngestProgress),
+) -> Result<IngestReport, IngestError> {
     check(options)?;
     let source = find_source(&options.initializer_type)?;
     let inputs = find_inputs(inputs, options.input_format)?;
-    let normalizer = open_normalizer(options, paths)?;
+    let normalizer = open_normalizer(options, layout)?;
     let view = catalog.view()?;
     let known = KnownServers::new(view.servers()?, view.server_ids()?);
     let stored_schema = view.manifest_schema()?;
 
-    let temp = TempFolder::new(options, &paths.urls_folder)?;
-    sweep(&paths.urls_folder, &known.rows().map(|row| (row.folder.clone(), row.num_partitions)).collect())?;
+    let temp = TempFolder::new(options, &layout.urls())?;
+    sweep(&layout.urls(), &known.rows().map(|row| (row.folder.clone(), row.num_partitions)).collect())?;
+    sweep_unfinished(&duplicates_folder(layout))?;
+    sweep_unfinished(&uuid_ref_folder(layout))?;
 
     let mut report = IngestReport::default();
     let context = ReadContext {
         max_row_bytes: options.max_row_bytes as usize,
         memory_bytes: options.memory_bytes,
         temp_folder: temp.path.clone(),
-        bytes_read: Arc::new(AtomicU64::new(0)),
+        meter: Arc::new(ReadMeter::new(shutdown.clone())),
         wanted_columns: wanted_columns(options),
     };
-    let mut uuid_ref = open_uuid_ref(source.name(), options, paths)?;
+    let mut uuid_ref = open_uuid_ref(source.name(), options, layout)?;
     let plan = ReadPlan {
         inputs: &inputs,
         source,
@@ -83,20 +94,39 @@ pub fn ingest(
     if report.rows_read == 0 && report.malformed == 0 {
         return Err(no_rows(&inputs[0]));
     }
-    uuid_ref.map_or(Ok(()), UuidRef::finish)?;
-
-    fs::create_dir_all(&paths.urls_folder).map_err(IngestError::write(&paths.urls_folder))?;
+    fs::create_dir_all(layout.urls()).map_err(IngestError::write(&layout.urls()))?;
     let schema = listed.schema.manifest();
     if stored_schema.as_ref() != Some(schema.as_ref()) {
         catalog.set_manifest_schema(&schema)?;
     }
+    let options = &IngestOptions { batch_size: settle_batch_size(options, catalog)?, ..options.clone() };
     let folders = plan_folders(&listed.servers, &known, options);
-    let urls_folder = &paths.urls_folder;
-    let plan =
-        WritePlan { inputs: &inputs, options, urls_folder, catalog, view: &view, known: &known, folders };
+    let plan = WritePlan {
+        inputs: &inputs,
+        options,
+        layout,
+        catalog,
+        view: &view,
+        known: &known,
+        folders,
+        shutdown,
+    };
     write_partitions(&plan, listed, &mut report, progress)?;
-    report.seconds = started.elapsed().as_secs_f64();
+    uuid_ref.map_or(Ok(()), UuidRef::finish)?;
     Ok(report)
+}
+
+/// The first ingest decides, so that all partitions of a dataset are of one kind.
+fn settle_batch_size(options: &IngestOptions, catalog: &Catalog) -> Result<u64, IngestError> {
+    let settled = catalog.settle_batch_size(options.batch_size)?;
+    if settled != options.batch_size {
+        tracing::warn!(
+            "this dataset's partitions hold up to {settled} records, as its first ingest had it; \
+             `batch_size: {}` is for a new dataset",
+            options.batch_size
+        );
+    }
+    Ok(settled)
 }
 
 fn check(options: &IngestOptions) -> Result<(), IngestError> {
@@ -112,16 +142,17 @@ fn check(options: &IngestOptions) -> Result<(), IngestError> {
     }
 }
 
-fn open_normalizer(options: &IngestOptions, paths: &IngestPaths) -> Result<Normalizer, IngestError> {
-    let read = |path: &Path| read_server_list(path, options.max_row_bytes as usize);
+fn open_normalizer(options: &IngestOptions, layout: &DatasetLayout) -> Result<Normalizer, IngestError> {
     let excluded_servers = match &options.excluded_servers_path {
         None => Default::default(),
         // Named by the user: here, absence is a mistake.
-        Some(path) => fs::metadata(path).map_err(IngestError::read(path)).and_then(|_| read(path))?,
+        Some(path) => {
+            fs::metadata(path).map_err(IngestError::read(path)).and_then(|_| Ok(read_server_list(path)?))?
+        }
     };
     Ok(Normalizer {
         max_url_bytes: options.max_url_bytes as usize,
-        ignored_servers: read(&paths.ignored_table)?,
+        ignored_servers: read_server_list(&layout.ignored_table())?,
         excluded_servers,
     })
 }
@@ -144,14 +175,18 @@ fn wanted_columns(options: &IngestOptions) -> Vec<String> {
 fn open_uuid_ref(
     source: &str,
     options: &IngestOptions,
-    paths: &IngestPaths,
+    layout: &DatasetLayout,
 ) -> Result<Option<UuidRef>, IngestError> {
     match &options.bounding_box_information_path {
         Some(boxes) if source == "tol200m_fathomNet" => {
-            UuidRef::open(boxes, &paths.tools_folder.join("uuid_ref")).map(Some)
+            UuidRef::open(boxes, &uuid_ref_folder(layout)).map(Some)
         }
         _ => Ok(None),
     }
+}
+
+fn uuid_ref_folder(layout: &DatasetLayout) -> PathBuf {
+    layout.tools().join("uuid_ref")
 }
 
 fn no_rows(input: &Input) -> IngestError {

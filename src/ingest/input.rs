@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
 use super::delimited::ByteStream;
 use super::error::IngestError;
 use super::options::InputFormat;
+use super::raw_batch::ReadMeter;
 
 /// The input that means standard input.
 pub const STDIN: &str = "-";
@@ -113,14 +113,14 @@ pub(super) struct OpenInput {
     pub(super) is_gzip: bool,
 }
 
-pub(super) fn open_bytes(input: &Input, bytes_read: &Arc<AtomicU64>) -> Result<OpenInput, IngestError> {
+pub(super) fn open_bytes(input: &Input, meter: &Arc<ReadMeter>) -> Result<OpenInput, IngestError> {
     let path = &input.path;
     let raw: ByteStream = if input.is_stdin() {
         Box::new(io::stdin())
     } else {
         Box::new(File::open(path).map_err(IngestError::read(path))?)
     };
-    let counted = Counted { reader: raw, bytes_read: Arc::clone(bytes_read) };
+    let counted = Counted { reader: raw, meter: Arc::clone(meter) };
     let (first_bytes, stream) = peek(Box::new(counted)).map_err(IngestError::read(path))?;
     let is_gzip = first_bytes.starts_with(&[0x1f, 0x8b]);
     if !is_gzip {
@@ -158,13 +158,14 @@ fn peek(mut stream: ByteStream) -> io::Result<(Vec<u8>, ByteStream)> {
 /// Counts what is read of a file.
 pub(super) struct Counted {
     pub(super) reader: ByteStream,
-    pub(super) bytes_read: Arc<AtomicU64>,
+    pub(super) meter: Arc<ReadMeter>,
 }
 
 impl Read for Counted {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.meter.keep_reading()?;
         let count = self.reader.read(to)?;
-        self.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+        self.meter.add(count as u64);
         Ok(count)
     }
 }
@@ -221,11 +222,11 @@ mod tests {
     fn read_file(bytes: &[u8]) -> Result<Vec<u8>, IngestError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
-        let bytes_read = Arc::default();
-        let mut opened = open_bytes(&Input { path: file.path().to_owned(), format: None }, &bytes_read)?;
+        let meter: Arc<ReadMeter> = Arc::default();
+        let mut opened = open_bytes(&Input { path: file.path().to_owned(), format: None }, &meter)?;
         let mut text = Vec::new();
         opened.stream.read_to_end(&mut text).map_err(IngestError::read(file.path()))?;
-        assert_eq!(bytes_read.load(Ordering::Relaxed), bytes.len() as u64);
+        assert_eq!(meter.bytes_read(), bytes.len() as u64);
         Ok(text)
     }
 

@@ -1,7 +1,9 @@
-//! Files of the manifest: where they lie, how they get there whole, and which are left over.
+//! Files of the manifest and beside it: how they get there whole, and which are left over.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
@@ -14,92 +16,114 @@ use parquet::schema::types::ColumnPath;
 use super::error::IngestError;
 use crate::catalog::ManifestFile;
 use crate::model::ServerName;
+use crate::storage::{AtomicFile, unescape_hive};
 
-/// `server_name=S`, escaped as Hive and Spark do.
-pub(super) fn server_folder(urls_folder: &Path, server: &ServerName) -> PathBuf {
-    urls_folder.join(format!("server_name={}", escape_hive(server.as_str())))
-}
+/// Ends the names of files that are not whole yet.
+const WRITER: &str = "ingest";
 
-/// `server_name=S/partition_id=P`.
-pub(super) fn partition_folder(urls_folder: &Path, server: &ServerName, partition_id: u32) -> PathBuf {
-    server_folder(urls_folder, server).join(format!("partition_id={partition_id}"))
-}
-
-/// Hive's list of characters that do not stand for themselves in a partition's folder name.
-fn escape_hive(value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    for c in value.chars() {
-        if c.is_ascii_control() || "\"#%'*/:=?\\{[]^".contains(c) {
-            escaped.push_str(&format!("%{:02X}", c as u32));
-        } else {
-            escaped.push(c);
-        }
-    }
-    escaped
-}
-
-fn unescape_hive(value: &str) -> Option<String> {
-    let mut parts = value.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// Writes one file of a partition: under another name, synced, renamed, folder synced.
+/// Writes one file of a partition.
 pub(super) fn write_file(folder: &Path, part: u32, rows: &RecordBatch) -> Result<ManifestFile, IngestError> {
     let name = format!("part-{part:04}.parquet");
-    fs::create_dir_all(folder).map_err(IngestError::write(folder))?;
     let mut output = ParquetOutput::create(&folder.join(&name), rows.schema())?;
     output.push(rows)?;
-    let (_, bytes) = output.finish()?;
+    let bytes = output.close()?.commit()?;
     Ok(ManifestFile { name, num_records: rows.num_rows() as u32, bytes })
 }
 
 /// A Parquet file that gets its name when it is whole.
-pub(super) struct ParquetOutput {
-    path: PathBuf,
+struct ParquetOutput {
+    file: AtomicFile,
     writer: ArrowWriter<File>,
 }
 
 impl ParquetOutput {
-    pub(super) fn create(path: &Path, schema: SchemaRef) -> Result<Self, IngestError> {
-        let temporary = temporary_name(path);
-        let file = File::create(&temporary).map_err(IngestError::write(&temporary))?;
-        let writer = ArrowWriter::try_new(file, schema, Some(properties()));
-        Ok(Self { path: path.to_owned(), writer: writer.map_err(IngestError::write_parquet(path))? })
+    fn create(path: &Path, schema: SchemaRef) -> Result<Self, IngestError> {
+        let file = AtomicFile::create(path, WRITER)?;
+        let writer = ArrowWriter::try_new(file.handle()?, schema, Some(properties()));
+        Ok(Self { writer: writer.map_err(IngestError::write_parquet(path))?, file })
+    }
+
+    fn push(&mut self, rows: &RecordBatch) -> Result<(), IngestError> {
+        self.writer.write(rows).map_err(IngestError::write_parquet(self.file.temporary()))
+    }
+
+    /// The finished file, which has no name yet.
+    fn close(self) -> Result<AtomicFile, IngestError> {
+        let Self { file, writer } = self;
+        writer.into_inner().map_err(IngestError::write_parquet(file.temporary()))?;
+        Ok(file)
+    }
+}
+
+/// One of several Parquet files of a folder, one for each ingest that had something to tell: `PREFIX-NNNN.parquet`.
+pub(super) struct NumberedOutput {
+    folder: PathBuf,
+    prefix: &'static str,
+    path: PathBuf,
+    output: ParquetOutput,
+}
+
+impl NumberedOutput {
+    pub(super) fn create(
+        folder: &Path,
+        prefix: &'static str,
+        schema: SchemaRef,
+    ) -> Result<Self, IngestError> {
+        fs::create_dir_all(folder).map_err(IngestError::write(folder))?;
+        let last = numbered_files(folder, prefix)?.into_iter().map(|(number, _)| number).max();
+        let number = last.map_or(0, |last| last.saturating_add(1));
+        let path = folder.join(format!("{prefix}-{number:04}.parquet"));
+        let output = ParquetOutput::create(&path, schema)?;
+        Ok(Self { folder: folder.to_owned(), prefix, path, output })
     }
 
     pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<(), IngestError> {
-        self.writer.write(rows).map_err(IngestError::write_parquet(&self.path))
+        self.output.push(rows)
     }
 
-    /// Syncs, renames, syncs the folder. Returns the path and the file's length in bytes.
-    pub(super) fn finish(self) -> Result<(PathBuf, u64), IngestError> {
-        let Self { path, writer } = self;
-        let temporary = temporary_name(&path);
-        let file = writer.into_inner().map_err(IngestError::write_parquet(&path))?;
-        file.sync_all().map_err(IngestError::write(&temporary))?;
-        let bytes = file.metadata().map_err(IngestError::write(&temporary))?.len();
-        fs::rename(&temporary, &path).map_err(IngestError::write(&path))?;
-        if let Some(folder) = path.parent() {
-            sync_folder(folder)?;
+    /// Returns the path: that of an earlier file if it says the very same. The same list again adds nothing then,
+    /// even after an ingest that was killed when all else was done.
+    pub(super) fn finish(self) -> Result<PathBuf, IngestError> {
+        let Self { folder, prefix, path, output } = self;
+        let file = output.close()?;
+        for (_, earlier) in numbered_files(&folder, prefix)? {
+            if same_bytes(&earlier, file.temporary()).map_err(IngestError::read(&earlier))? {
+                return Ok(earlier);
+            }
         }
-        Ok((path, bytes))
+        file.commit()?;
+        Ok(path)
     }
 }
 
-/// Hidden, so that no reader of the folder takes it for a part of it.
-fn temporary_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
+fn numbered_files(folder: &Path, prefix: &str) -> Result<Vec<(u32, PathBuf)>, IngestError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(IngestError::read(folder))? {
+        let path = entry.map_err(IngestError::read(folder))?.path();
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let number =
+            name.strip_prefix(prefix).and_then(|name| name.strip_prefix('-')?.strip_suffix(".parquet"));
+        files.extend(number.and_then(|number| Some((number.parse().ok()?, path.clone()))));
+    }
+    files.sort();
+    Ok(files)
 }
 
-/// Makes renames and new folders in `folder` survive a power failure.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), IngestError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(IngestError::write(folder))
+fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {
+    let (a, b) = (File::open(a)?, File::open(b)?);
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    loop {
+        let (of_a, of_b) = (a.fill_buf()?, b.fill_buf()?);
+        let count = of_a.len().min(of_b.len());
+        if count == 0 || of_a[..count] != of_b[..count] {
+            return Ok(count == 0);
+        }
+        a.consume(count);
+        b.consume(count);
+    }
 }
 
 /// zstd at its fastest level, as all our files. Columns without repetition get no dictionary: it would be built
@@ -146,7 +170,7 @@ fn sweep_partition(partition: &Path) -> Result<(), IngestError> {
         let file = file.map_err(IngestError::read(partition))?;
         let name = file.file_name();
         let name = name.to_string_lossy();
-        let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).unwrap_or(&name);
+        let name = name.strip_suffix(&format!(".tmp-{WRITER}")).unwrap_or(&name);
         let number = name.strip_prefix("part-").and_then(|name| name.strip_suffix(".parquet"));
         if number.is_some_and(|number| number.len() >= 4 && number.bytes().all(|b| b.is_ascii_digit())) {
             fs::remove_file(file.path()).map_err(IngestError::write(&file.path()))?;
@@ -156,26 +180,67 @@ fn sweep_partition(partition: &Path) -> Result<(), IngestError> {
     Ok(())
 }
 
-fn folder_value(name: &std::ffi::OsStr, key: &str) -> Option<String> {
-    unescape_hive(name.to_str()?.strip_prefix(key)?)
+/// Removes files of a folder of [`NumberedOutput`]s that a killed ingest did not finish.
+pub(super) fn sweep_unfinished(folder: &Path) -> Result<(), IngestError> {
+    for file in fs::read_dir(folder).into_iter().flatten() {
+        let path = file.map_err(IngestError::read(folder))?.path();
+        if path.to_string_lossy().ends_with(&format!(".parquet.tmp-{WRITER}")) {
+            fs::remove_file(&path).map_err(IngestError::write(&path))?;
+        }
+    }
+    Ok(())
+}
+
+fn folder_value(name: &OsStr, key: &str) -> Option<String> {
+    name.to_str()?.strip_prefix(key).map(unescape_hive)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int32Array};
+
     use super::*;
 
+    fn rows(values: &[i32]) -> RecordBatch {
+        let column = Arc::new(Int32Array::from(values.to_vec())) as ArrayRef;
+        RecordBatch::try_from_iter([("n", column)]).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
-    fn folder_names_are_hives() {
-        let check = |server: &str, expect: &str| {
-            let folder = server_folder(Path::new("u"), &ServerName::from_catalog(server));
-            assert_eq!(folder, Path::new("u").join(format!("server_name={expect}")));
-            assert_eq!(unescape_hive(expect).as_deref(), Some(server));
+    fn numbered_files_are_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |values: &[i32]| {
+            let rows = rows(values);
+            let mut output = NumberedOutput::create(folder.path(), "part", rows.schema()).unwrap();
+            output.push(&rows).unwrap();
+            output.finish().unwrap().file_name().unwrap().to_owned()
         };
-        check("example.org:8080", "example.org%3A8080");
-        check("[2001:db8::1]", "%5B2001%3Adb8%3A%3A1%5D");
-        check(ServerName::NULL, ServerName::NULL);
-        assert_eq!(unescape_hive("a%zz"), None);
-        assert_eq!(unescape_hive("a%é"), None);
+        assert_eq!(write(&[1, 2]), "part-0000.parquet");
+        assert_eq!(write(&[3, 4]), "part-0001.parquet");
+        assert_eq!(write(&[1, 2]), "part-0000.parquet");
+        assert_eq!(names(folder.path()), ["part-0000.parquet", "part-0001.parquet"]);
+    }
+
+    #[test]
+    fn unfinished_files_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = NumberedOutput::create(folder.path(), "part", rows(&[]).schema()).unwrap();
+        // As a kill leaves it.
+        std::mem::forget(output);
+        fs::write(folder.path().join("notes.txt"), b"").unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
+        sweep_unfinished(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), ["notes.txt"]);
+        sweep_unfinished(&folder.path().join("absent")).unwrap();
     }
 
     #[test]
@@ -188,7 +253,7 @@ mod tests {
         ];
         let sweep_away = [
             "server_name=a%3A1/partition_id=1/part-0000.parquet",
-            "server_name=a%3A1/partition_id=2/.part-0001.parquet.tmp",
+            "server_name=a%3A1/partition_id=2/part-0001.parquet.tmp-ingest",
             "server_name=b/partition_id=0/part-0000.parquet",
         ];
         for name in keep.iter().chain(&sweep_away) {

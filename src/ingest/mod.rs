@@ -42,7 +42,6 @@ mod read_stage;
 mod reader;
 mod record_reader;
 mod report;
-mod server_list;
 mod server_lookup;
 mod source;
 mod sources;
@@ -56,7 +55,7 @@ mod write_stage;
 mod tests;
 
 pub use error::IngestError;
-pub use ingest::{IngestPaths, ingest};
+pub use ingest::ingest;
 pub use input::STDIN;
 pub use manifest_schema::{LEADING_COLUMNS, RECORD_COLUMN, SHARED_SERVER_COLUMN};
 pub use options::{ColumnsOptions, IngestOptions, InputFormat};

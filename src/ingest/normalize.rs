@@ -87,6 +87,8 @@ pub(super) struct NormalBatch {
     /// Rows by bucket, in ascending order of buckets, input order within each.
     pub(super) buckets: Vec<(u32, NormalRows)>,
     pub(super) filtered: BTreeMap<&'static str, u64>,
+    /// Rows whose `uuid` is none.
+    pub(super) bad_uuids: u64,
 }
 
 /// What normalisation needs to know beside the rows.
@@ -110,7 +112,7 @@ impl Normalizer {
         let urls = UrlColumns::new(raw, &input.binding)?;
         let mut filtered = BTreeMap::new();
         let judged = self.judge(raw, &input.binding, &urls, &mut filtered);
-        let rows = lead_columns(raw, input, &urls, &judged)?;
+        let (rows, bad_uuids) = lead_columns(raw, input, &urls, &judged)?;
         let server_names = judged.lookup.into_names();
         let buckets = split(&rows, &judged.kept, &raw.positions, &server_names, bucket_of)?;
         Ok(NormalBatch {
@@ -119,6 +121,7 @@ impl Normalizer {
             server_names,
             buckets,
             filtered,
+            bad_uuids,
         })
     }
 
@@ -231,7 +234,7 @@ fn lead_columns(
     input: &BoundInput,
     urls: &UrlColumns,
     judged: &Judged<'_>,
-) -> Result<RecordBatch, IngestError> {
+) -> Result<(RecordBatch, u64), IngestError> {
     let num_rows = raw.rows.num_rows();
     let binding = &input.binding;
     let value = |value: Value| match value {
@@ -241,8 +244,9 @@ fn lead_columns(
             Ok(Arc::new(StringArray::from_iter_values((0..num_rows).map(|_| text))) as ArrayRef)
         }
     };
+    let (uuids, bad_uuids) = uuid_column(raw, binding, urls, judged)?;
     let mut columns = vec![
-        uuid_column(raw, binding, urls, judged)?,
+        uuids,
         value(binding.source_id.map_or(Value::Null, Value::Column))?,
         urls.identifier(num_rows),
         value(binding.license)?,
@@ -251,32 +255,35 @@ fn lead_columns(
         value(binding.label)?,
     ];
     columns.extend(input.carried.iter().map(|&column| Arc::clone(raw.rows.column(column))));
-    Ok(RecordBatch::try_new(Arc::clone(&input.to), columns)?)
+    Ok((RecordBatch::try_new(Arc::clone(&input.to), columns)?, bad_uuids))
 }
 
 /// The input's UUID where it has one, else made from the URL; for a record without a URL, from its
-/// key, so that it is the same in every ingest.
+/// key, so that it is the same in every ingest. Also the number of rows where the input has something that
+/// is no UUID: taken over, many records could be called `N/A`.
 fn uuid_column(
     raw: &RawBatch,
     binding: &Binding,
     urls: &UrlColumns,
     judged: &Judged<'_>,
-) -> Result<ArrayRef, IngestError> {
+) -> Result<(ArrayRef, u64), IngestError> {
     let num_rows = raw.rows.num_rows();
     let given = binding.uuid.map(|column| text_column(&raw.rows, column)).transpose()?;
     let given = given.as_ref().map(|column| column.as_string::<i32>());
     let mut builder = StringBuilder::with_capacity(num_rows, num_rows * uuid::fmt::Hyphenated::LENGTH);
     let mut buffer = Uuid::encode_buffer();
-    let mut next_row = 0;
+    let (mut next_row, mut bad_uuids) = (0, 0);
     for kept in &judged.kept {
         let row = kept.row as usize;
         // Rows that are left out never leave this batch.
         builder.append_nulls(row - next_row);
         next_row = row + 1;
         let given = given.filter(|column| column.is_valid(row)).map(|column| column.value(row).trim_ascii());
-        match given.filter(|uuid| !uuid.is_empty()) {
-            Some(uuid) => builder.append_value(uuid),
-            None => {
+        let given = given.filter(|uuid| !uuid.is_empty());
+        match given {
+            Some(uuid) if Uuid::try_parse(uuid).is_ok() => builder.append_value(uuid),
+            _ => {
+                bad_uuids += u64::from(given.is_some());
                 let uuid = if kept.is_url {
                     Uuid::new_v5(&Uuid::NAMESPACE_URL, urls.text(row).0.as_bytes())
                 } else {
@@ -287,7 +294,7 @@ fn uuid_column(
         }
     }
     builder.append_nulls(num_rows - next_row);
-    Ok(Arc::new(builder.finish()))
+    Ok((Arc::new(builder.finish()), bad_uuids))
 }
 
 fn text_column(rows: &RecordBatch, column: usize) -> Result<ArrayRef, IngestError> {

@@ -7,7 +7,6 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -18,7 +17,7 @@ use uuid::Uuid;
 
 use super::delimited::unique_names;
 use super::error::IngestError;
-use super::raw_batch::{BATCH_BYTES, BATCH_ROWS, RawBatch};
+use super::raw_batch::{BATCH_BYTES, BATCH_ROWS, RawBatch, ReadMeter};
 use super::text_columns::TextColumn;
 
 pub(super) struct ParquetReader {
@@ -28,11 +27,11 @@ pub(super) struct ParquetReader {
     rows_read: u64,
     rows_total: u64,
     file_bytes: u64,
-    bytes_read: Arc<AtomicU64>,
+    meter: Arc<ReadMeter>,
 }
 
 impl ParquetReader {
-    pub(super) fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<Self, IngestError> {
+    pub(super) fn open(path: &Path, meter: &Arc<ReadMeter>) -> Result<Self, IngestError> {
         let file = File::open(path).map_err(IngestError::read(path))?;
         let file_bytes = file.metadata().map_err(IngestError::read(path))?.len();
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(IngestError::parquet(path))?;
@@ -50,8 +49,8 @@ impl ParquetReader {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let reader =
             builder.with_batch_size(batch_rows as usize).build().map_err(IngestError::parquet(path))?;
-        let bytes_read = Arc::clone(bytes_read);
-        Ok(Self { path: path.to_owned(), reader, schema, rows_read: 0, rows_total, file_bytes, bytes_read })
+        let meter = Arc::clone(meter);
+        Ok(Self { path: path.to_owned(), reader, schema, rows_read: 0, rows_total, file_bytes, meter })
     }
 
     pub(super) fn next_batch(&mut self) -> Result<Option<RawBatch>, IngestError> {
@@ -79,7 +78,7 @@ impl ParquetReader {
             bytes as u64
         };
         let more = share(self.rows_read + num_rows) - share(self.rows_read);
-        self.bytes_read.fetch_add(more, Ordering::Relaxed);
+        self.meter.add(more);
         self.rows_read += num_rows;
     }
 }
@@ -190,8 +189,8 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
 
-        let bytes_read = Arc::default();
-        let mut reader = ParquetReader::open(&path, &bytes_read).unwrap();
+        let meter: Arc<ReadMeter> = Arc::default();
+        let mut reader = ParquetReader::open(&path, &meter).unwrap();
         let found = reader.next_batch().unwrap().unwrap();
         for (index, (name, _, data_type, value)) in columns.iter().enumerate() {
             let column = found.rows.column(index);
@@ -201,7 +200,7 @@ mod tests {
         assert_eq!(found.invalid_text, [(0, 5)]);
         assert_eq!(found.positions, [1]);
         assert!(reader.next_batch().unwrap().is_none());
-        assert_eq!(bytes_read.load(Ordering::Relaxed), path.metadata().unwrap().len());
+        assert_eq!(meter.bytes_read(), path.metadata().unwrap().len());
     }
 
     #[test]

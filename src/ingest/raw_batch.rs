@@ -1,13 +1,15 @@
 //! What readers hand on, and the log of what they could not read.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 
 use super::error::IngestError;
 use super::report::{MAX_MALFORMED_EXAMPLES, MalformedLine};
+use crate::runtime::Shutdown;
 
 /// Rows of one batch at most. Cutting by rows and content, never by what a read returned, makes
 /// every later step independent of how the bytes arrived.
@@ -35,10 +37,45 @@ pub(super) struct ReadContext {
     pub(super) memory_bytes: u64,
     /// Exists only once somebody spills.
     pub(super) temp_folder: PathBuf,
-    /// Counts bytes of input files as they lie on disk.
-    pub(super) bytes_read: Arc<AtomicU64>,
+    pub(super) meter: Arc<ReadMeter>,
     /// Columns wanted of an archive's core table beside the usual ones.
     pub(super) wanted_columns: Vec<String>,
+}
+
+/// What all reading of input files goes through: it counts, and it ends when asked to stop, also where no batch
+/// comes for a long time (the core table of an archive).
+#[derive(Debug, Default)]
+pub(super) struct ReadMeter {
+    /// Bytes of input files as they lie on disk.
+    bytes: AtomicU64,
+    shutdown: Shutdown,
+}
+
+impl ReadMeter {
+    pub(super) fn new(shutdown: Shutdown) -> Self {
+        Self { bytes: AtomicU64::new(0), shutdown }
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// # Errors
+    /// When asked to stop.
+    pub(super) fn keep_reading(&self) -> io::Result<()> {
+        match self.shutdown.requested() {
+            Some(_) => Err(io::Error::other("stopped")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Lines that could not be read: all counted, the first ones kept.

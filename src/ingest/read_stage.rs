@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::error::IngestError;
+use super::error::{IngestError, keep_going};
 use super::folders::{KnownServers, ListedServer};
 use super::input::Input;
 use super::manifest_schema::UnionSchema;
@@ -65,15 +64,17 @@ pub(super) fn read_lists(
         |push| read_all(plan, push),
         |(raw, input): Item| plan.normalizer.normalize(&raw, &input, |server| plan.known.bucket_of(server)),
         |batch| {
+            keep_going(plan.context.meter.shutdown())?;
             if let Some(uuid_ref) = uuid_ref.as_deref_mut() {
                 batch.buckets.iter().try_for_each(|(_, rows)| uuid_ref.push(&rows.rows))?;
             }
             report.rows_read += batch.num_rows;
+            report.bad_uuids += batch.bad_uuids;
             for (reason, count) in &batch.filtered {
                 *report.filtered.entry((*reason).to_owned()).or_default() += count;
             }
             sorter.push(batch)?;
-            let bytes_read = plan.context.bytes_read.load(Ordering::Relaxed);
+            let bytes_read = plan.context.meter.bytes_read();
             progress(IngestProgress {
                 stage: IngestStage::Reading,
                 rows: report.rows_read,

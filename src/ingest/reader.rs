@@ -28,7 +28,7 @@ impl Reader {
         if path.is_dir() {
             return Ok(Self::DarwinCore(DarwinCoreReader::open(path, context)?));
         }
-        let opened = open_bytes(input, &context.bytes_read)?;
+        let opened = open_bytes(input, &context.meter)?;
         let format = input.format.or_else(|| sniff_format(&opened.first_bytes));
         let format = format.ok_or_else(|| IngestError::UnknownFormat { path: path.clone() })?;
         Ok(match format {
@@ -44,7 +44,7 @@ impl Reader {
                 let file =
                     if is_file { path.clone() } else { spool(path, opened.stream, &context.temp_folder)? };
                 match format {
-                    InputFormat::Parquet => Self::Parquet(ParquetReader::open(&file, &context.bytes_read)?),
+                    InputFormat::Parquet => Self::Parquet(ParquetReader::open(&file, &context.meter)?),
                     _ => Self::DarwinCore(DarwinCoreReader::open(&file, context)?),
                 }
             }

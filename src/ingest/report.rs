@@ -27,6 +27,8 @@ pub struct IngestReport {
     pub skipped: BTreeMap<String, u64>,
     /// Rows that the kind of list leaves out, by reason.
     pub filtered: BTreeMap<String, u64>,
+    /// Rows whose `uuid` is no UUID; their records have one made from the URL.
+    pub bad_uuids: u64,
     /// Lines that could not be read.
     pub malformed: u64,
     /// The first of them, in order.
@@ -37,7 +39,7 @@ pub struct IngestReport {
     pub partitions: u64,
     /// Manifest files written.
     pub files: u64,
-    /// Where the duplicates are listed, if there are any.
+    /// Where the duplicates are listed, if there are any: the file of an earlier ingest of the same list, or a new one.
     pub duplicates_file: Option<PathBuf>,
     pub seconds: f64,
 }

@@ -10,6 +10,7 @@ use arrow::util::display::array_value_to_string;
 use super::error::IngestError;
 use super::options::{ColumnsOptions, IngestOptions};
 use super::sources::{Eol, FathomNet, Gbif, Generic, Lila, Tol200mFathomNet, Tol200mGeneral};
+use crate::model::nearest;
 
 /// One kind of list (`initializer_type`).
 pub trait Source: Sync {
@@ -40,7 +41,7 @@ pub fn find_source(name: &str) -> Result<&'static dyn Source, IngestError> {
         IngestError::UnknownSource {
             name: name.to_owned(),
             known: quoted(known.iter().copied()),
-            nearest: nearest(name, known.iter().copied()),
+            nearest: nearest(name, known.iter().copied()).map(str::to_owned),
         }
     })
 }
@@ -77,7 +78,7 @@ impl<'a> Header<'a> {
             column: name.to_owned(),
             wanted_by: wanted_by.to_owned(),
             columns: quoted(self.names()),
-            nearest: nearest(name, self.names()),
+            nearest: nearest(name, self.names()).map(str::to_owned),
         })
     }
 
@@ -85,7 +86,7 @@ impl<'a> Header<'a> {
         URL_COLUMNS.iter().find_map(|name| self.find(name)).ok_or_else(|| IngestError::MissingUrlColumn {
             path: self.path.to_owned(),
             columns: quoted(self.names()),
-            nearest: URL_COLUMNS.iter().find_map(|name| nearest(name, self.names())),
+            nearest: URL_COLUMNS.iter().find_map(|name| nearest(name, self.names())).map(str::to_owned),
         })
     }
 
@@ -250,13 +251,4 @@ fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
         count if count > 30 => format!("{} and {} more", names[..30].join(", "), count - 30),
         _ => names.join(", "),
     }
-}
-
-/// The name most like `wanted`, if any is like it.
-pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let likeness =
-        |name: &str| strsim::jaro_winkler(&wanted.to_ascii_lowercase(), &name.to_ascii_lowercase());
-    let best = names.map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    // Below this, what is found is no misspelling but another word.
-    (best.0 > 0.75).then(|| best.1.to_owned())
 }

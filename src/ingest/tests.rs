@@ -16,6 +16,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::{Catalog, CatalogOptions, NewPartition, ServerRow};
 use crate::model::{RecordState, RecordUrl, ServerName, SkipReason};
+use crate::runtime::{Shutdown, StopReason};
+use crate::storage::{DatasetLayout, LayoutOptions};
 
 /// A dataset in a folder of its own.
 struct Dataset {
@@ -31,12 +33,8 @@ impl Dataset {
         Self { folder, catalog }
     }
 
-    fn paths(&self) -> IngestPaths {
-        IngestPaths {
-            urls_folder: self.folder.path().join("servers_batched"),
-            ignored_table: self.folder.path().join("ignored_servers.csv"),
-            tools_folder: self.folder.path().join("tools"),
-        }
+    fn layout(&self) -> DatasetLayout {
+        DatasetLayout::new(self.folder.path(), LayoutOptions::default())
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
@@ -46,7 +44,23 @@ impl Dataset {
     }
 
     fn ingest(&self, inputs: &[PathBuf], options: &IngestOptions) -> Result<IngestReport, IngestError> {
-        ingest(inputs, options, &self.paths(), &self.catalog, &mut |_| {})
+        ingest(inputs, options, &self.layout(), &self.catalog, &Shutdown::new(), &mut |_| {})
+    }
+
+    /// Asks the ingest to stop when its progress is as `at` says.
+    fn ingest_stopped(
+        &self,
+        input: &Path,
+        options: &IngestOptions,
+        mut at: impl FnMut(IngestProgress) -> bool,
+    ) -> Result<IngestReport, IngestError> {
+        let shutdown = Shutdown::new();
+        let mut progress = |now| {
+            if at(now) {
+                shutdown.request(StopReason::Terminate);
+            }
+        };
+        ingest(&[input.to_owned()], options, &self.layout(), &self.catalog, &shutdown, &mut progress)
     }
 
     fn ingest_text(&self, name: &str, text: impl AsRef<[u8]>, options: &IngestOptions) -> IngestReport {
@@ -88,11 +102,7 @@ impl Dataset {
 
     /// The manifest of a partition as its reader sees it.
     fn manifest(&self, partition: &NewPartition) -> RecordBatch {
-        let folder = manifest_file::partition_folder(
-            &self.paths().urls_folder,
-            &partition.folder,
-            partition.partition_id,
-        );
+        let folder = self.layout().manifest_folder(&partition.folder, partition.partition_id);
         let mut batches = Vec::new();
         for file in &partition.manifest_files {
             let file = File::open(folder.join(&file.name)).unwrap();
@@ -105,7 +115,7 @@ impl Dataset {
     /// All files of the manifest with their bytes.
     fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
-        let mut folders = vec![self.paths().urls_folder];
+        let mut folders = vec![self.layout().urls()];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).into_iter().flatten() {
                 let path = entry.unwrap().path();
@@ -147,9 +157,7 @@ fn rows_become_records_with_a_server_a_key_and_a_state() {
     let partitions = dataset.partitions();
     let folders: Vec<&str> = partitions.iter().map(|partition| partition.folder.as_str()).collect();
     assert_eq!(folders, [ServerName::NULL, "a.org", "a.org:81", "bad.org"]);
-    assert!(
-        dataset.paths().urls_folder.join("server_name=a.org%3A81/partition_id=0/part-0000.parquet").exists()
-    );
+    assert!(dataset.layout().urls().join("server_name=a.org%3A81/partition_id=0/part-0000.parquet").exists());
     let rows = dataset.manifest(&partitions[1]);
     let some = |text: &str| Some(text.to_owned());
     let urls = ["https://A.org:443/1", "https://a.org/2", "https://a.org/1"];
@@ -178,7 +186,7 @@ fn rows_become_records_with_a_server_a_key_and_a_state() {
     assert_eq!((report.records_new, report.records_known, report.records_gone), (0, 8, 0));
     let report = dataset.ingest_text("urls.txt", "https://a.org/2\nhttps://a.org/9\n", &small(10));
     assert_eq!((report.records_new, report.records_known, report.records_gone), (1, 1, 7));
-    assert!(!dataset.paths().urls_folder.join("_ingest-tmp").exists());
+    assert!(!dataset.layout().urls().join("_ingest-tmp").exists());
 }
 
 #[test]
@@ -224,11 +232,74 @@ fn duplicates_are_counted_and_listed() {
     let rows: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(texts(&rows[0], "source_id"), [some("3"), some("4")]);
-    assert_eq!(texts(&rows[0], "known_from"), [some("list"), some("catalog")]);
     assert_eq!(texts(&rows[0], "server_name"), [some("a"), some("a")]);
     assert!(texts(&rows[0], "input")[0].as_ref().unwrap().ends_with("1.csv"));
     let lines = rows[0].column_by_name("row").unwrap();
     assert_eq!(lines.as_primitive::<arrow::datatypes::UInt64Type>().values(), &[4, 5]);
+
+    // The same list again changes nothing; one that repeats other rows has a file of its own.
+    let before = dataset.files();
+    let again = dataset.ingest_text("1.csv", list, &small(10));
+    assert_eq!((again.records_new, again.duplicates), (0, 2));
+    assert!(again.duplicates_file.unwrap().ends_with("_duplicates/ingest-0000.parquet"));
+    assert!(dataset.files() == before);
+    let other = dataset.ingest_text("2.csv", "url\nhttp://b/1\nhttp://b/1\n", &small(10));
+    assert!(other.duplicates_file.unwrap().ends_with("_duplicates/ingest-0001.parquet"));
+}
+
+#[test]
+fn the_first_ingest_settles_the_size_of_partitions() {
+    let dataset = Dataset::new();
+    let urls = |numbers: std::ops::Range<u32>| numbers.map(|n| format!("http://a/{n}\n")).collect::<String>();
+    let unreadable = dataset.write("0.csv", "no,column\n1,2\n");
+    dataset.ingest(&[unreadable], &small(2)).unwrap_err();
+    dataset.ingest_text("1.txt", urls(0..8), &small(4));
+    dataset.ingest_text("2.txt", urls(8..14), &small(5));
+    let sizes: Vec<usize> = dataset.partitions().iter().map(|partition| partition.states.len()).collect();
+    assert_eq!(sizes, [4, 4, 4, 2]);
+}
+
+#[test]
+fn a_uuid_that_is_none_is_replaced() {
+    let dataset = Dataset::new();
+    let given = "8A7F3B52-0000-4000-8000-00000000000a";
+    let list = format!("url,uuid\nhttp://a/1,N/A\nhttp://a/2,N/A\nhttp://a/3,{given}\nhttp://a/4,\n");
+    let report = dataset.ingest_text("list.csv", list, &small(10));
+    assert_eq!((report.records_new, report.bad_uuids), (4, 2));
+    let made = |n| Some(RecordUrl::parse(&format!("http://a/{n}"), 100).unwrap().uuid().to_string());
+    let uuids = texts(&dataset.manifest(&dataset.partitions()[0]), "uuid");
+    assert_eq!(uuids, [made(1), made(2), Some(given.to_owned()), made(4)]);
+}
+
+#[test]
+fn a_stopped_ingest_leaves_no_trace_and_goes_on() {
+    let options = small(40);
+    let undisturbed = Dataset::new();
+    let path = undisturbed.write("list.csv", wide_list());
+    undisturbed.ingest(std::slice::from_ref(&path), &options).unwrap();
+    for stage in [IngestStage::Reading, IngestStage::Writing] {
+        let dataset = Dataset::new();
+        let stopped = dataset.ingest_stopped(&path, &options, |now| now.stage == stage);
+        assert!(matches!(stopped, Err(IngestError::Stopped)), "{stage:?}");
+        assert!(dataset.partitions().len() < undisturbed.partitions().len(), "{stage:?}");
+        assert!(!dataset.layout().urls().join("_ingest-tmp").exists(), "{stage:?}");
+        assert_eq!(dataset.files().keys().filter(|path| path.to_string_lossy().contains(".tmp")).count(), 0);
+        dataset.ingest(std::slice::from_ref(&path), &options).unwrap();
+        assert!(dataset.state() == undisturbed.state(), "{stage:?}");
+    }
+}
+
+#[test]
+fn no_input_is_read_any_further_after_a_stop() {
+    let dataset = Dataset::new();
+    let path = dataset.write("list.csv", "url\nhttp://a/1\n");
+    let shutdown = Shutdown::new();
+    let meter = Arc::new(raw_batch::ReadMeter::new(shutdown.clone()));
+    let input = input::Input { path, format: None };
+    let mut opened = input::open_bytes(&input, &meter).unwrap();
+    shutdown.request(StopReason::Interrupt);
+    assert!(input::open_bytes(&input, &meter).is_err());
+    assert!(std::io::copy(&mut opened.stream, &mut std::io::sink()).is_err());
 }
 
 /// 6,000 rows of 40 servers, some repeated, with a wide column: more than small memory holds.
@@ -477,6 +548,9 @@ fn archives_are_joined_with_their_occurrences() {
     assert!(dataset.partitions().is_empty());
 }
 
+const U1: &str = "11111111-1111-4111-8111-111111111111";
+const U2: &str = "22222222-2222-4222-8222-222222222222";
+
 #[test]
 fn one_picture_of_several_boxes_is_one_record() {
     let dataset = Dataset::new();
@@ -493,28 +567,44 @@ fn one_picture_of_several_boxes_is_one_record() {
     let list = write(
         "list.parquet",
         vec![
-            ("uuid", vec!["u1", "u2", "u3"]),
+            ("uuid", vec![U1, U2, "u3"]),
             ("source_url", vec!["http://a/1", "http://a/1", "http://a/2"]),
             ("data_source", vec!["fathom", "fathom", "other"]),
             ("source_id", vec!["s1", "s2", "s3"]),
         ],
     );
-    let boxes = write("boxes.parquet", vec![("uuid", vec!["u2", "u1", "u9"]), ("x", vec!["20", "10", "90"])]);
+    let boxes = write("boxes.parquet", vec![("uuid", vec![U2, U1, "u9"]), ("x", vec!["20", "10", "90"])]);
     let options = IngestOptions {
         initializer_type: "tol200m_fathomNet".into(),
         included_sources: vec!["fathom".into()],
         bounding_box_information_path: Some(boxes),
         ..small(10)
     };
-    let report = dataset.ingest(&[list], &options).unwrap();
+    // It says of which records the rows are, so it comes when these are committed.
+    let uuid_ref = dataset.layout().tools().join("uuid_ref");
+    dataset.catalog.fail_after_commits(Some(0));
+    dataset.ingest(std::slice::from_ref(&list), &options).unwrap_err();
+    assert_eq!(fs::read_dir(&uuid_ref).unwrap().count(), 0);
+    dataset.catalog.fail_after_commits(None);
+    let report = dataset.ingest(std::slice::from_ref(&list), &options).unwrap();
     assert_eq!((report.records_new, report.duplicates), (1, 1));
-    let file = File::open(dataset.folder.path().join("tools/uuid_ref/part-0000.parquet")).unwrap();
-    let rows =
-        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().next().unwrap().unwrap();
+    let read = |number: u32| {
+        let file = File::open(uuid_ref.join(format!("part-{number:04}.parquet"))).unwrap();
+        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().next().unwrap().unwrap()
+    };
+    let rows = read(0);
     let image = RecordUrl::parse("http://a/1", 100).unwrap().uuid().to_string();
     assert_eq!(texts(&rows, "image_uuid"), [Some(image.clone()), Some(image)]);
-    assert_eq!(texts(&rows, "uuid"), [Some("u1".into()), Some("u2".into())]);
+    assert_eq!(texts(&rows, "uuid"), [Some(U1.into()), Some(U2.into())]);
     assert_eq!(texts(&rows, "x"), [Some("10".into()), Some("20".into())]);
+
+    // Another list adds a file, the same one does not; and `uuid` may be the record's own as well.
+    dataset.ingest(std::slice::from_ref(&list), &options).unwrap();
+    let columns = ColumnsOptions { uuid: Some("uuid".into()), ..ColumnsOptions::default() };
+    dataset.ingest(&[list], &IngestOptions { columns, ..options }).unwrap();
+    assert_eq!(fs::read_dir(&uuid_ref).unwrap().count(), 2);
+    assert_eq!(texts(&read(1), "uuid"), [Some(U1.into()), Some(U2.into())]);
+    assert_eq!(texts(&read(1), "image_uuid"), texts(&read(1), "uuid"));
 }
 
 proptest! {

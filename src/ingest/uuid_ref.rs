@@ -1,7 +1,6 @@
 //! `uuid_ref`: which rows of the TreeOfLife catalogue stand behind one FathomNet picture.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::error::IngestError;
-use super::manifest_file::ParquetOutput;
+use super::manifest_file::NumberedOutput;
 use super::parquet_rows::ParquetReader;
 use super::source::Header;
 
@@ -22,7 +21,7 @@ pub(super) struct UuidRef {
     boxes: RecordBatch,
     by_uuid: HashMap<String, Vec<u32>>,
     schema: SchemaRef,
-    output: ParquetOutput,
+    output: NumberedOutput,
 }
 
 impl UuidRef {
@@ -51,14 +50,13 @@ impl UuidRef {
         let schema =
             Schema::new(fields.chain(boxes.schema_ref().fields().iter().cloned()).collect::<Vec<_>>());
         let schema = Arc::new(schema);
-        fs::create_dir_all(folder).map_err(IngestError::write(folder))?;
-        let output = ParquetOutput::create(&folder.join("part-0000.parquet"), Arc::clone(&schema))?;
+        let output = NumberedOutput::create(folder, "part", Arc::clone(&schema))?;
         Ok(Self { boxes, by_uuid, schema, output })
     }
 
-    /// Takes normalised rows: their own `uuid` is carried as `uuid_input`.
+    /// Takes normalised rows: their own `uuid` is carried as `uuid_input`, unless it is the record's.
     pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<(), IngestError> {
-        let Some(uuids) = rows.column_by_name("uuid_input") else { return Ok(()) };
+        let uuids = rows.column_by_name("uuid_input").unwrap_or_else(|| rows.column(0));
         let uuids = cast(uuids, &DataType::Utf8)?;
         let uuids = uuids.as_string::<i32>();
         let (mut from_rows, mut from_boxes) = (Vec::new(), Vec::new());
@@ -80,6 +78,7 @@ impl UuidRef {
         self.output.push(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
+    /// Call it when all records are committed: the file says of which records they are.
     pub(super) fn finish(self) -> Result<(), IngestError> {
         self.output.finish().map(|_| ())
     }

@@ -5,7 +5,6 @@
 //! has committed a beginning of what it would have committed in all, and the next one goes on there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -16,18 +15,20 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use super::cutter::{Cutter, PartRows};
 use super::duplicates::{Marks, find_duplicates};
-use super::duplicates_file::{DuplicatesFile, duplicates_schema};
-use super::error::IngestError;
+use super::duplicates_file::{DuplicatesFile, duplicates_folder, duplicates_schema};
+use super::error::{IngestError, keep_going};
 use super::folders::{FolderPlan, KnownServers, ListedServer};
 use super::input::Input;
-use super::manifest_file::{partition_folder, server_folder, sync_folder, write_file};
+use super::manifest_file::write_file;
 use super::options::IngestOptions;
 use super::ordered::{Push, ordered};
 use super::read_stage::Listed;
 use super::report::{IngestProgress, IngestReport, IngestStage};
 use super::spill::{Bucket, Chunk};
 use crate::catalog::{Catalog, CatalogView, ManifestFile, NewPartition};
-use crate::model::{RecordState, ServerId, SkipReason, UrlKey};
+use crate::model::{RecordState, ServerId, ServerName, SkipReason, UrlKey};
+use crate::runtime::Shutdown;
+use crate::storage::{DatasetLayout, sync_folder};
 
 /// Partitions of one transaction.
 const COMMIT_PARTITIONS: usize = 32;
@@ -39,11 +40,12 @@ const COMMIT_RECORDS: usize = 1_000_000;
 pub(super) struct WritePlan<'a> {
     pub(super) inputs: &'a [Input],
     pub(super) options: &'a IngestOptions,
-    pub(super) urls_folder: &'a Path,
+    pub(super) layout: &'a DatasetLayout,
     pub(super) catalog: &'a Catalog,
     pub(super) view: &'a CatalogView,
     pub(super) known: &'a KnownServers,
     pub(super) folders: FolderPlan,
+    pub(super) shutdown: &'a Shutdown,
 }
 
 /// What goes from the thread of buckets to those that encode.
@@ -83,6 +85,7 @@ pub(super) fn write_partitions(
             Job::Chunk { num_rows, duplicates } => Ok(Done::Chunk { num_rows, duplicates }),
         },
         |done| {
+            keep_going(plan.shutdown)?;
             if let Done::Chunk { num_rows, .. } = &done {
                 rows_done += num_rows;
                 let bytes_read = bytes.unwrap_or(0);
@@ -139,7 +142,7 @@ fn cut_buckets(
             }
             let Verdicts { states, new_rows, repeats } = judge(&chunk, &marks, first_row, &mut counts);
             let num_rows = chunk.keys.len() as u64;
-            let duplicates = list_duplicates(plan, servers, &chunk, &marks, first_row, &repeats)?;
+            let duplicates = list_duplicates(plan, servers, &chunk, &repeats)?;
             first_row += num_rows;
             for part in cutter.push(&chunk, &states, &new_rows)? {
                 stopped = stopped || !push(Job::Part(part));
@@ -167,7 +170,10 @@ fn mark(
         bucket.num_rows,
         num_known,
         plan.options.memory_bytes / 4,
-        |each| bucket.for_each_key(each),
+        |each| {
+            keep_going(plan.shutdown)?;
+            bucket.for_each_key(each)
+        },
         |each| {
             for (id, _) in known {
                 plan.view.for_each_url_key(*id, each)?;
@@ -214,8 +220,6 @@ fn list_duplicates(
     plan: &WritePlan<'_>,
     servers: &[ListedServer],
     chunk: &Chunk,
-    marks: &Marks,
-    first_row: u64,
     repeats: &[u32],
 ) -> Result<Option<RecordBatch>, IngestError> {
     if repeats.is_empty() {
@@ -225,14 +229,12 @@ fn list_duplicates(
     let rows = || repeats.iter().map(|&row| row as usize);
     let server = |row| servers[chunk.servers.value(row) as usize].name.as_str();
     let input = |row| plan.inputs[chunk.inputs.value(row) as usize].path.to_string_lossy();
-    let from = |row| if marks.is_known(first_row + row as u64) { "catalog" } else { "list" };
     let columns: Vec<ArrayRef> = vec![
         take(chunk.rows.column(2), &indices, None)?,
         take(chunk.rows.column(1), &indices, None)?,
         Arc::new(StringArray::from_iter_values(rows().map(server))),
         Arc::new(StringArray::from_iter_values(rows().map(input))),
         Arc::new(UInt64Array::from_iter_values(rows().map(|row| chunk.positions.value(row)))),
-        Arc::new(StringArray::from_iter_values(rows().map(from))),
     ];
     Ok(Some(RecordBatch::try_new(duplicates_schema(), columns)?))
 }
@@ -263,7 +265,7 @@ fn encode(
         new_null_array(&DataType::Utf8, num_rows)
     });
     let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
-    let path = partition_folder(plan.urls_folder, &folder.name, part.partition_id);
+    let path = plan.layout.manifest_folder(&folder.name, part.partition_id);
     let file = write_file(&path, part.part, &rows)?;
     debug_assert!(rows.column(0).as_string::<i32>().null_count() == 0);
     Ok(done(part, file))
@@ -301,7 +303,7 @@ impl<'a> Committer<'a> {
             introduced: BTreeSet::new(),
             ready: Vec::new(),
             ready_records: 0,
-            duplicates: DuplicatesFile::new(plan.urls_folder),
+            duplicates: DuplicatesFile::new(duplicates_folder(plan.layout)),
             num_partitions: 0,
             num_files: 0,
         }
@@ -350,13 +352,13 @@ impl<'a> Committer<'a> {
         if self.ready.is_empty() {
             return Ok(());
         }
-        let folders: BTreeSet<PathBuf> = self
-            .ready
-            .iter()
-            .map(|partition| server_folder(self.plan.urls_folder, &partition.folder))
-            .collect();
-        folders.iter().try_for_each(|folder| sync_folder(folder))?;
-        sync_folder(self.plan.urls_folder)?;
+        let layout = self.plan.layout;
+        let servers: BTreeSet<&ServerName> = self.ready.iter().map(|partition| &partition.folder).collect();
+        // It is the folder around a path that is synced: here that of a server's partitions, then that of the
+        // servers, then the root.
+        let around = servers.into_iter().map(|server| layout.manifest_folder(server, 0));
+        let around = around.chain([duplicates_folder(layout), layout.urls()]);
+        around.into_iter().try_for_each(|path| sync_folder(&path))?;
         self.ready_records = 0;
         self.plan.catalog.add_partitions(&self.ready)?;
         self.ready.clear();

@@ -6,6 +6,7 @@ mod data_file;
 mod digest;
 mod ids;
 mod image_info;
+mod nearest;
 mod outcome;
 mod record_url;
 
@@ -13,5 +14,6 @@ pub use data_file::{DataFile, PartRow};
 pub use digest::{ContentDigest, HashAlgorithm, PerceptualHash};
 pub use ids::{Epoch, PartId, PartitionKey, Rank, RecordIndex, RunId, ServerId};
 pub use image_info::{ImageEncoding, ImageFormat, PixelSize};
+pub use nearest::{nearest, num_typos};
 pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
 pub use record_url::{RecordUrl, ServerName, UrlKey};

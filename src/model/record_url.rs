@@ -38,6 +38,21 @@ impl ServerName {
         })
     }
 
+    /// Takes a server as people write it: `Example.org`, `example.org:80`, `https://example.org/`. `None` when it is
+    /// the name of no server, or of more than one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url = Url::parse(&with_scheme).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+        let is_more = url.path() != "/"
+            || url.query().is_some()
+            || url.fragment().is_some()
+            || !url.username().is_empty()
+            || url.host_str().is_some_and(|host| host.contains('*'));
+        if is_more { None } else { Self::from_url(&url) }
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -133,6 +148,24 @@ mod tests {
         check("http://user:pass@example.org/a", Ok("example.org"));
         check("http://[2001:DB8::1]:81/a", Ok("[2001:db8::1]:81"));
         check("http://müseum.example/a", Ok("xn--mseum-kva.example"));
+    }
+
+    #[test]
+    fn servers_are_taken_as_people_write_them() {
+        let check = |text: &str, expect: Option<&str>| {
+            assert_eq!(ServerName::parse(text).as_ref().map(ServerName::as_str), expect, "{text}");
+        };
+        check(" Example.ORG ", Some("example.org"));
+        check("example.org:80", Some("example.org"));
+        check("https://example.org:443/", Some("example.org"));
+        check("example.org:8080", Some("example.org:8080"));
+        check("[2001:DB8::1]", Some("[2001:db8::1]"));
+        check("müseum.example", Some("xn--mseum-kva.example"));
+        for none in
+            ["", "*.example.org", "example.org/images", "ftp://example.org", "two words", "a@b.org", "a:b"]
+        {
+            check(none, None);
+        }
     }
 
     #[test]

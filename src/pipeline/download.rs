@@ -13,10 +13,11 @@ use crate::config::{self, Resolved, contact_of};
 use crate::dispatch::{
     DispatchOptions, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, sort_mail, work,
 };
-use crate::download::{DownloadExecutor, DownloadSettings, read_ignored_servers, read_server_rates};
+use crate::download::{DownloadExecutor, DownloadSettings};
 use crate::fetch::FetchOptions;
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
 use crate::slurm::JobEnvironment;
+use crate::storage::{read_server_list, read_server_rates};
 
 /// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
 /// filesystem may take longer.
@@ -88,7 +89,7 @@ where
     Ok((result?, ending))
 }
 
-fn watch_job_end(shutdown: &Shutdown) {
+pub(super) fn watch_job_end(shutdown: &Shutdown) {
     if let Some(left) = JobEnvironment::read().time_left(SystemTime::now()) {
         let usable = left.saturating_sub(JOB_END_MARGIN);
         tracing::info!(minutes = usable.as_secs() / 60, "the job has an end; stopping before it");
@@ -174,7 +175,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
     let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
     fetch.headers.extend(dataset.settings.extra_header());
-    fetch.ca_certificate = resolved.existing_path("ca_certificate")?;
+    resolved.require_paths(&["ca_certificate"])?;
     Ok(DownloadSettings {
         layout: dataset.layout.clone(),
         fetch,
@@ -182,7 +183,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
         download: resolved.section(&["downloader_parameters"], &[])?,
         max_open_partitions: resolved.read("downloader_parameters.max_open_partitions")?,
         rates: read_server_rates(&dataset.layout.profiles_table())?,
-        ignored: read_ignored_servers(&dataset.layout.ignored_table())?,
+        ignored: read_server_list(&dataset.layout.ignored_table())?,
         num_ranks,
     })
 }

@@ -5,11 +5,10 @@ use crate::check::CheckError;
 use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::dispatch::DispatchError;
-use crate::download::ProfileError;
 use crate::export::ExportError;
 use crate::ingest::IngestError;
 use crate::query::QueryError;
-use crate::storage::StorageError;
+use crate::storage::{ServerTableError, StorageError};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,7 +30,7 @@ pub enum PipelineError {
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error(transparent)]
-    Profile(#[from] ProfileError),
+    ServerTable(#[from] ServerTableError),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error("cannot {action}: {source}")]
@@ -44,6 +43,7 @@ impl PipelineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(error) => error.hint(),
+            Self::Ingest(error) => error.hint(),
             Self::Catalog(error) | Self::Dispatch(DispatchError::Catalog(error)) => error.hint(),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),

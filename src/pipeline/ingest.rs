@@ -2,33 +2,46 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::{Builder, Runtime};
+
+use super::download::watch_job_end;
 use super::{Dataset, PipelineError};
 use crate::catalog::IngestRow;
-use crate::ingest::{IngestOptions, IngestPaths, IngestProgress, IngestReport};
+use crate::config;
+use crate::ingest::{IngestOptions, IngestProgress, IngestReport};
+use crate::runtime::{Shutdown, install_signals};
 
-/// Reads the lists that the configuration names.
+/// Keys that name files or folders which must be there: what is missing is told with the place that names it.
+const PATHS: &[&str] = &[
+    "path_to_input",
+    "excluded_servers_path",
+    "bounding_box_information_path",
+    "ingest_parameters.temp_folder",
+];
+
+/// Reads the lists that the configuration names. Signals and the job's end ask `shutdown` to stop.
 ///
 /// # Errors
-/// When there is no input, a list cannot be read, or another process holds the catalog.
+/// When there is no input, a list cannot be read, or another process holds the catalog;
+/// [`IngestError::Stopped`](crate::ingest::IngestError::Stopped) when `shutdown` ended it early.
 pub fn ingest(
     dataset: &Dataset,
+    shutdown: &Shutdown,
     progress: &mut dyn FnMut(IngestProgress),
 ) -> Result<IngestReport, PipelineError> {
     let options: IngestOptions =
         dataset.resolved.section(&["ingest_parameters", "downloader_parameters", ""], &[])?;
     let inputs = dataset.settings.inputs()?;
-    let paths = IngestPaths {
-        urls_folder: dataset.layout.urls(),
-        ignored_table: dataset.layout.ignored_table(),
-        tools_folder: dataset.layout.tools(),
-    };
+    dataset.resolved.require_paths(PATHS)?;
+    let _listening = listen(shutdown)?;
     let catalog = dataset.create()?;
     let mut row = IngestRow {
         started_at: now_ms(),
         inputs: inputs.iter().map(|path| path.display().to_string()).collect(),
+        configuration: config::to_yaml(&dataset.resolved),
         ..IngestRow::default()
     };
-    let report = crate::ingest::ingest(inputs, &options, &paths, &catalog, progress)?;
+    let report = crate::ingest::ingest(inputs, &options, &dataset.layout, &catalog, shutdown, progress)?;
     row.ended_at = Some(now_ms());
     row.rows = report.rows_read;
     row.new = report.records_new;
@@ -38,6 +51,25 @@ pub fn ingest(
     row.malformed = report.malformed;
     catalog.record_ingest(row)?;
     Ok(report)
+}
+
+/// Listens on a thread of its own, for as long as the value lives.
+fn listen(shutdown: &Shutdown) -> Result<Runtime, PipelineError> {
+    let io = |action: &str| {
+        let action = action.to_owned();
+        move |source| PipelineError::Io { action, source }
+    };
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("signals")
+        .enable_all()
+        .build()
+        .map_err(io("start the runtime"))?;
+    let within = runtime.enter();
+    install_signals(shutdown).map_err(io("listen for signals"))?;
+    watch_job_end(shutdown);
+    drop(within);
+    Ok(runtime)
 }
 
 pub(super) fn now_ms() -> u64 {

@@ -133,5 +133,6 @@ pub(super) fn ingests(rows: &[IngestRow]) -> Result<MemTable> {
         ("gone", int64(rows, |r| r.gone)),
         ("duplicates", int64(rows, |r| r.duplicates)),
         ("malformed", int64(rows, |r| r.malformed)),
+        ("configuration", text(rows, |r| Some(&r.configuration))),
     ])
 }

@@ -105,7 +105,10 @@ fn folder_of(path: &Path) -> &Path {
 
 /// Makes the entries of a path's folder durable (a rename or a new file is one). Some filesystems cannot sync
 /// a folder and say so: there is nothing more to do then.
-pub(super) fn sync_folder(path: &Path) -> Result<(), StorageError> {
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_folder(path: &Path) -> Result<(), StorageError> {
     let folder = folder_of(path);
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {

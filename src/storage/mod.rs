@@ -10,9 +10,10 @@ mod layout;
 mod manifest;
 mod part_writer;
 mod schema;
+mod server_tables;
 mod sweep;
 
-pub use atomic::{AtomicFile, write_atomically};
+pub use atomic::{AtomicFile, sync_folder, write_atomically};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
@@ -21,4 +22,5 @@ pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
 pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
 };
+pub use server_tables::{ServerTableError, read_server_list, read_server_rates};
 pub use sweep::sweep_parts;

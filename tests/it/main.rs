@@ -4,6 +4,7 @@ mod dataset;
 mod demo;
 mod disk;
 mod faults;
+mod messages;
 mod readers;
 mod real_list;
 mod resume;

@@ -1,6 +1,7 @@
 //! Interrupted + resumed = uninterrupted, whatever the moment.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -143,6 +144,30 @@ fn sigterm_seals_commits_and_exits_75() {
     project.ok(&["download"]);
     assert_eq!(farm.log().len() as u64, NUM_RECORDS);
     assert_equals_uninterrupted(&project);
+}
+
+#[test]
+fn sigterm_ends_an_ingest_resumably() {
+    let server = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let project = Project::new(server, "");
+    let mut command = project.command(&["ingest", "--format", "csv", "-"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut list = child.stdin.take().unwrap();
+    let line = |n: u64| format!("http://server-{}.example/{n}\n", n % 7);
+    let rows: String = std::iter::once("url\n".to_owned()).chain((0..20_000).map(line)).collect();
+    // More than a pipe holds: it is reading, so it listens.
+    list.write_all(rows.as_bytes()).unwrap();
+    // SAFETY: the child has not been waited for, so its number is its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    // A list without end: only the signal can end it.
+    while list.write_all(line(1).repeat(1000).as_bytes()).is_ok() {}
+    let output = child.wait_with_output().unwrap();
+    expect(&output, 75, &["ingest"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("run the same command again"), "{stderr}");
+    assert!(!project.path("out/servers_batched/_ingest-tmp").exists());
+    project.ok(&["check"]);
 }
 
 #[test]

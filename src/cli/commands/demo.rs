@@ -47,7 +47,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
         dataset.layout.catalog().display()
     ));
     let mut display = IngestDisplay::new(global);
-    let report = crate::pipeline::ingest(&dataset, &mut |progress| display.show(progress))?;
+    let report = crate::pipeline::ingest(&dataset, &Shutdown::new(), &mut |progress| display.show(progress))?;
     display.clear();
     indent(&ingest::summary(&report));
 

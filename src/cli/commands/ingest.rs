@@ -3,8 +3,9 @@ use std::time::Duration;
 use super::super::args::{GlobalArgs, IngestArgs};
 use super::super::progress::IngestDisplay;
 use super::super::{Exit, format, print_line};
-use crate::ingest::IngestReport;
-use crate::pipeline::ingest;
+use crate::ingest::{IngestError, IngestReport};
+use crate::pipeline::{PipelineError, ingest};
+use crate::runtime::Shutdown;
 
 pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit> {
     let mut overrides = global.overrides();
@@ -12,15 +13,33 @@ pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit
     let dataset = super::dataset(global, overrides)?;
     super::start_logging(global, &dataset, Some("ingest".into()));
     let mut display = IngestDisplay::new(global);
-    let report = ingest(&dataset, &mut |progress| display.show(progress));
+    let shutdown = Shutdown::new();
+    leave_when_forced(shutdown.clone())?;
+    let report = ingest(&dataset, &shutdown, &mut |progress| display.show(progress));
     display.clear();
-    let report = report?;
+    let report = match report {
+        Err(PipelineError::Ingest(IngestError::Stopped)) => {
+            eprintln!("stopped early; run the same command again to go on");
+            return Ok(Exit::Resumable);
+        }
+        report => report?,
+    };
     if args.json {
         print_line(serde_json::to_string_pretty(&report)?)?;
     } else if !global.quiet {
         eprint!("{}", summary(&report));
     }
     Ok(Exit::Done)
+}
+
+/// A second Ctrl-C ends the process wherever it is; the next ingest removes what lies about.
+fn leave_when_forced(shutdown: Shutdown) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(shutdown.wait_forced());
+        std::process::exit(Exit::Interrupted as i32);
+    });
+    Ok(())
 }
 
 pub(super) fn summary(report: &IngestReport) -> String {
@@ -46,6 +65,10 @@ pub(super) fn summary(report: &IngestReport) -> String {
     text += &list("left out by the kind of list", &report.filtered);
     if let Some(path) = &report.duplicates_file {
         text += &format!("duplicates are listed in {}\n", path.display());
+    }
+    if report.bad_uuids > 0 {
+        let count = format::count(report.bad_uuids);
+        text += &format!("{count} rows have a `uuid` that is none: theirs are made from the URL\n");
     }
     if report.malformed > 0 {
         text += &format!("{} malformed lines were left out:\n", format::count(report.malformed));

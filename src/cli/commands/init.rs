@@ -7,7 +7,8 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
     if path.exists() && !args.force {
         anyhow::bail!("`{}` exists; `--force` replaces it", path.display());
     }
-    std::fs::create_dir_all(&args.folder)?;
+    std::fs::create_dir_all(&args.folder)
+        .map_err(|error| anyhow::anyhow!("cannot create folder `{}`: {error}", args.folder.display()))?;
     std::fs::write(&path, starter_file())
         .map_err(|error| anyhow::anyhow!("cannot write `{}`: {error}", path.display()))?;
     eprintln!("wrote {}; set `user_agent` in it, then run `ddl ingest LIST`", path.display());

@@ -54,11 +54,13 @@ fn check(options: &IngestOptions, rows: &[&[&str]], column: &str, expect: &[&str
     assert_eq!(batch.filtered.into_iter().collect::<Vec<_>>(), filtered);
 }
 
+const UUID: &str = "11111111-1111-4111-8111-111111111111";
+
 #[test]
 fn generic_takes_what_it_finds() {
     let rows: &[&[&str]] = &[
         &["Photo_URL", "uuid", "label", "record", "x"],
-        &[" http://a/1 ", "u-1", "cat", "r", "y"],
+        &[" http://a/1 ", UUID, "cat", "r", "y"],
         &["http://a/2", "-", "-", "-", "-"],
         &["-", "-", "-", "-", "-"],
     ];
@@ -69,7 +71,7 @@ fn generic_takes_what_it_finds() {
     let of_url = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, b"http://a/2").to_string();
     let batch = normalize(&generic, rows).unwrap();
     let uuids = batch.buckets[0].1.rows.column(0).as_string::<i32>();
-    assert_eq!((uuids.value(0), uuids.value(1)), ("u-1", of_url.as_str()));
+    assert_eq!((uuids.value(0), uuids.value(1)), (UUID, of_url.as_str()));
     let names: Vec<_> = batch.buckets[0].1.rows.schema().fields().iter().map(|f| f.name().clone()).collect();
     assert_eq!(names[7..], ["record_input", "x"]);
 }
@@ -148,12 +150,12 @@ fn eol_and_fathom_net_and_lila() {
 fn tol200m_takes_the_named_data_sources() {
     let rows: &[&[&str]] = &[
         &["uuid", "source_url", "data_source", "source_id"],
-        &["u1", "http://a/1", "gbif", "s1"],
+        &[UUID, "http://a/1", "gbif", "s1"],
         &["u2", "http://a/1", "eol", "s2"],
         &["u3", "http://a/1", "-", "s3"],
     ];
     for (name, column, expect) in
-        [("tol200m_general", "uuid", "u1"), ("tol200m_fathomNet", "uuid_input", "u1")]
+        [("tol200m_general", "uuid", UUID), ("tol200m_fathomNet", "uuid_input", UUID)]
     {
         let error = normalize(&options(name), rows).unwrap_err().to_string();
         assert!(error.contains("included_sources"), "{error}");
