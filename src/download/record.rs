@@ -11,7 +11,7 @@ use super::executor::DownloadExecutor;
 use crate::fetch::{
     Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchedBody, Next, Retry,
 };
-use crate::imaging::{decode_bytes_estimate, inspect, process};
+use crate::imaging::{decode_bytes_estimate, process};
 use crate::model::{FailureCause, RecordState, ServerName, SkipReason};
 use crate::runtime::{MemoryBudget, MemoryPermit};
 use crate::storage::{ErrorRow, ImageRow, ManifestRecord};
@@ -89,7 +89,7 @@ fn retry(executor: &DownloadExecutor, job: &mut Job, retry: Retry) -> Next {
 async fn to_image(executor: &Arc<DownloadExecutor>, job: &Job, body: FetchedBody) -> Attempted {
     let FetchedBody { bytes, http_status, content_type, final_url, fetched_at, reservation, .. } = body;
     let imaging = executor.settings.imaging.clone();
-    let estimate = inspect(&bytes).map_or(0, |header| decode_bytes_estimate(&header, &imaging));
+    let estimate = decode_bytes_estimate(&bytes, &imaging);
     // An estimate beyond what any image may need is refused by `process` itself, before it allocates.
     let _pixels: Option<MemoryPermit> = match estimate {
         0 => None,
