@@ -17,9 +17,13 @@ use clap::Parser as _;
 pub use args::Args;
 pub use exit::Exit;
 
+use crate::runtime::silence_caught_panics;
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    // What a decoder panicked on is in the dataset; on the terminal it would break the progress bar.
+    silence_caught_panics();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

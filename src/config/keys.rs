@@ -292,7 +292,8 @@ pub const KEYS: &[Key] = &[
         "... or after so long, so that a slow server's images are safe within a minute."),
     ddl("downloader_parameters.row_group_bytes", bytes(64 * KIB, GIB), "16 MiB",
         "Images of one row group: what a reader must take in at once. 16 MiB is some hundred images \
-         and large enough for disks and object stores."),
+         and large enough for disks and object stores. The last one of a part is smaller, and so are others when \
+         `part_memory` is used up."),
 
     // Limits of one rank.
     ddl("downloader_parameters.max_in_flight", integer(1, 100_000), "256",
@@ -304,7 +305,8 @@ pub const KEYS: &[Key] = &[
         "Bodies on their way on one rank. When it is used up, requests wait. At least `max_body_bytes`. \
          This, `part_memory` and `decode_memory` together leave room on a laptop with 4 GiB."),
     ddl("downloader_parameters.part_memory", bytes(MIB, TIB), "512 MiB",
-        "Images waiting in parts that are not sealed, on one rank. When it is used up, the largest part is sealed early."),
+        "Images that wait to be written, on one rank. When it is used up, the partition with the most of them writes \
+         its row group early, and downloads wait for the disk."),
     ddl("downloader_parameters.decode_memory", bytes(MIB, TIB), "512 MiB",
         "Decoded pixels on one rank. At least 3 bytes for each of `max_image_pixels`."),
     ddl("downloader_parameters.cpu_threads", integer(0, 4096), "0",

@@ -29,4 +29,6 @@ pub use error::DispatchError;
 pub use options::DispatchOptions;
 pub use publish::{PublishedStatus, ServerProgress, read_published};
 pub use rank_zero::{RunContext, RunEnding, RunReport, coordinate};
+#[cfg(test)]
+pub(crate) use worker::Reports;
 pub use worker::{ClaimEnding, ClaimHandle, Executor, ExecutorError, sort_mail, work};

@@ -234,3 +234,24 @@ pub async fn work<E: Executor>(
     send(ToCoordinator::Alive(executor.progress()))?;
     send(ToCoordinator::Bye)
 }
+
+/// What a claim's handle is told, for tests of executors.
+#[cfg(test)]
+pub(crate) struct Reports(mpsc::UnboundedReceiver<Request>);
+
+#[cfg(test)]
+impl Reports {
+    /// The next report, and where to answer it. `None` when every handle is gone.
+    pub(crate) async fn next(&mut self) -> Option<(ToCoordinator, oneshot::Sender<Result<(), String>>)> {
+        self.0.recv().await.map(|request| (request.message, request.answer))
+    }
+}
+
+#[cfg(test)]
+impl ClaimHandle {
+    pub(crate) fn for_test(claim: &Claim) -> (Self, Reports) {
+        let (requests, reports) = mpsc::unbounded_channel();
+        let handle = Self { partition: claim.partition, epoch: claim.epoch, requests, stop: Shutdown::new() };
+        (handle, Reports(reports))
+    }
+}

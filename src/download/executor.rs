@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::DownloadOptions;
+use super::part_memory::PartMemory;
 use super::partition::work_on_partition;
 use crate::dispatch::protocol::{Claim, RankProgress};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
@@ -17,8 +18,11 @@ use crate::model::{ImageEncoding, ServerName};
 use crate::runtime::{CpuPool, MachineLimits, MemoryBudget};
 use crate::storage::{DatasetLayout, StorageOptions};
 
-/// Row groups and files written at once: enough to keep a disk busy, few enough to bound copies in memory.
+/// Row groups and files written, and manifests read, at once: enough to keep a disk busy, few enough to bound
+/// copies in memory.
 const MAX_WRITERS: usize = 4;
+/// Partitions made complete at once. Each copies up to some GB, so that they have turns of their own.
+const MAX_COMPACTORS: usize = 2;
 
 /// Everything a rank needs to know to download.
 #[derive(Clone, Debug)]
@@ -42,9 +46,12 @@ pub struct DownloadExecutor {
     pub(super) cpu: CpuPool,
     pub(super) body_memory: MemoryBudget,
     pub(super) decode_memory: MemoryBudget,
+    pub(super) part_memory: Arc<PartMemory>,
     pub(super) writers: Arc<Semaphore>,
+    pub(super) compactors: Arc<Semaphore>,
     pub(super) counters: Counters,
-    pub(super) open_partitions: AtomicU32,
+    open_partitions: Arc<AtomicU32>,
+    pub(super) parked: Arc<AtomicU32>,
 }
 
 /// What the rank has done; only grows.
@@ -55,7 +62,23 @@ pub(super) struct Counters {
     pub skipped: AtomicU64,
     pub requests: AtomicU64,
     pub received_bytes: AtomicU64,
-    pub in_flight: AtomicU32,
+    pub in_flight: Arc<AtomicU32>,
+}
+
+/// Counts one more as long as it lives, however that ends.
+pub(super) struct Counted(Arc<AtomicU32>);
+
+impl Counted {
+    pub fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl DownloadExecutor {
@@ -82,9 +105,12 @@ impl DownloadExecutor {
                 max_body.saturating_mul(2).saturating_add(1 << 20),
             ),
             decode_memory: MemoryBudget::new(options.decode_memory, max_decode),
+            part_memory: Arc::new(PartMemory::new(options.part_memory, max_body.max(max_decode))),
             writers: Arc::new(Semaphore::new(MAX_WRITERS)),
+            compactors: Arc::new(Semaphore::new(MAX_COMPACTORS)),
             counters: Counters::default(),
-            open_partitions: AtomicU32::new(0),
+            open_partitions: Arc::default(),
+            parked: Arc::default(),
             fetcher,
             cpu,
             settings,
@@ -98,13 +124,11 @@ impl DownloadExecutor {
         }
     }
 
-    /// Bytes of images at which an open partition writes a row group now.
-    pub(super) fn row_group_bytes(&self) -> u64 {
-        let open = u64::from(self.open_partitions.load(Ordering::Relaxed).max(1));
-        let options = &self.settings.download;
-        // Below 256 KiB a row group is all overhead.
-        (options.part_memory / (3 * open))
-            .clamp((256 << 10).min(options.row_group_bytes), options.row_group_bytes)
+    /// Open partitions that only wait: for servers that are paused, and for retries. Their parts are sealed, so
+    /// that others may be opened beside them.
+    #[must_use]
+    pub fn num_parked(&self) -> u32 {
+        self.parked.load(Ordering::Relaxed)
     }
 }
 
@@ -115,10 +139,8 @@ impl Executor for DownloadExecutor {
         handle: ClaimHandle,
     ) -> BoxFuture<'static, Result<ClaimEnding, ExecutorError>> {
         Box::pin(async move {
-            self.open_partitions.fetch_add(1, Ordering::Relaxed);
-            let ending = work_on_partition(&self, &claim, &handle).await;
-            self.open_partitions.fetch_sub(1, Ordering::Relaxed);
-            ending
+            let _open = Counted::new(&self.open_partitions);
+            work_on_partition(&self, &Arc::new(claim), &handle).await
         })
     }
 

@@ -2,24 +2,41 @@
 //!
 //! # Where the bytes are, and what bounds them
 //! ```text
-//! manifest slice -> record tasks -> fetch -> imaging -> rows -> part writer -> sealed part -> report
-//!   (512 records)   (window)       (bodies)  (pixels)  (row group)   (one job waiting, one in work)
+//! manifest slice -> record tasks -> fetch -> imaging -> shelf -> part writer -> sealed part -> report
+//!   (256 records)   (window)       (bodies)  (pixels)  (rows)    (one job waiting, one in work)
 //! ```
 //! - record tasks of a partition: twice the server's connections and a few, so that the network never waits
 //!   for pixels; requests under way in all: `max_in_flight`;
+//! - records of a partition that wait for a retry or a paused server: 512, then no further ones are read;
 //! - bodies that are being received or wait for the CPU: `body_memory`;
 //! - decoded pixels: `decode_memory`;
-//! - rows that wait for their row group: `part_memory` over all open partitions. A row group's size is
-//!   `part_memory` divided by thrice the number of open partitions (one being filled, one waiting, one being
-//!   written), at most `row_group_bytes`.
+//! - images on shelves and on their way to a file: `part_memory`, over all open partitions. A shelf is emptied
+//!   into a row group at `row_group_bytes`, or earlier when memory runs short (`part_memory.rs`);
+//! - row groups that are being written: the Parquet writer has a copy of each, of the four at most.
 //!
 //! Whoever hits a limit waits, and so does what feeds it: nothing is dropped, nothing grows.
+//!
+//! # Why nobody waits for ever
+//! An image buys of the three budgets in the order body, pixels, part, and gives the first two back when it has
+//! the third. So who waits for memory holds none of that budget and none of a later one, and who holds part
+//! memory waits for no memory at all: for the partition's loop to take it, and for the disk. The loop never waits
+//! for a task, nor for the disk but through the queue of its part writer; and its shelf is empty when it does.
+//!
+//! # Servers that are paused
+//! A record whose server is paused is put off until the pause is over, and tasks that stood in line when it began
+//! are not counted: in a folder that many servers share, the others go on. A partition that only waits, for 10 s
+//! or more, is *parked*: its part is sealed, and the rank may open another beside it.
 
 mod executor;
+mod jobs;
 mod options;
 mod part;
+mod part_memory;
 mod partition;
 mod record;
 
 pub use executor::{DownloadExecutor, DownloadSettings};
 pub use options::DownloadOptions;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ pub struct DownloadOptions {
     pub part_images: u32,
     pub part_bytes: u64,
     pub part_seconds: Duration,
-    /// Largest row group of images in bytes.
+    /// Bytes of images at which a partition writes a row group; earlier when `part_memory` runs short.
     pub row_group_bytes: u64,
     /// Images that wait to be written, over all partitions of a rank, in bytes.
     pub part_memory: u64,

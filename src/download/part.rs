@@ -5,19 +5,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::executor::DownloadExecutor;
+use super::part_memory::RowGroup;
 use crate::catalog::{PartReport, RecordOutcome};
 use crate::dispatch::protocol::Claim;
 use crate::dispatch::{ClaimHandle, ExecutorError};
 use crate::model::{DataFile, PartId, PartRow, RecordState};
-use crate::storage::{ErrorRow, ImageRow, PartWriter, StorageError, write_error_part};
+use crate::storage::{ErrorRow, PartWriter, StorageError, write_error_part};
 
 pub(super) enum PartJob {
     /// Append these rows as a row group.
-    Rows(Vec<ImageRow>),
+    Rows(RowGroup),
     /// Close the part with these errors, report it, wait for the commit.
     Seal(Vec<(ErrorRow, RecordState)>),
 }
@@ -29,9 +30,9 @@ pub(super) struct PartQueue {
 }
 
 impl PartQueue {
-    pub(super) fn start(executor: Arc<DownloadExecutor>, claim: &Claim, handle: ClaimHandle) -> Self {
+    pub(super) fn start(executor: Arc<DownloadExecutor>, claim: Arc<Claim>, handle: ClaimHandle) -> Self {
         let (jobs, queue) = mpsc::channel(1);
-        let writer = tokio::spawn(write_parts(executor, claim.clone(), handle, queue));
+        let writer = tokio::spawn(write_parts(executor, claim, handle, queue));
         Self { jobs, writer }
     }
 
@@ -60,7 +61,7 @@ struct OpenPart {
 
 async fn write_parts(
     executor: Arc<DownloadExecutor>,
-    claim: Claim,
+    claim: Arc<Claim>,
     handle: ClaimHandle,
     mut queue: mpsc::Receiver<PartJob>,
 ) -> Result<Vec<PartRow>, ExecutorError> {
@@ -71,14 +72,14 @@ async fn write_parts(
         let part = PartId { epoch: claim.epoch, sequence };
         match job {
             PartJob::Rows(rows) => {
-                open = on_disk(&executor, &claim, move |executor, claim| {
+                open = on_disk(&executor.writers, &executor, &claim, move |executor, claim| {
                     write_rows(executor, claim, part, open, rows)
                 })
                 .await?;
             }
             PartJob::Seal(errors) => {
                 let full = std::mem::take(&mut open);
-                let report = on_disk(&executor, &claim, move |executor, claim| {
+                let report = on_disk(&executor.writers, &executor, &claim, move |executor, claim| {
                     seal(executor, claim, part, full, &errors)
                 })
                 .await?;
@@ -92,13 +93,14 @@ async fn write_parts(
     Ok(committed)
 }
 
-/// Runs disk work on a blocking thread, a few at a time over the whole rank.
+/// Runs disk work on a blocking thread, as many at a time over the whole rank as there are turns.
 pub(super) async fn on_disk<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
     executor: &Arc<DownloadExecutor>,
-    claim: &Claim,
+    claim: &Arc<Claim>,
     work: impl FnOnce(&DownloadExecutor, &Claim) -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, ExecutorError> {
-    let _turn = executor.writers.clone().acquire_owned().await;
+    let _turn = turns.clone().acquire_owned().await;
     let (executor, claim) = (executor.clone(), claim.clone());
     tokio::task::spawn_blocking(move || work(&executor, &claim))
         .await
@@ -117,7 +119,7 @@ fn write_rows(
     claim: &Claim,
     part: PartId,
     mut open: OpenPart,
-    mut rows: Vec<ImageRow>,
+    mut group: RowGroup,
 ) -> Result<OpenPart, StorageError> {
     let writer = match &mut open.writer {
         Some(writer) => writer,
@@ -127,8 +129,8 @@ fn write_rows(
             empty.insert(PartWriter::create(&path, executor.storage_options())?)
         }
     };
-    writer.write_row_group(&mut rows)?;
-    for row in &rows {
+    writer.write_row_group(&mut group.rows)?;
+    for row in &group.rows {
         let digest = row.hashsum_original.as_bytes();
         open.digest_bytes = digest.len() as u8;
         open.digests.extend_from_slice(digest);

@@ -1,39 +1,41 @@
 //! The loop of one partition: records in, parts out, then compaction.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::executor::DownloadExecutor;
+use super::executor::{Counted, DownloadExecutor};
+use super::jobs::Jobs;
 use super::part::{PartJob, PartQueue, on_disk};
-use super::record::{Attempted, Job, attempt};
+use super::part_memory::Shelf;
+use super::record::{Attempted, Job, Target, attempt};
 use crate::catalog::CompactionReport;
 use crate::dispatch::protocol::Claim;
 use crate::dispatch::{ClaimEnding, ClaimHandle, ExecutorError};
-use crate::fetch::Attempts;
-use crate::model::{PartRow, RecordIndex, RecordState};
-use crate::storage::{
-    CompactionInput, ErrorRow, ImageRow, ManifestReader, compact_partition, finish_partition, sweep_parts,
-};
+use crate::fetch::Server;
+use crate::model::{PartRow, RecordIndex, RecordState, ServerName};
+use crate::storage::{CompactionInput, ErrorRow, compact_partition, finish_partition, sweep_parts};
 
-/// Records read from the manifest at a time: some 100 KB.
-const MANIFEST_SLICE: usize = 512;
 /// Record tasks of a folder that many servers share: each server still has its own limits.
 const SHARED_WINDOW: usize = 64;
-/// Row bytes beyond the image, roughly.
-const ROW_OVERHEAD: u64 = 1024;
+/// Records that wait for a retry or a paused server, from which on no further ones are read: some 100 KB.
+const MAX_WAITING: usize = 512;
+/// A wait that is at least so long is worth a part of its own, and counts as parked.
+const WORTH_PARKING: Duration = Duration::from_secs(10);
+/// How often to look whether servers are paused: tasks that stand in line do not tell.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes a claimed partition as far as it goes: to `Finished`, or to a clean stop.
 pub(super) async fn work_on_partition(
     executor: &Arc<DownloadExecutor>,
-    claim: &Claim,
+    claim: &Arc<Claim>,
     handle: &ClaimHandle,
 ) -> Result<ClaimEnding, ExecutorError> {
     if !claim.compacted {
-        on_disk(executor, claim, |executor, claim| {
+        on_disk(&executor.writers, executor, claim, |executor, claim| {
             let layout = &executor.settings.layout;
             let swept = sweep_parts(layout, &claim.folder, claim.partition.partition_id, &claim.parts)?;
             if !swept.is_empty() {
@@ -47,7 +49,7 @@ pub(super) async fn work_on_partition(
         };
         compact(executor, claim, handle, downloaded).await?;
     }
-    on_disk(executor, claim, |executor, claim| {
+    on_disk(&executor.compactors, executor, claim, |executor, claim| {
         finish_partition(&executor.settings.layout, &claim.folder, claim.partition.partition_id)
     })
     .await?;
@@ -63,11 +65,11 @@ struct Downloaded {
 
 async fn compact(
     executor: &Arc<DownloadExecutor>,
-    claim: &Claim,
+    claim: &Arc<Claim>,
     handle: &ClaimHandle,
     downloaded: Downloaded,
 ) -> Result<(), ExecutorError> {
-    let report = on_disk(executor, claim, move |executor, claim| {
+    let report = on_disk(&executor.compactors, executor, claim, move |executor, claim| {
         let output = compact_partition(&CompactionInput {
             layout: &executor.settings.layout,
             folder: &claim.folder,
@@ -89,43 +91,34 @@ async fn compact(
     handle.report_compaction(report).await
 }
 
-/// A retry that waits for its time; the earliest first.
-struct Delayed(Reverse<Instant>, Job);
-
-impl PartialEq for Delayed {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-impl Eq for Delayed {}
-impl PartialOrd for Delayed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Delayed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
+/// A server that tasks of the partition are about.
+struct Busy {
+    /// Held, so that the server keeps its share.
+    server: Arc<Server>,
+    tasks: usize,
 }
 
 /// The records of a claim on their way.
 struct Downloads<'a> {
     executor: &'a Arc<DownloadExecutor>,
-    claim: &'a Claim,
+    claim: &'a Arc<Claim>,
     handle: &'a ClaimHandle,
-    /// Record tasks at most.
+    /// Record tasks at most, without those that stand in line at a paused server.
     window: usize,
     pending: HashSet<RecordIndex>,
     failed: HashSet<RecordIndex>,
-    reader: Option<ManifestReader>,
-    upcoming: VecDeque<Job>,
-    delayed: BinaryHeap<Delayed>,
-    tasks: JoinSet<Attempted>,
-    /// Rows that wait for their row group.
-    rows: Vec<ImageRow>,
-    row_bytes: u64,
-    /// The part that is being filled: images and their bytes, rows included; its errors; its first outcome.
+    jobs: Jobs,
+    tasks: JoinSet<(Option<Arc<Target>>, Attempted)>,
+    /// Servers of all tasks.
+    servers: HashMap<ServerName, Busy>,
+    /// Tasks that have no answer yet: in line for a permit, or asking.
+    asking: Arc<AtomicU32>,
+    /// Counts while all that is left waits for paused servers and retries.
+    parked: Option<Counted>,
+    /// Images that wait for their row group.
+    shelf: Shelf,
+    /// The part that is being filled: images and their bytes, the shelf's included; its errors; its first
+    /// outcome.
     part_images: u32,
     part_bytes: u64,
     errors: Vec<(ErrorRow, RecordState)>,
@@ -133,7 +126,7 @@ struct Downloads<'a> {
 }
 
 impl<'a> Downloads<'a> {
-    fn new(executor: &'a Arc<DownloadExecutor>, claim: &'a Claim, handle: &'a ClaimHandle) -> Self {
+    fn new(executor: &'a Arc<DownloadExecutor>, claim: &'a Arc<Claim>, handle: &'a ClaimHandle) -> Self {
         let mut pending = HashSet::new();
         let mut failed = HashSet::new();
         for (record, state) in claim.records() {
@@ -143,24 +136,23 @@ impl<'a> Downloads<'a> {
                 RecordState::Success => {}
             }
         }
-        let settings = &executor.settings;
-        let window =
-            if claim.shared { SHARED_WINDOW } else { 2 * settings.fetch.max_connections_per_server + 8 };
-        let folder = settings.layout.manifest_folder(&claim.folder, claim.partition.partition_id);
-        let files = claim.manifest_files.iter().map(|name| folder.join(name)).collect();
+        let window = match claim.shared {
+            true => SHARED_WINDOW,
+            false => 2 * executor.settings.fetch.max_connections_per_server + 8,
+        };
         Self {
             executor,
             claim,
             handle,
             window,
-            reader: (!pending.is_empty()).then(|| ManifestReader::new(files, MANIFEST_SLICE)),
+            jobs: Jobs::new(executor.clone(), claim.clone(), !pending.is_empty()),
             pending,
             failed,
-            upcoming: VecDeque::new(),
-            delayed: BinaryHeap::new(),
             tasks: JoinSet::new(),
-            rows: Vec::new(),
-            row_bytes: 0,
+            servers: HashMap::new(),
+            asking: Arc::default(),
+            parked: None,
+            shelf: executor.part_memory.shelf(),
             part_images: 0,
             part_bytes: 0,
             errors: Vec::new(),
@@ -170,7 +162,7 @@ impl<'a> Downloads<'a> {
 
     /// Downloads until nothing is pending, or until asked to stop: then `None`.
     async fn run(mut self) -> Result<Option<Downloaded>, ExecutorError> {
-        let queue = PartQueue::start(self.executor.clone(), self.claim, self.handle.clone());
+        let queue = PartQueue::start(self.executor.clone(), self.claim.clone(), self.handle.clone());
         let stopped = self.download(&queue).await;
         let written = match &stopped {
             Ok(_) => self.seal(&queue).await,
@@ -200,18 +192,33 @@ impl<'a> Downloads<'a> {
         let mut stop_by: Option<Instant> = None;
         loop {
             if stop_by.is_none() {
-                self.dispatch().await?;
+                self.dispatch();
             }
-            if self.tasks.is_empty() && (stop_by.is_some() || self.delayed.is_empty()) {
-                return Ok(stop_by.is_some());
+            let waits_until = self.waits_until();
+            if stop_by.is_some() && (self.tasks.is_empty() || waits_until.is_some()) {
+                return Ok(true);
+            }
+            if self.tasks.is_empty() && self.jobs.is_empty() {
+                return Ok(false);
+            }
+            if !self.park(waits_until, queue).await {
+                return Ok(false);
             }
             let wake = self.next_wake(stop_by);
             tokio::select! {
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(attempted) => if !self.take_in(attempted, queue).await {
+                Some(done) = self.tasks.join_next() => {
+                    let (target, attempted) = done.map_err(|error| {
+                        // A task takes its own panic for a failure, and none is aborted here.
+                        ExecutorError::Partition(format!("a record's task ended: {error}"))
+                    })?;
+                    self.leave(target.as_deref());
+                    if !self.take_in(attempted, queue).await {
                         return Ok(false);
-                    },
-                    Err(panic) => return Err(ExecutorError::Fatal(format!("a record's task failed: {panic}"))),
+                    }
+                }
+                Some(read) = self.jobs.read(&self.pending) => read?,
+                () = self.shelf.asked() => if !self.flush(queue).await {
+                    return Ok(false);
                 },
                 () = tokio::time::sleep_until(wake.into()) => {
                     if stop_by.is_some_and(|by| Instant::now() >= by) {
@@ -231,63 +238,106 @@ impl<'a> Downloads<'a> {
         }
     }
 
-    /// When to look again without an event: a retry is due, the part is old enough, the grace is over.
+    /// When to look again without an event: a retry is due, the part is old enough, the grace is over, or a
+    /// server may have paused.
     fn next_wake(&self, stop_by: Option<Instant>) -> Instant {
-        let far = Instant::now() + Duration::from_secs(3600);
+        let look_at = Instant::now() + LOOK_INTERVAL;
         let seal_at = self.part_since.map(|since| since + self.executor.settings.download.part_seconds);
-        let retry_at = match stop_by {
-            // With the window full, a due retry waits for a task to end.
-            None if self.tasks.len() < self.window => self.delayed.peek().map(|delayed| delayed.0.0),
-            _ => None,
-        };
-        [seal_at, retry_at, stop_by].into_iter().flatten().min().unwrap_or(far)
+        // With the window full, a due retry waits for a task to end.
+        let retry_at = self.jobs.next_due().filter(|_| stop_by.is_none() && self.room() > 0);
+        [seal_at, retry_at, stop_by].into_iter().flatten().fold(look_at, Instant::min)
     }
 
-    /// Starts record tasks while there is room: due retries first, then records in order.
-    async fn dispatch(&mut self) -> Result<(), ExecutorError> {
-        while self.tasks.len() < self.window {
-            let due = self.delayed.peek().is_some_and(|delayed| delayed.0.0 <= Instant::now());
-            let job = if due { self.delayed.pop().map(|delayed| delayed.1) } else { self.next_job().await? };
-            let Some(job) = job else { return Ok(()) };
-            self.tasks.spawn(attempt(self.executor.clone(), job, self.claim.share));
-        }
-        Ok(())
+    /// Tasks that may start. Those at a paused server are not counted: they may stand in line for an hour, and
+    /// other servers are not to wait with them.
+    fn room(&self) -> usize {
+        let is_active = |busy: &&Busy| busy.server.snapshot().paused_until.is_none();
+        let active: usize = self.servers.values().filter(is_active).map(|busy| busy.tasks).sum();
+        self.window.saturating_sub(active)
     }
 
-    /// The next pending record of the manifest.
-    async fn next_job(&mut self) -> Result<Option<Job>, ExecutorError> {
-        while self.upcoming.is_empty() {
-            let Some(mut reader) = self.reader.take() else { return Ok(None) };
-            let (reader, slice) = on_disk(self.executor, self.claim, move |_, _| {
-                let slice = reader.next_batch()?;
-                Ok((reader, slice))
-            })
-            .await?;
-            let Some(slice) = slice else { return Ok(None) };
-            self.reader = Some(reader);
-            self.upcoming.extend(
-                slice
-                    .into_iter()
-                    .filter(|record| self.pending.contains(&record.record))
-                    .map(|record| Job { record: Arc::new(record), attempts: Attempts::default() }),
-            );
+    /// Starts record tasks while there is room; what finds its server paused is put off until then.
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        let mut room = self.room();
+        let max_waiting = MAX_WAITING.max(2 * self.window);
+        while room > 0 {
+            let takes_new = self.tasks.len() + self.jobs.num_delayed() < max_waiting;
+            let Some(job) = self.jobs.next(now, takes_new) else { return };
+            let server = job.target.as_ref().map(|target| self.executor.fetcher.server(&target.server));
+            match server.as_ref().and_then(|server| server.snapshot().paused_until) {
+                Some(until) => self.jobs.delay(job, until),
+                None => {
+                    self.start(job, server);
+                    room -= 1;
+                }
+            }
         }
-        Ok(self.upcoming.pop_front())
+    }
+
+    fn start(&mut self, job: Job, server: Option<Arc<Server>>) {
+        if let Some(server) = server {
+            server.set_share(self.claim.share);
+            let busy = self.servers.entry(server.name().clone()).or_insert_with(|| Busy { server, tasks: 0 });
+            busy.tasks += 1;
+        }
+        let target = job.target.clone();
+        let attempt = attempt(self.executor.clone(), job, Counted::new(&self.asking));
+        self.tasks.spawn(async move { (target, attempt.await) });
+    }
+
+    /// A task has ended.
+    fn leave(&mut self, target: Option<&Target>) {
+        let Some(server) = target.map(|target| &target.server) else { return };
+        if let Some(busy) = self.servers.get_mut(server) {
+            busy.tasks -= 1;
+            if busy.tasks == 0 {
+                self.servers.remove(server);
+            }
+        }
+    }
+
+    /// When the first wait ends, if all that is left waits: for its time, or in line at a server that is paused
+    /// and has no request under way.
+    fn waits_until(&self) -> Option<Instant> {
+        if self.jobs.is_reading() || self.asking.load(Ordering::Relaxed) as usize != self.tasks.len() {
+            return None;
+        }
+        let mut first = self.jobs.next_due();
+        for busy in self.servers.values() {
+            let snapshot = busy.server.snapshot();
+            let until = snapshot.paused_until.filter(|_| snapshot.under_way == 0)?;
+            first = Some(first.map_or(until, |first| first.min(until)));
+        }
+        first
+    }
+
+    /// Notes whether the partition is parked. Its part is sealed when that begins: the wait may be long. False
+    /// when the part writer has failed.
+    async fn park(&mut self, waits_until: Option<Instant>, queue: &PartQueue) -> bool {
+        match waits_until {
+            None => self.parked = None,
+            Some(until) if self.parked.is_none() && until >= Instant::now() + WORTH_PARKING => {
+                self.parked = Some(Counted::new(&self.executor.parked));
+                return self.seal(queue).await;
+            }
+            Some(_) => {}
+        }
+        true
     }
 
     /// Takes in what an attempt came to. False when the part writer has failed.
     async fn take_in(&mut self, attempted: Attempted, queue: &PartQueue) -> bool {
         match attempted {
             Attempted::Later(job, at) => {
-                self.delayed.push(Delayed(Reverse(at), job));
+                self.jobs.delay(job, at);
                 return true;
             }
-            Attempted::Image(row) => {
+            Attempted::Image(row, permit) => {
                 self.pending.remove(&row.record.record);
-                self.row_bytes += row.image.len() as u64 + ROW_OVERHEAD;
                 self.part_bytes += row.image.len() as u64;
                 self.part_images += 1;
-                self.rows.push(*row);
+                self.shelf.put(*row, permit);
             }
             Attempted::Error(row, state) => {
                 self.pending.remove(&row.record.record);
@@ -302,16 +352,17 @@ impl<'a> Downloads<'a> {
         {
             return self.seal(queue).await;
         }
-        if self.row_bytes >= self.executor.row_group_bytes() {
+        if self.shelf.bytes() >= options.row_group_bytes {
             return self.flush(queue).await;
         }
         true
     }
 
     async fn flush(&mut self, queue: &PartQueue) -> bool {
-        self.row_bytes = 0;
-        let rows = std::mem::take(&mut self.rows);
-        rows.is_empty() || queue.push(PartJob::Rows(rows)).await
+        match self.shelf.take() {
+            Some(group) => queue.push(PartJob::Rows(group)).await,
+            None => true,
+        }
     }
 
     async fn seal(&mut self, queue: &PartQueue) -> bool {

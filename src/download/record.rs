@@ -1,84 +1,112 @@
 //! One attempt at one record: fetch, then pixels, then a row.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use url::Url;
 
-use super::executor::DownloadExecutor;
+use super::executor::{Counted, DownloadExecutor};
 use crate::fetch::{
     Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchedBody, Next, Retry,
 };
-use crate::imaging::{decode_bytes_estimate, inspect, process};
+use crate::imaging::{ProcessedImage, decode_bytes_estimate, process};
 use crate::model::{FailureCause, RecordState, ServerName, SkipReason};
-use crate::runtime::{MemoryBudget, MemoryPermit};
+use crate::runtime::{MemoryBudget, MemoryPermit, panic_message};
 use crate::storage::{ErrorRow, ImageRow, ManifestRecord};
 
 /// A record on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub record: Arc<ManifestRecord>,
-    pub attempts: Attempts,
+    /// None when the URL does not parse: ingest has parsed it, so that is the manifest's fault.
+    pub target: Option<Arc<Target>>,
+    attempts: Attempts,
+    /// Requests made so far, those included that cost no attempt.
+    num_requests: u32,
+}
+
+/// What a record asks for, and of whom.
+#[derive(Debug)]
+pub(super) struct Target {
+    url: Url,
+    pub server: ServerName,
+}
+
+impl Job {
+    pub fn new(record: ManifestRecord) -> Self {
+        let target = Url::parse(&record.identifier).ok().and_then(|url| {
+            let server = ServerName::from_url(&url)?;
+            Some(Arc::new(Target { url, server }))
+        });
+        Self { record: Arc::new(record), target, attempts: Attempts::default(), num_requests: 0 }
+    }
 }
 
 /// What an attempt came to.
 #[derive(Debug)]
 pub(super) enum Attempted {
-    Image(Box<ImageRow>),
+    /// An image, and the memory it stands in until it is written.
+    Image(Box<ImageRow>, MemoryPermit),
     /// Failed for good, or skipped.
     Error(Box<ErrorRow>, RecordState),
     Later(Job, Instant),
 }
 
-/// Tries a record once. Owns nothing that outlives it: dropped in mid-flight, the record is still pending.
-pub(super) async fn attempt(executor: Arc<DownloadExecutor>, mut job: Job, share: f64) -> Attempted {
-    let Ok(url) = Url::parse(&job.record.identifier) else {
-        // Ingest has parsed it; a URL that no longer parses is the file's fault.
-        return fail(
-            &executor,
-            &job,
-            FailureCause::Internal,
-            None,
-            "the URL does not parse",
-            SystemTime::now(),
-        );
+/// Tries a record once; `asking` counts until there is an answer. Owns nothing that outlives it: dropped in
+/// mid-flight, the record is still pending. A panic of ours costs this record, not the run.
+pub(super) async fn attempt(executor: Arc<DownloadExecutor>, job: Job, asking: Counted) -> Attempted {
+    survive(&executor, &job, try_once(&executor, job.clone(), asking)).await
+}
+
+async fn survive(
+    executor: &DownloadExecutor,
+    job: &Job,
+    tried: impl Future<Output = Attempted>,
+) -> Attempted {
+    AssertUnwindSafe(tried).catch_unwind().await.unwrap_or_else(|panic| {
+        let message = format!("ddl panicked: {}", panic_message(panic.as_ref()));
+        tracing::error!(url = job.record.identifier, message, "please report this");
+        fail(executor, job, FailureCause::Internal, None, &message, SystemTime::now())
+    })
+}
+
+async fn try_once(executor: &DownloadExecutor, mut job: Job, asking: Counted) -> Attempted {
+    let counters = &executor.counters;
+    let Some(target) = job.target.clone() else {
+        let message = "the URL does not parse";
+        return fail(executor, &job, FailureCause::Internal, None, message, SystemTime::now());
     };
-    let Some(server) = ServerName::from_url(&url) else {
-        return fail(&executor, &job, FailureCause::Internal, None, "the URL has no host", SystemTime::now());
-    };
-    if executor.settings.ignored.contains(&server) {
-        executor.counters.skipped.fetch_add(1, Ordering::Relaxed);
+    if executor.settings.ignored.contains(&target.server) {
+        counters.skipped.fetch_add(1, Ordering::Relaxed);
         let reason = SkipReason::IgnoredServer;
         let row = error_row(&job, -2, reason.as_str(), None, reason.meaning(), SystemTime::now());
         return Attempted::Error(Box::new(row), RecordState::Skipped(reason));
     }
-    // Held for the attempt, so that the server keeps its share.
-    let server = executor.fetcher.server(&server);
-    server.set_share(share);
-    executor.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-    let outcome = executor.fetcher.fetch(&url, &BodyBudget(&executor.body_memory)).await;
-    executor.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
-    executor.counters.requests.fetch_add(1, Ordering::Relaxed);
+    let in_flight = Counted::new(&counters.in_flight);
+    let outcome = executor.fetcher.fetch(&target.url, &BodyBudget(&executor.body_memory)).await;
+    drop((in_flight, asking));
+    counters.requests.fetch_add(1, Ordering::Relaxed);
+    job.num_requests += 1;
     match outcome {
         FetchOutcome::Body(body) => {
-            executor.counters.received_bytes.fetch_add(body.bytes.len() as u64, Ordering::Relaxed);
-            to_image(&executor, &job, body).await
+            counters.received_bytes.fetch_add(body.bytes.len() as u64, Ordering::Relaxed);
+            to_image(executor, &job, body).await
         }
-        FetchOutcome::Failure(failure) => {
-            let next = retry(&executor, &mut job, failure.retry);
-            match next {
-                Next::At(at) => {
-                    tracing::debug!(url = job.record.identifier, cause = %failure.cause, failure.message, "trying again later");
-                    Attempted::Later(job, at)
-                }
-                Next::GiveUp => {
-                    let FetchFailure { cause, http_status, message, fetched_at, .. } = failure;
-                    fail(&executor, &job, cause, http_status, &message, fetched_at)
-                }
+        FetchOutcome::Failure(failure) => match retry(executor, &mut job, failure.retry) {
+            Next::At(at) => {
+                tracing::debug!(url = job.record.identifier, cause = %failure.cause, failure.message, "trying again later");
+                Attempted::Later(job, at)
             }
-        }
+            Next::GiveUp => {
+                let FetchFailure { cause, http_status, message, fetched_at, .. } = failure;
+                fail(executor, &job, cause, http_status, &message, fetched_at)
+            }
+        },
     }
 }
 
@@ -86,20 +114,21 @@ fn retry(executor: &DownloadExecutor, job: &mut Job, retry: Retry) -> Next {
     job.attempts.after(retry, executor.fetcher.options(), Instant::now(), &mut fastrand::Rng::new())
 }
 
-async fn to_image(executor: &Arc<DownloadExecutor>, job: &Job, body: FetchedBody) -> Attempted {
+async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> Attempted {
     let FetchedBody { bytes, http_status, content_type, final_url, fetched_at, reservation, .. } = body;
     let imaging = executor.settings.imaging.clone();
-    let estimate = inspect(&bytes).map_or(0, |header| decode_bytes_estimate(&header, &imaging));
-    // An estimate beyond what any image may need is refused by `process` itself, before it allocates.
-    let _pixels: Option<MemoryPermit> = match estimate {
+    let budget = &executor.decode_memory;
+    let mut pixels = match decode_bytes_estimate(&bytes, &imaging) {
         0 => None,
-        estimate => {
-            executor.decode_memory.acquire(estimate.min(executor.decode_memory.max_permit())).await.ok()
-        }
+        // More than any image may need, and still no more than this: the decoder's own limits see to it.
+        estimate => budget.acquire(estimate.min(budget.max_permit())).await.ok(),
     };
-    let processed = executor.cpu.run(move || process(&bytes, &imaging)).await;
-    drop(reservation);
-    let image = match processed {
+    let processed = executor.cpu.run(move || {
+        let processed = process(&bytes, &imaging);
+        drop(bytes);
+        processed.map(|image| ProcessedImage { image: fitted(image.image), ..image })
+    });
+    let image = match processed.await {
         Ok(Ok(image)) => image,
         Ok(Err(error)) => {
             return fail(executor, job, error.cause, Some(http_status), &error.message, fetched_at);
@@ -109,8 +138,13 @@ async fn to_image(executor: &Arc<DownloadExecutor>, job: &Job, body: FetchedBody
             return fail(executor, job, cause, Some(http_status), &panic.message, fetched_at);
         }
     };
+    if let Some(pixels) = &mut pixels {
+        pixels.shrink(image.image.len() as u64);
+    }
+    let permit = executor.part_memory.buy(image.image.len() as u64).await;
+    drop((pixels, reservation));
     executor.counters.success.fetch_add(1, Ordering::Relaxed);
-    Attempted::Image(Box::new(ImageRow {
+    let row = ImageRow {
         record: job.record.clone(),
         image: image.image,
         image_format: image.image_format,
@@ -123,7 +157,18 @@ async fn to_image(executor: &Arc<DownloadExecutor>, job: &Job, body: FetchedBody
         http_status,
         fetched_at: unix_ms(fetched_at),
         final_url,
-    }))
+    };
+    Attempted::Image(Box::new(row), permit)
+}
+
+/// The bytes in a buffer that is not much larger than they are. A body of unannounced length, and what an
+/// encoder wrote, may have one of several times their size; it would be kept until the image is written.
+fn fitted(bytes: Bytes) -> Bytes {
+    match bytes.try_into_mut() {
+        Ok(buffer) if buffer.capacity() - buffer.len() > buffer.len() / 4 => Bytes::copy_from_slice(&buffer),
+        Ok(buffer) => buffer.freeze(),
+        Err(shared) => shared,
+    }
 }
 
 fn fail(
@@ -154,8 +199,7 @@ fn error_row(
 ) -> ErrorRow {
     ErrorRow {
         record: job.record.clone(),
-        // Attempts after the first, as far as they were made.
-        retry_count: u8::try_from(job.attempts.failed.saturating_sub(1)).unwrap_or(u8::MAX),
+        retry_count: u8::try_from(job.num_requests.saturating_sub(1)).unwrap_or(u8::MAX),
         error_code,
         error_msg: message.to_owned(),
         cause,
@@ -190,5 +234,42 @@ impl BodyReservation for Reserved {
                 let _capped_by_max_body_bytes = permit.grow(bytes).await;
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{record, settings};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_the_record_alone() {
+        let executor = DownloadExecutor::new(settings("unused".as_ref(), 1)).unwrap();
+        let job = Job::new(record(7, "http://a.example/"));
+        let Attempted::Error(row, state) =
+            survive(&executor, &job, async { panic!("attempt to multiply with overflow") }).await
+        else {
+            panic!("it failed");
+        };
+        assert_eq!(state, RecordState::Failed(FailureCause::Internal));
+        assert_eq!(row.record.record, 7);
+        assert_eq!(row.error_msg, "ddl panicked: attempt to multiply with overflow");
+    }
+
+    #[test]
+    fn what_is_kept_has_no_buffer_of_several_times_its_size() {
+        let capacity = |bytes: Bytes| bytes.try_into_mut().unwrap().capacity();
+        let with_capacity = |length: usize, capacity: usize| {
+            let mut buffer = Vec::with_capacity(capacity);
+            buffer.resize(length, 1);
+            Bytes::from(buffer)
+        };
+        assert!(capacity(fitted(with_capacity(70_000, 262_144))) < 90_000);
+        let nearly_full = with_capacity(250_000, 262_144);
+        let at = nearly_full.as_ptr();
+        assert_eq!(fitted(nearly_full).as_ptr(), at, "not copied");
+        let exact = with_capacity(1000, 1000);
+        let at = exact.as_ptr();
+        assert_eq!(fitted(exact).as_ptr(), at);
     }
 }

@@ -1,7 +1,5 @@
 //! One image from received to stored bytes.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bytes::Bytes;
 use image::RgbImage;
 use image::metadata::Orientation;
@@ -15,6 +13,7 @@ use super::options::{ImagingOptions, PerceptualHashMode, fewest_eighths};
 use super::resize::{fit, shrink, turn};
 use super::verify::check_complete;
 use crate::model::{ContentDigest, FailureCause, ImageEncoding, ImageFormat, PerceptualHash, PixelSize};
+use crate::runtime;
 
 /// An image as it will be stored.
 #[derive(Clone, Debug)]
@@ -113,7 +112,7 @@ pub fn process_raw(
         };
         header.check_pixels(options.max_image_pixels)?;
         let PixelSize { height, width } = size;
-        if size.pixels() == 0 || body.len() as u64 != 3 * size.pixels() {
+        if size.pixels() == 0 || body.len() as u64 != size.pixels().saturating_mul(3) {
             let message = format!("{} bytes are not the raw pixels of `{width}x{height}`", body.len());
             return Err(ImagingError::truncated(message));
         }
@@ -133,12 +132,23 @@ pub fn process_raw(
     })
 }
 
-/// Bytes that [`process`] takes at most besides the body itself, for a memory budget.
+/// Bytes that [`process`] takes at most besides the body itself, for a memory budget. 0 for what it refuses
+/// by the header.
 ///
 /// An upper bound by the formats' worst cases: for a photo decoded at a fraction of its size it is
 /// several times too high.
 #[must_use]
-pub fn decode_bytes_estimate(header: &ImageHeader, options: &ImagingOptions) -> u64 {
+pub fn decode_bytes_estimate(body: &[u8], options: &ImagingOptions) -> u64 {
+    let header = catch_panic(|| {
+        let header = inspect(body)?;
+        header.check_pixels(options.max_image_pixels)?;
+        Ok(header)
+    });
+    header.map_or(0, |header| bytes_to_decode(&header, options))
+}
+
+/// No sum or product of what a header claims may overflow, whatever `max_image_pixels` is.
+fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
     let plan = Plan::new(header, options);
     if plan.keeps_bytes && options.perceptual_hash != PerceptualHashMode::Always {
         return 0;
@@ -146,15 +156,21 @@ pub fn decode_bytes_estimate(header: &ImageHeader, options: &ImagingOptions) -> 
     if plan.keeps_bytes {
         return header.decode_bytes.saturating_add(THUMBNAIL_BYTES);
     }
-    let result = 3 * plan.target.pixels();
+    let result = plan.target.pixels().saturating_mul(3);
     // Resizing keeps a strip between its two passes, and then its result.
     let resizing = match plan.target == header.size {
         true => 0,
-        false => result + 3 * u64::from(plan.target.longest_side()) * u64::from(header.size.longest_side()),
+        false => {
+            let strip = u64::from(plan.target.longest_side()) * u64::from(header.size.longest_side());
+            result.saturating_add(strip.saturating_mul(3))
+        }
     };
-    let turning = if header.is_upright() { 0 } else { 2 * result };
+    let turning = if header.is_upright() { 0 } else { result.saturating_mul(2) };
     // An encoder's output may reach its input in size, and is moved while it grows.
-    let encoding = if plan.format == ImageFormat::Raw { 0 } else { 3 * result + ENCODER_BYTES };
+    let encoding = match plan.format {
+        ImageFormat::Raw => 0,
+        _ => result.saturating_mul(3).saturating_add(ENCODER_BYTES),
+    };
     [resizing, turning, encoding, THUMBNAIL_BYTES]
         .iter()
         .fold(header.decode_bytes, |sum, &n| sum.saturating_add(n))
@@ -167,17 +183,10 @@ const ENCODER_BYTES: u64 = 1 << 20;
 const THUMBNAIL_BYTES: u64 = 1 << 20;
 
 /// Runs codecs, whose panics on hostile bytes become an error of the one image.
-///
-/// The panic still passes the process's panic hook, which prints unless the caller has set another.
 pub(super) fn catch_panic<T>(run: impl FnOnce() -> Result<T, ImagingError>) -> Result<T, ImagingError> {
     // Nothing outlives the call but its result, so nothing half-done can be seen afterwards.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
-        let text = payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("no message");
-        Err(ImagingError::new(FailureCause::DecoderPanic, format!("the decoder panicked: {text}")))
+    runtime::catch_panic(run).unwrap_or_else(|message| {
+        Err(ImagingError::new(FailureCause::DecoderPanic, format!("the decoder panicked: {message}")))
     })
 }
 

@@ -1,12 +1,13 @@
 //! The pool of threads that compute, apart from those that wait for the network.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io, thread};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::catch_panic;
 
 /// A fixed number of threads with a bounded queue; cheap to clone.
 ///
@@ -82,14 +83,13 @@ impl CpuPool {
         self.shared.push(
             Box::new(move || {
                 if !sender.is_closed() {
-                    let _ = sender.send(catch_unwind(AssertUnwindSafe(job)));
+                    let _ = sender.send(catch_panic(job));
                 }
             }),
             room,
         );
         match result.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(panic)) => Err(CpuPanic { message: message_of(panic.as_ref()) }),
+            Ok(done) => done.map_err(|message| CpuPanic { message }),
             // The job was dropped unrun or its sender lost: neither happens while `self` lives.
             Err(_) => Err(CpuPanic { message: "the pool dropped the job".to_owned() }),
         }
@@ -147,13 +147,6 @@ impl Drop for CloseOnDrop {
         self.0.lock().closed = true;
         self.0.offered.notify_all();
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
-        .to_owned()
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 //! 1. A permit that wants to grow waits only while another has the exception, for it would be given it
 //!    otherwise. So whenever permits wait to grow, one permit does not, and will be given all it asks for.
 //! 2. That one is therefore dropped in the end (as long as its holder waits for no other holder; that is
-//!    the rule for users). Dropping it frees the exception, which goes to the permit that waits longest.
+//!    the rule for users, and why who needs several budgets buys from them in one order, everywhere the same).
+//!    Dropping it frees the exception, which goes to the permit that waits longest.
 //! 3. Whoever waits for a first permit holds nothing that others need. It goes behind all that want to
 //!    grow, so by 1 and 2 its turn comes; one that asks for more than the whole budget is served when
 //!    nothing else is held, and then has the exception.
@@ -84,6 +85,14 @@ impl MemoryBudget {
     #[must_use]
     pub fn used(&self) -> u64 {
         self.shared.lock().used
+    }
+
+    /// Bytes that are waited for: what has to come free, so that nobody waits.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        let ledger = self.shared.lock();
+        let waiters = ledger.growth.iter().chain(&ledger.first);
+        waiters.filter(|waiter| !waiter.granted.is_closed()).map(|waiter| waiter.bytes).sum()
     }
 }
 

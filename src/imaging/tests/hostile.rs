@@ -79,6 +79,33 @@ fn claims_of_enormous_size_are_refused_by_the_header() {
     check("jpeg", &jpg);
 }
 
+/// Three times the pixels of 4294967295 x 4294967295 are more than 64 bits hold: the estimate panicked on it in
+/// builds that check for overflow, outside of what catches panics, and a run ended.
+#[test]
+fn the_largest_claims_have_no_estimate_and_overflow_nothing() {
+    let picture = texture(16, 16, 1);
+    let mut png = encoded(picture.clone(), image::ImageFormat::Png);
+    png[16..24].fill(0xFF);
+    let mut tiff = encoded(picture, image::ImageFormat::Tiff);
+    let directory = u32::from_le_bytes(tiff[4..8].try_into().unwrap()) as usize;
+    for entry in [directory + 2, directory + 14] {
+        tiff[entry + 2..entry + 12].copy_from_slice(&[4, 0, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
+    }
+    for file in [png, tiff] {
+        assert_eq!(inspect(&file).unwrap().size, PixelSize { height: u32::MAX, width: u32::MAX });
+        for encoding in [ImageEncoding::Jpeg, ImageEncoding::Png, ImageEncoding::Webp, ImageEncoding::Raw] {
+            for image_size in [0, 1, u32::MAX - 1] {
+                let options = options(image_size, encoding);
+                assert_eq!(decode_bytes_estimate(&file, &options), 0, "it is refused by its header");
+                assert_eq!(cause(&file, &options), FailureCause::TooManyPixels);
+                let boundless = ImagingOptions { max_image_pixels: u64::MAX, ..options };
+                let estimate = decode_bytes_estimate(&file, &boundless);
+                assert!(matches!(estimate, 0 | u64::MAX), "kept, or too much for 64 bits: {estimate}");
+            }
+        }
+    }
+}
+
 #[test]
 fn contradictions_and_oddities_have_their_cause() {
     let picture = texture(16, 16, 1);
@@ -135,7 +162,7 @@ fn check_any(file: &[u8]) {
                 let header = inspect(file).unwrap();
                 assert_eq!(header.size, image.original_size);
                 // 40,000 pixels of 64 bytes and some fixed tables: no crafted header asks for more.
-                assert!(decode_bytes_estimate(&header, &options) < 24 << 20);
+                assert!(decode_bytes_estimate(file, &options) < 24 << 20);
                 if image_encoding == ImageEncoding::Raw {
                     assert_eq!(image.image.len() as u64, 3 * image.resized_size.pixels());
                 }

@@ -27,7 +27,9 @@ fn waits_when_full_and_goes_on_when_something_is_given_back() {
     let mut first = acquire_now(&budget, 70);
     let mut second = pin!(budget.acquire(40));
     assert!(poll(second.as_mut()).is_none());
+    assert_eq!(budget.wanted(), 40);
     first.shrink(60);
+    assert_eq!(budget.wanted(), 0, "granted, though nobody has looked yet");
     let second = poll(second).expect("60 + 40 fit").unwrap();
     assert_eq!((budget.used(), second.bytes()), (100, 40));
     drop((first, second));
