@@ -10,6 +10,6 @@ mod memory;
 mod shutdown;
 
 pub use cpu::{CpuPanic, CpuPool};
-pub use limits::{MachineLimits, raise_open_files};
+pub use limits::{available_cores, raise_open_files};
 pub use memory::{BudgetError, MemoryBudget, MemoryPermit};
 pub use shutdown::{Shutdown, StopReason, install_deadline, install_signals};

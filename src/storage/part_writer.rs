@@ -1,4 +1,9 @@
 //! Parts: what a worker writes while it downloads a partition.
+//!
+//! An image is handed to the Parquet writer as a view of its received bytes. The writer copies it into a page of
+//! the right size at once, copies that behind the page's levels, keeps it until the row group is flushed, and
+//! writes it to the file without a further buffer. The two copies are the library's: to go without would take a
+//! writer of our own. Compaction ([`super::compact_partition`]) copies nothing in this process.
 
 use std::path::Path;
 use std::sync::Arc;
