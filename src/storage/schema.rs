@@ -16,9 +16,9 @@ use crate::model::HashAlgorithm;
 /// Key of the Parquet metadata that names the algorithm of `hashsum_original` and `hashsum_resized`.
 pub const HASH_ALGORITHM_KEY: &str = "ddl.hash_algorithm";
 
-/// A page of images holds no more than this beside its largest: one image is read with little else, and its bytes
-/// are not copied again and again while the page grows. A page costs some 50 bytes, header and index entry.
-const IMAGE_PAGE_BYTES: usize = 64 << 10;
+/// A page of images is closed once it holds so much: one image is read with little else, and its bytes are not
+/// copied again and again while the page grows. A page costs some 50 bytes, header and index entry.
+pub(super) const IMAGE_PAGE_BYTES: usize = 64 << 10;
 
 /// Facts about how images are stored that the files themselves repeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
