@@ -13,6 +13,15 @@ pub enum CatalogError {
     InUse { path: PathBuf, holder: Box<LockHolder> },
     #[error("catalog `{}` is held by another process", path.display())]
     HeldElsewhere { path: PathBuf },
+    /// The lock beside the catalog is another's now: this process must not write any more.
+    #[error("catalog `{}` is no longer held by this process: its lock {}", path.display(), match holder {
+        Some(holder) => format!("was taken over by {holder}"),
+        None => "has been removed".into(),
+    })]
+    LockLost { path: PathBuf, holder: Option<Box<LockHolder>> },
+    /// Without file locks a reader cannot keep its pages from being used again.
+    #[error("catalog `{}` cannot be read while {holder} writes it: its filesystem has no file locks", path.display())]
+    NoFileLocks { path: PathBuf, holder: Box<LockHolder> },
     /// A writer was killed; the next one repairs it as it opens it. Readers cannot.
     #[error("catalog `{}` was not closed and must be opened for writing once", path.display())]
     NeedsRepair { path: PathBuf },
@@ -29,6 +38,8 @@ pub enum CatalogError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("catalog storage failed")]
     Store(#[source] Box<redb::Error>),
+    #[error("cannot read or write the catalog")]
+    StoreIo(#[source] std::io::Error),
 }
 
 impl CatalogError {
@@ -42,6 +53,12 @@ impl CatalogError {
                 path.display()
             )),
             Self::HeldElsewhere { .. } => Some("wait for it to end, or read on with `ddl status` and `ddl query`".into()),
+            Self::LockLost { .. } => Some(
+                "what was committed is safe; see with `ddl status` who is at work. If this process was only slow, raise `catalog_parameters.lock_timeout` and run the same command again".into(),
+            ),
+            Self::NoFileLocks { .. } => Some(
+                "use `ddl status`, which reads what the run publishes, or wait for it to end; a mount with file locks (Lustre: `flock`) lets readers in".into(),
+            ),
             Self::Damaged { .. } => Some(
                 "restore a copy of the catalog; without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
             ),
@@ -60,7 +77,12 @@ impl CatalogError {
 
 macro_rules! from_redb {
     ($($error:ty),+) => { $(impl From<$error> for CatalogError {
-        fn from(error: $error) -> Self { Self::Store(Box::new(error.into())) }
+        fn from(error: $error) -> Self {
+            match redb::Error::from(error) {
+                redb::Error::Io(source) => Self::StoreIo(source),
+                error => Self::Store(Box::new(error)),
+            }
+        }
     })+ };
 }
 from_redb!(

@@ -22,7 +22,10 @@ mod error;
 mod lock;
 mod report;
 mod rows;
+mod store;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 mod view;
 mod writer;

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::Schema;
-use redb::{ConcurrencyMode, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::encoding::{self, PackedStates, RecordStatus};
 use super::rows::StoredServer;
-use super::writer::guard_open;
 use super::{
-    CatalogError, DispositionCounts, FORMAT, IngestRow, PartitionRow, RunRow, ServerRow, tables, upgrade,
+    CatalogError, CatalogOptions, DispositionCounts, FORMAT, IngestRow, PartitionRow, RunRow, ServerRow,
+    store, tables, upgrade,
 };
 use crate::model::{ContentDigest, PartId, PartitionKey, RecordIndex, ServerId, ServerName, UrlKey};
 
@@ -18,12 +18,15 @@ use crate::model::{ContentDigest, PartId, PartitionKey, RecordIndex, ServerId, S
 pub struct CatalogReader {
     db: ReadOnlyDatabase,
     path: PathBuf,
+    /// Set where no file locks protect what is read here from a writer.
+    unprotected: Option<CatalogOptions>,
 }
 
 impl CatalogReader {
     /// # Errors
-    /// `NotFound`, `Damaged`, `TooNew`; `NeedsRepair` after a kill, until a writer has opened it.
-    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+    /// `NotFound`, `Damaged`, `TooNew`; `NeedsRepair` after a kill, until a writer has opened it; `NoFileLocks`
+    /// beside a writer where the filesystem has none.
+    pub fn open(path: &Path, options: &CatalogOptions) -> Result<Self, CatalogError> {
         match std::fs::metadata(path) {
             Ok(meta) if meta.len() == 0 => {
                 return Err(CatalogError::Damaged {
@@ -34,17 +37,19 @@ impl CatalogReader {
             Ok(_) => {}
             Err(_) => return Err(CatalogError::NotFound { path: path.to_owned() }),
         }
-        let db = guard_open(path, || {
-            redb::Builder::new().set_concurrency_mode(ConcurrencyMode::SingleWriter).open_read_only(path)
-        })?;
-        Ok(Self { db, path: path.to_owned() })
+        let (db, protected) = store::open_reader(path, options)?;
+        let unprotected = (!protected).then(|| options.clone());
+        Ok(Self { db, path: path.to_owned(), unprotected })
     }
 
     /// What is committed now.
     ///
     /// # Errors
-    /// When the storage fails, or a newer ddl wrote it.
+    /// As [`CatalogReader::open`], or when the storage fails.
     pub fn view(&self) -> Result<CatalogView, CatalogError> {
+        if let Some(options) = &self.unprotected {
+            store::refuse_beside_writer(&self.path, options)?;
+        }
         let view = CatalogView::new(self.db.begin_read()?)?;
         let found = upgrade::stored_format(&view.txn.open_table(tables::META)?)?.unwrap_or(FORMAT);
         if found > FORMAT {

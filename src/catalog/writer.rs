@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
-use redb::{ConcurrencyMode, Database, DatabaseError, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::encoding::{self, PackedStates, RecordStatus};
 use super::lock::CatalogLock;
 use super::rows::StoredServer;
 use super::{
     CatalogError, CatalogView, DispositionCounts, FORMAT, IngestRow, ManifestFile, PartitionRow,
-    PartitionStage, RunRow, tables, upgrade,
+    PartitionStage, RunRow, store, tables, upgrade,
 };
 use crate::model::{Disposition, HashAlgorithm, RecordState, RunId, ServerName, UrlKey};
 
@@ -23,11 +23,13 @@ pub struct CatalogOptions {
     pub job: Option<String>,
     /// Memory for cached pages. 64 MiB hold the partition table of 200 million records several times over.
     pub cache_bytes: usize,
+    /// False: treat the filesystem as one without file locks.
+    pub file_locks: bool,
 }
 
 impl Default for CatalogOptions {
     fn default() -> Self {
-        Self { lock_timeout: Duration::from_secs(120), job: None, cache_bytes: 64 << 20 }
+        Self { lock_timeout: Duration::from_secs(120), job: None, cache_bytes: 64 << 20, file_locks: true }
     }
 }
 
@@ -50,7 +52,7 @@ pub struct NewPartition {
 pub struct Catalog {
     db: Database,
     path: PathBuf,
-    _lock: CatalogLock,
+    lock: CatalogLock,
     /// Commits of partitions that still succeed.
     #[cfg(test)]
     commits_left: std::sync::Mutex<Option<u32>>,
@@ -64,16 +66,11 @@ impl Catalog {
     /// wrote it.
     pub fn create(path: &Path, options: &CatalogOptions) -> Result<Self, CatalogError> {
         let lock = CatalogLock::acquire(path, options.job.clone(), options.lock_timeout)?;
-        let db = guard_open(path, || {
-            redb::Builder::new()
-                .set_concurrency_mode(ConcurrencyMode::SingleWriter)
-                .set_cache_size(options.cache_bytes)
-                .create(path)
-        })?;
+        let db = store::open_writer(path, options)?;
         let catalog = Self {
             db,
             path: path.to_owned(),
-            _lock: lock,
+            lock,
             #[cfg(test)]
             commits_left: std::sync::Mutex::new(None),
         };
@@ -114,6 +111,7 @@ impl Catalog {
     }
 
     pub(super) fn begin(&self) -> Result<WriteTransaction, CatalogError> {
+        self.lock.confirm(&self.path)?;
         let mut txn = self.db.begin_write()?;
         // Costs 3 ms a commit and saves a scan of the whole file after a kill: a minute at 200 million records.
         txn.set_quick_repair(true);
@@ -317,28 +315,4 @@ fn add_partition(txn: &WriteTransaction, new: &NewPartition) -> Result<(), Catal
         url_keys.insert((key.0, key.1, chunk as u32), encoding::encode_url_keys(keys).as_slice())?;
     }
     Ok(())
-}
-
-/// Runs an opening call of redb and turns what it may do on a damaged file, panics included, into an error.
-pub(super) fn guard_open<T>(
-    path: &Path,
-    open: impl FnOnce() -> Result<T, DatabaseError>,
-) -> Result<T, CatalogError> {
-    let damaged = |detail: String| CatalogError::Damaged { path: path.to_owned(), detail };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
-            Err(CatalogError::HeldElsewhere { path: path.to_owned() })
-        }
-        Ok(Err(DatabaseError::RepairAborted)) => Err(CatalogError::NeedsRepair { path: path.to_owned() }),
-        Ok(Err(DatabaseError::Storage(redb::StorageError::Io(source)))) => match source.kind() {
-            std::io::ErrorKind::NotFound => Err(CatalogError::NotFound { path: path.to_owned() }),
-            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
-                Err(damaged(source.to_string()))
-            }
-            _ => Err(CatalogError::Io { action: "open", path: path.to_owned(), source }),
-        },
-        Ok(Err(error)) => Err(damaged(error.to_string())),
-        Err(_) => Err(damaged("its pages do not hang together".into())),
-    }
 }

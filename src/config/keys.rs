@@ -357,9 +357,6 @@ pub const KEYS: &[Key] = &[
          Same reasoning as for `lease_timeout`."),
     ddl("catalog_parameters.status_interval", duration(0.1, 3600.0), "2s",
         "How often a running download publishes `status.json`. Fresh for people, one small file for the filesystem."),
-    ddl("catalog_parameters.snapshot_interval", duration(1.0, DAY), "30s",
-        "How often it publishes the tables that `ddl query` reads while it runs. They grow with the number of servers, \
-         so not as often as the status."),
 
     dd("tools_parameters.threshold_size", integer(0, 65_535), "224",
         "Tool `size`: images whose shorter side has fewer pixels are removed. 224 is the input of most vision models."),

@@ -15,7 +15,7 @@ use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::imaging::ImagingOptions;
 use crate::model::{ImageEncoding, ServerName};
-use crate::runtime::{CpuPool, MachineLimits, MemoryBudget};
+use crate::runtime::{CpuPool, MemoryBudget, available_cores};
 use crate::storage::{DatasetLayout, StorageOptions};
 
 /// Row groups and files written, and manifests read, at once: enough to keep a disk busy, few enough to bound
@@ -91,7 +91,7 @@ impl DownloadExecutor {
         fetcher.set_default_share(1.0 / f64::from(settings.num_ranks.max(1)));
         let options = &settings.download;
         let threads = match options.cpu_threads {
-            0 => MachineLimits::detect().cores,
+            0 => available_cores(),
             threads => threads,
         };
         let cpu = CpuPool::new(threads, 2 * threads).map_err(|error| error.to_string())?;

@@ -7,7 +7,7 @@ use super::PipelineError;
 use crate::catalog::{Catalog, CatalogError, CatalogOptions, CatalogReader, lock_holder};
 use crate::config::{Resolved, Settings};
 use crate::slurm::JobEnvironment;
-use crate::storage::DatasetLayout;
+use crate::storage::{DatasetLayout, create_folder, sync_folder};
 
 /// Configuration, paths, and the ways to open the catalog.
 #[derive(Clone, Debug)]
@@ -34,10 +34,11 @@ impl Dataset {
     /// As [`CatalogReader::open`]; `InUse` instead of `HeldElsewhere` where the lock file names the holder.
     pub fn open_reader(&self) -> Result<CatalogReader, PipelineError> {
         let path = self.layout.catalog();
-        let opened = match CatalogReader::open(&path) {
+        let options = self.catalog_options()?;
+        let opened = match CatalogReader::open(&path, &options) {
             Err(CatalogError::NeedsRepair { .. }) => {
                 drop(self.open_writer()?);
-                CatalogReader::open(&path)
+                CatalogReader::open(&path, &options)
             }
             opened => opened,
         };
@@ -59,12 +60,12 @@ impl Dataset {
     /// As [`Catalog::create`].
     pub fn create(&self) -> Result<Catalog, PipelineError> {
         let root = self.layout.root();
-        std::fs::create_dir_all(root).map_err(|source| PipelineError::Io {
-            action: format!("create the output folder `{}`", root.display()),
-            source,
-        })?;
-        Catalog::create(&self.layout.catalog(), &self.catalog_options()?)
-            .map_err(|error| self.name_holder(error))
+        create_folder(root)?;
+        let path = self.layout.catalog();
+        let catalog =
+            Catalog::create(&path, &self.catalog_options()?).map_err(|error| self.name_holder(error))?;
+        sync_folder(&path)?;
+        Ok(catalog)
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

@@ -1,5 +1,8 @@
 //! Any error of any room, with what the user can do about it.
 
+use std::error::Error;
+use std::io;
+
 use crate::catalog::CatalogError;
 use crate::check::CheckError;
 use crate::cluster::ClusterError;
@@ -41,6 +44,11 @@ impl PipelineError {
     /// The next step, where there is an obvious one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        if is_disk_full(self) {
+            return Some(
+                "free space or point `path_to_output_folder` elsewhere, then run the same command again; what was committed is safe".into(),
+            );
+        }
         match self {
             Self::Config(error) => error.hint(),
             Self::Ingest(error) => error.hint(),
@@ -52,6 +60,33 @@ impl PipelineError {
                 Some("what was committed is safe; mend the cause and run the same command again".into())
             }
             _ => None,
+        }
+    }
+}
+
+/// Whether the disk or a quota is full, whichever room met it.
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let is_full =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    error.downcast_ref().is_some_and(is_full) || error.source().is_some_and(is_disk_full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_one_hint_wherever_it_is_met() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let errors: [PipelineError; 4] = [
+            StorageError::Io { action: "write", path: "a".into(), source: full() }.into(),
+            DispatchError::Storage(StorageError::Io { action: "write", path: "a".into(), source: full() })
+                .into(),
+            CatalogError::from(redb::StorageError::Io(full())).into(),
+            IngestError::Write { path: "a".into(), source: full() }.into(),
+        ];
+        for error in errors {
+            assert!(error.hint().is_some_and(|hint| hint.starts_with("free space")), "{error:?}");
         }
     }
 }

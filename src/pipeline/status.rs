@@ -51,7 +51,11 @@ pub fn dataset_status(dataset: &Dataset) -> Result<DatasetStatus, PipelineError>
     match (view, &run) {
         (Ok(view), _) => Ok(DatasetStatus { in_use_by, run, ..from_catalog(&view)? }),
         (
-            Err(PipelineError::Catalog(CatalogError::HeldElsewhere { .. } | CatalogError::InUse { .. })),
+            Err(PipelineError::Catalog(
+                CatalogError::HeldElsewhere { .. }
+                | CatalogError::InUse { .. }
+                | CatalogError::NoFileLocks { .. },
+            )),
             Some(published),
         ) => Ok(DatasetStatus {
             source: StatusSource::Published,

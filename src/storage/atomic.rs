@@ -6,6 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::StorageError;
 
+/// What stands between a file's own name and its writer's in a temporary name.
+const TEMPORARY: &str = ".tmp-";
+
+/// Whether a file of this name was never committed.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.contains(TEMPORARY)
+}
+
 /// A file under a temporary name until [`AtomicFile::commit`]. Dropped before, it is removed.
 pub struct AtomicFile {
     file: Option<File>,
@@ -14,7 +22,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a file that will be `path`. Its folder is made if it is missing.
+    /// Starts a file that will be `path`. Its folder is made, durably, if it is missing.
     ///
     /// `writer` tells writers of the same path apart: it ends the temporary name.
     ///
@@ -22,9 +30,9 @@ impl AtomicFile {
     /// When the folder or file cannot be made.
     pub fn create(path: &Path, writer: &str) -> Result<Self, StorageError> {
         let folder = folder_of(path);
-        fs::create_dir_all(folder).map_err(StorageError::io("create folder", folder))?;
+        create_folder(folder)?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".tmp-{writer}"));
+        name.push(format!("{TEMPORARY}{writer}"));
         let temporary = path.with_file_name(name);
         let file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
         Ok(Self { file: Some(file), temporary, path: path.to_owned() })
@@ -95,6 +103,34 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     file.commit().map(drop)
 }
 
+/// Makes a folder, and those above it that are missing, so that a power failure does not take them away with
+/// the files in them.
+///
+/// # Errors
+/// When a folder cannot be made, or the one that it lies in cannot be synced.
+pub fn create_folder(path: &Path) -> Result<(), StorageError> {
+    create_folder_with(path, &mut |path| sync_folder(path))
+}
+
+/// `sync` gets each folder that was made.
+fn create_folder_with(
+    path: &Path,
+    sync: &mut dyn FnMut(&Path) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        create_folder_with(above, sync)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => sync(path),
+        // Another was faster.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(StorageError::io("create folder", path)(error)),
+    }
+}
+
 /// The folder that a path lies in: the working folder for a bare name.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
@@ -126,6 +162,28 @@ mod tests {
     fn a_bare_name_lies_in_the_working_folder() {
         assert_eq!(folder_of(Path::new("images.csv")), Path::new("."));
         assert_eq!(folder_of(Path::new("a/images.csv")), Path::new("a"));
+    }
+
+    #[test]
+    fn every_new_folder_is_made_durable_and_no_old_one() {
+        let root = tempfile::tempdir().unwrap();
+        let parts = root.path().join("server_name=s/partition_id=0/_parts");
+        let made = |path: &Path| {
+            let mut made = Vec::new();
+            let mut sync = |path: &Path| {
+                made.push(path.strip_prefix(root.path()).unwrap().to_owned());
+                Ok(())
+            };
+            create_folder_with(path, &mut sync).unwrap();
+            made
+        };
+        let expected =
+            ["server_name=s", "server_name=s/partition_id=0", "server_name=s/partition_id=0/_parts"];
+        assert_eq!(made(&parts), expected.map(PathBuf::from));
+        assert!(parts.is_dir());
+        assert!(made(&parts).is_empty());
+        fs::write(parts.join("file"), b"").unwrap();
+        create_folder(&parts.join("file")).unwrap_err();
     }
 
     #[test]

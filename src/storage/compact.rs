@@ -1,25 +1,35 @@
 //! A complete partition: its parts become `successes.parquet` and `errors.parquet`.
 //!
-//! Successes are copied row group by row group, bytes as they are: nothing is decoded, so it costs a read and
-//! a write of the disk. Errors are few; they are read, and only those that still are the record's last word
-//! are kept.
+//! Successes are copied as they are, each part's pages in one stretch, and their metadata is moved along with
+//! them, page index included: nothing is decoded, and the bytes need not even pass through this process. A reader
+//! of one image thus reads its page, not its row group. Errors are few; they are read, and only those that still
+//! are the record's last word are kept.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::ops::Range;
 
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int32Type;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::column::writer::ColumnCloseResult;
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder,
+    ParquetMetaDataReader, ParquetMetaDataWriter, RowGroupMetaData,
+};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::TrackedWrite;
+use parquet::schema::types::SchemaDescriptor;
 
 use super::atomic::sync_folder;
 use super::part_writer::{arrow_writer, error_batch};
 use super::schema::{errors_properties, successes_properties, successes_write_schema};
+use super::sweep::sweep_temporary;
 use super::{AtomicFile, DatasetLayout, StorageError, StorageOptions, errors_schema, write_atomically};
 use crate::model::{DataFile, Epoch, PartRow, RecordIndex, ServerName};
 
@@ -61,6 +71,7 @@ pub fn finish_partition(
     folder: &ServerName,
     partition_id: u32,
 ) -> Result<(), StorageError> {
+    sweep_temporary(&layout.images_folder(folder, partition_id))?;
     let marker = layout.completed_marker(folder, partition_id);
     if !marker.exists() {
         write_atomically(&marker, b"")?;
@@ -79,53 +90,165 @@ pub fn finish_partition(
 fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
     let path = input.layout.successes(input.folder, input.partition_id);
     let file = AtomicFile::create(&path, &input.epoch.to_string())?;
-    let error = StorageError::parquet(file.temporary());
-    let schema = ArrowSchemaConverter::new().convert(&successes_write_schema()).map_err(&error)?;
-    let mut writer = SerializedFileWriter::new(
-        file.handle()?,
-        schema.root_schema_ptr(),
-        successes_properties(input.options).into(),
-    )
-    .map_err(&error)?;
-    let mut num_rows = 0;
+    let mut target = file.handle()?;
+    target.write_all(MAGIC).map_err(StorageError::io("write", file.temporary()))?;
+    let mut position = MAGIC.len() as u64;
+    let mut merged = MergedMetadata::new(input.options);
     for part in input.parts.iter().filter(|part| part.successes.num_rows > 0) {
         let path = input.layout.success_part(input.folder, input.partition_id, part.part);
-        let rows = append_row_groups(&mut writer, &path)?;
+        let unexpected = |detail: String| StorageError::Unexpected { path: path.clone(), detail };
+        let source = File::open(&path).map_err(StorageError::io("open", &path))?;
+        let metadata = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Optional)
+            .parse_and_finish(&source)
+            .map_err(StorageError::parquet(&path))?;
+        let rows = metadata.file_metadata().num_rows().unsigned_abs();
         if rows != part.successes.num_rows {
-            let detail = format!("{rows} rows instead of {}", part.successes.num_rows);
-            return Err(StorageError::Unexpected { path, detail });
+            return Err(unexpected(format!("{rows} rows instead of {}", part.successes.num_rows)));
         }
-        num_rows += rows;
+        let data = data_range(&metadata);
+        (&source).seek(SeekFrom::Start(data.start)).map_err(StorageError::io("open", &path))?;
+        // Between two files the kernel copies by itself.
+        let length = data.end - data.start;
+        let copied = io::copy(&mut (&source).take(length), &mut target)
+            .map_err(StorageError::io("write", file.temporary()))?;
+        if copied != length {
+            return Err(unexpected(format!("{copied} bytes of data instead of {length}")));
+        }
+        merged
+            .add(metadata, position.cast_signed() - data.start.cast_signed())
+            .map_err(|error| unexpected(error.to_string()))?;
+        position += copied;
     }
-    writer.close().map_err(&error)?;
+    let num_rows = merged.num_rows();
+    let footer = merged.encode(position).map_err(StorageError::parquet(file.temporary()))?;
+    target.write_all(&footer).map_err(StorageError::io("write", file.temporary()))?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
 }
 
-fn append_row_groups(writer: &mut SerializedFileWriter<File>, path: &Path) -> Result<u64, StorageError> {
-    let error = StorageError::parquet(path);
-    let source = File::open(path).map_err(StorageError::io("open", path))?;
-    let handle = source.try_clone().map_err(StorageError::io("open", path))?;
-    let reader = SerializedFileReader::new(source).map_err(&error)?;
-    let mut num_rows = 0;
-    for row_group in reader.metadata().row_groups() {
-        let rows = row_group.num_rows().unsigned_abs();
-        let mut target = writer.next_row_group().map_err(&error)?;
-        for column in row_group.columns() {
-            let bytes_written = column.compressed_size().unsigned_abs();
-            let close = ColumnCloseResult {
-                bytes_written,
-                rows_written: rows,
-                metadata: column.clone(),
-                bloom_filter: None,
-                column_index: None,
-                offset_index: None,
-            };
-            target.append_column(&handle, close).map_err(&error)?;
+/// First and last bytes of a Parquet file.
+const MAGIC: &[u8] = b"PAR1";
+
+/// Where a file's pages are: one stretch, for nothing is between them.
+fn data_range(metadata: &ParquetMetaData) -> Range<u64> {
+    let chunks = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let ranges = chunks.map(|chunk| chunk.byte_range()).map(|(start, length)| start..start + length);
+    ranges.reduce(|all, next| all.start.min(next.start)..all.end.max(next.end)).unwrap_or_default()
+}
+
+/// Row groups of the parts, at their places in the merged file.
+struct MergedMetadata {
+    properties: WriterProperties,
+    schema: SchemaDescriptor,
+    row_groups: Vec<RowGroupMetaData>,
+    column_index: Vec<Vec<ColumnIndexMetaData>>,
+    offset_index: Vec<Vec<OffsetIndexMetaData>>,
+}
+
+impl MergedMetadata {
+    fn new(options: StorageOptions) -> Self {
+        Self {
+            properties: successes_properties(options),
+            schema: ArrowSchemaConverter::new()
+                .convert(&successes_write_schema())
+                .expect("the columns have Parquet types"),
+            row_groups: Vec::new(),
+            column_index: Vec::new(),
+            offset_index: Vec::new(),
         }
-        target.close().map_err(&error)?;
-        num_rows += rows;
     }
-    Ok(num_rows)
+
+    fn num_rows(&self) -> u64 {
+        self.row_groups.iter().map(|row_group| row_group.num_rows().unsigned_abs()).sum()
+    }
+
+    /// Adds what stands `by` bytes further on now.
+    fn add(&mut self, part: ParquetMetaData, by: i64) -> parquet::errors::Result<()> {
+        if part.file_metadata().schema() != self.schema.root_schema() {
+            return Err(ParquetError::General("its columns are other ones".into()));
+        }
+        let mut part = part.into_builder();
+        self.column_index.extend(part.take_column_index().into_iter().flatten());
+        for mut chunks in part.take_offset_index().into_iter().flatten() {
+            for page in chunks.iter_mut().flat_map(|chunk| &mut chunk.page_locations) {
+                page.offset += by;
+            }
+            self.offset_index.push(chunks);
+        }
+        for row_group in part.take_row_groups() {
+            let chunks =
+                row_group.columns().iter().map(|chunk| moved(chunk, by)).collect::<Result<_, _>>()?;
+            let ordinal = i16::try_from(self.row_groups.len())
+                .map_err(|_| ParquetError::General("too many row groups".into()))?;
+            let moved = row_group.into_builder().set_column_metadata(chunks).set_ordinal(ordinal);
+            self.row_groups.push(moved.build()?);
+        }
+        Ok(())
+    }
+
+    /// What follows the data, which ends at `position`.
+    fn encode(self, position: u64) -> parquet::errors::Result<Vec<u8>> {
+        let num_rows = self.num_rows().cast_signed();
+        let file = FileMetaData::new(
+            self.properties.writer_version().as_num(),
+            num_rows,
+            Some(self.properties.created_by().to_owned()),
+            self.properties.key_value_metadata().cloned(),
+            self.schema.into(),
+            None,
+        );
+        let count = self.row_groups.len();
+        let metadata = ParquetMetaDataBuilder::new(file)
+            .set_row_groups(self.row_groups)
+            .set_column_index((self.column_index.len() == count).then_some(self.column_index))
+            .set_offset_index((self.offset_index.len() == count).then_some(self.offset_index))
+            .build();
+        let mut footer = Footer { skip: position, bytes: Vec::new() };
+        let mut tracked = TrackedWrite::new(&mut footer);
+        let piece = vec![0; 1 << 20];
+        let mut left = position as usize;
+        while left > 0 {
+            let length = left.min(piece.len());
+            tracked.write_all(&piece[..length])?;
+            left -= length;
+        }
+        ParquetMetaDataWriter::new_with_tracked(tracked, &metadata).finish()?;
+        Ok(footer.bytes)
+    }
+}
+
+/// Takes the footer and drops what is before it. The writer of the metadata counts the bytes that pass
+/// through it to know where it is in the file; the data does not pass through it.
+struct Footer {
+    skip: u64,
+    bytes: Vec<u8>,
+}
+
+impl Write for Footer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let skipped = self.skip.min(bytes.len() as u64);
+        self.skip -= skipped;
+        self.bytes.extend_from_slice(&bytes[skipped as usize..]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn moved(chunk: &ColumnChunkMetaData, by: i64) -> parquet::errors::Result<ColumnChunkMetaData> {
+    let dictionary = chunk.dictionary_page_offset().map(|offset| offset + by);
+    chunk
+        .clone()
+        .into_builder()
+        .set_data_page_offset(chunk.data_page_offset() + by)
+        .set_dictionary_page_offset(dictionary)
+        .set_column_index_offset(None)
+        .set_column_index_length(None)
+        .set_offset_index_offset(None)
+        .set_offset_index_length(None)
+        .build()
 }
 
 fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
@@ -166,4 +289,158 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
     }
     writer.close().map_err(&error)?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::arrow::ProjectionMask;
+    use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
+
+    use super::*;
+    use crate::model::{HashAlgorithm, ImageFormat, PartId, PixelSize};
+    use crate::storage::{ImageRow, LayoutOptions, ManifestRecord, PartWriter};
+
+    fn image_of(record: RecordIndex) -> Vec<u8> {
+        // From a hundred bytes to a megabyte and a half.
+        let length = [100, 4_000, 30_000, 70_000, 1_500_000][record as usize % 5];
+        (0..length).map(|at: u32| (at.wrapping_mul(31) ^ record.wrapping_mul(97)) as u8).collect()
+    }
+
+    fn row(record: RecordIndex) -> ImageRow {
+        let image = image_of(record);
+        let digest = HashAlgorithm::Blake3.digest(&image);
+        let size = PixelSize { width: 1, height: 2 };
+        ImageRow {
+            record: Arc::new(ManifestRecord {
+                record,
+                uuid: format!("{record:036}"),
+                source_id: None,
+                identifier: format!("https://s/{record}.jpg"),
+                license: None,
+                source: None,
+                title: None,
+                label: Some("label".into()),
+                shared_server_name: None,
+            }),
+            image: image.into(),
+            image_format: ImageFormat::Jpeg,
+            original_size: size,
+            resized_size: size,
+            hashsum_original: digest,
+            hashsum_resized: digest,
+            perceptual_hash: None,
+            content_type: Some("image/jpeg".into()),
+            http_status: 200,
+            fetched_at: 0,
+            final_url: None,
+        }
+    }
+
+    /// Parts of ten, twenty and five rows, in row groups of at most ten.
+    fn write_parts(layout: &DatasetLayout, folder: &ServerName) -> Vec<PartRow> {
+        let mut records = 0..35;
+        let mut write = |(sequence, row_groups): (u32, &[usize])| {
+            let part = PartId { epoch: Epoch::new(1, 1), sequence };
+            let path = layout.success_part(folder, 0, part);
+            let mut writer = PartWriter::create(&path, StorageOptions::default()).unwrap();
+            for &rows in row_groups {
+                let mut rows: Vec<_> = records.by_ref().take(rows).map(row).collect();
+                writer.write_row_group(&mut rows).unwrap();
+            }
+            PartRow { part, successes: writer.seal().unwrap(), errors: DataFile::default() }
+        };
+        [&[10][..], &[10, 10], &[5]].into_iter().zip(0..).map(|(groups, n)| write((n, groups))).collect()
+    }
+
+    fn compacted() -> (tempfile::TempDir, std::path::PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let layout = DatasetLayout::new(root.path(), LayoutOptions::default());
+        let folder = ServerName::from_catalog("s");
+        let parts = write_parts(&layout, &folder);
+        let output = compact_partition(&CompactionInput {
+            layout: &layout,
+            folder: &folder,
+            partition_id: 0,
+            parts: &parts,
+            failed: &HashSet::new(),
+            epoch: Epoch::new(1, 1),
+            options: StorageOptions::default(),
+        })
+        .unwrap();
+        let path = layout.successes(&folder, 0);
+        assert_eq!(output.successes, DataFile { num_rows: 35, bytes: fs::metadata(&path).unwrap().len() });
+        (root, path)
+    }
+
+    fn metadata_of(path: &std::path::Path) -> ParquetMetaData {
+        ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&File::open(path).unwrap())
+            .unwrap()
+    }
+
+    #[test]
+    fn every_image_is_read_alone_from_the_compacted_file() {
+        let (_root, path) = compacted();
+        for record in 0..35 {
+            let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+            let builder =
+                ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(&path).unwrap(), options)
+                    .unwrap();
+            let image = ProjectionMask::columns(builder.parquet_schema(), ["image"]);
+            let only = vec![RowSelector::skip(record), RowSelector::select(1)];
+            let mut reader =
+                builder.with_projection(image).with_row_selection(RowSelection::from(only)).build().unwrap();
+            let batch = reader.next().unwrap().unwrap();
+            assert_eq!(batch.column(0).as_binary::<i32>().value(0), image_of(record as u32));
+        }
+    }
+
+    #[test]
+    fn a_page_holds_little_beside_its_largest_image() {
+        let (_root, path) = compacted();
+        let metadata = metadata_of(&path);
+        let rows: Vec<_> = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+        assert_eq!(rows, [10, 10, 10, 5]);
+        let image = metadata.row_group(0).columns().iter().position(|c| c.column_path().string() == "image");
+        let mut first = 0;
+        for (chunks, rows) in metadata.offset_index().unwrap().iter().zip(rows) {
+            let pages = chunks[image.unwrap()].page_locations();
+            let ends = pages.iter().skip(1).map(|page| page.first_row_index).chain([rows]);
+            for (page, end) in pages.iter().zip(ends) {
+                let images =
+                    (first + page.first_row_index..first + end).map(|row| image_of(row as u32).len());
+                let largest = images.max().unwrap();
+                assert!(page.compressed_page_size as usize <= largest + (64 << 10) + 100, "{page:?}");
+            }
+            first += rows;
+        }
+    }
+
+    #[test]
+    fn statistics_and_metadata_survive() {
+        let (_root, path) = compacted();
+        let metadata = metadata_of(&path);
+        let file = metadata.file_metadata();
+        assert!(
+            file.key_value_metadata()
+                .unwrap()
+                .iter()
+                .any(|pair| pair.key == crate::storage::HASH_ALGORITHM_KEY)
+        );
+        assert_eq!(file.num_rows(), 35);
+        let uuid = metadata.row_group(3).column(0);
+        assert_eq!(uuid.statistics().unwrap().min_bytes_opt().unwrap(), format!("{:036}", 30).as_bytes());
+        assert!(metadata.row_groups().iter().enumerate().all(|(n, group)| group.ordinal() == Some(n as i16)));
+        let range = data_range(&metadata);
+        let chunks: u64 = metadata
+            .row_groups()
+            .iter()
+            .flat_map(RowGroupMetaData::columns)
+            .map(|chunk| chunk.byte_range().1)
+            .sum();
+        assert_eq!(range, 4..4 + chunks, "chunks lie side by side");
+    }
 }

@@ -33,11 +33,4 @@ impl StorageError {
             source => Self::Parquet { path: path.clone(), source },
         }
     }
-
-    /// Whether the disk or a quota is full.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
 }

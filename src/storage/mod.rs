@@ -1,7 +1,7 @@
 //! Files of a dataset: where they are, how they are written so that a kill never shows, what is in them.
 //!
-//! Every file is written under a temporary name, synced, renamed, and its folder synced; only then may the
-//! catalog name it. Nothing that has its final name is ever written to again.
+//! Every file is written under a temporary name, synced, renamed, and its folder synced, as is what each new
+//! folder lies in; only then may the catalog name it. Nothing that has its final name is ever written to again.
 
 mod atomic;
 mod compact;
@@ -13,7 +13,7 @@ mod schema;
 mod server_tables;
 mod sweep;
 
-pub use atomic::{AtomicFile, sync_folder, write_atomically};
+pub use atomic::{AtomicFile, create_folder, sync_folder, write_atomically};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};

@@ -1,4 +1,9 @@
 //! Parts: what a worker writes while it downloads a partition.
+//!
+//! An image is handed to the Parquet writer as a view of its received bytes. The writer copies it into a page of
+//! the right size at once, copies that behind the page's levels, keeps it until the row group is flushed, and
+//! writes it to the file without a further buffer. The two copies are the library's: to go without would take a
+//! writer of our own. Compaction ([`super::compact_partition`]) copies nothing in this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +18,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::WriterProperties;
 
-use super::schema::{errors_properties, successes_properties, successes_write_schema};
+use super::schema::{IMAGE_PAGE_BYTES, errors_properties, successes_properties, successes_write_schema};
 use super::{AtomicFile, ManifestRecord, StorageError, StorageOptions, errors_schema};
 use crate::model::{ContentDigest, DataFile, ImageFormat, PerceptualHash, PixelSize, RecordIndex};
 
@@ -79,7 +84,14 @@ impl PartWriter {
         rows.sort_by_key(|row| row.record.record);
         let error = StorageError::parquet(self.file.temporary());
         let batch = image_batch(rows);
-        self.writer.write(&batch).and_then(|()| self.writer.flush()).map_err(error)?;
+        // The writer judges by the first images of a batch after how many it looks whether the page is full. From
+        // a large one on that is after each.
+        let small = rows.iter().take_while(|row| row.image.len() < IMAGE_PAGE_BYTES).count();
+        self.writer
+            .write(&batch.slice(0, small))
+            .and_then(|()| self.writer.write(&batch.slice(small, rows.len() - small)))
+            .and_then(|()| self.writer.flush())
+            .map_err(error)?;
         self.num_rows += rows.len() as u64;
         Ok(())
     }

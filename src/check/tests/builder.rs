@@ -309,7 +309,7 @@ impl TestDataset {
     /// Checks as a process does that only reads.
     pub(super) fn check_by_reader(mut self) -> CheckReport {
         self.catalog = None;
-        let view = CatalogReader::open(&self.layout.catalog()).unwrap().view().unwrap();
+        let view = CatalogReader::open(&self.layout.catalog(), &catalog_options()).unwrap().view().unwrap();
         check_dataset(&self.layout, &view, CheckOptions::default(), &|_| {}).unwrap()
     }
 
