@@ -191,4 +191,10 @@ impl BodyReservation for Reserved {
             }
         })
     }
+
+    fn shrink(&mut self, bytes: u64) {
+        if let Some(permit) = &mut self.0 {
+            permit.shrink(bytes);
+        }
+    }
 }
