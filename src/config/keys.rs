@@ -250,6 +250,11 @@ pub const KEYS: &[Key] = &[
     ddl("downloader_parameters.max_retry_after", duration(0.0, 30.0 * DAY), "1h",
         "The longest Retry-After that is obeyed in full; a longer one counts as this. \
          An hour is longer than what overloaded servers ask for and shorter than a job."),
+    ddl("downloader_parameters.server_patience", duration(0.0, 30.0 * DAY), "15m",
+        "How long a server may do nothing but fail (no answer, 5xx, 429) before its URLs fail unasked; it is still \
+         probed after each of its pauses, at least three of them, and is used again once it answers. \
+         15 min is longer than a restart or a deployment and short against a job. An outage of your own network \
+         looks the same, so raise it where those last longer."),
 
     // One request.
     ddl("downloader_parameters.connect_timeout", duration(0.001, 3600.0), "10s",

@@ -227,6 +227,7 @@ impl<'a> Downloads<'a> {
                 }
                 _ = self.handle.stop.wait(), if stop_by.is_none() => {
                     stop_by = Some(Instant::now() + self.executor.settings.download.stop_grace);
+                    self.executor.fetcher.close();
                 }
             }
             let options = &self.executor.settings.download;

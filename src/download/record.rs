@@ -235,6 +235,12 @@ impl BodyReservation for Reserved {
             }
         })
     }
+
+    fn shrink(&mut self, bytes: u64) {
+        if let Some(permit) = &mut self.0 {
+            permit.shrink(bytes);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! Bodies: read into memory that was granted first, and never more than the limit.
 //!
-//! Beyond 512 KiB the buffer grows with what has come, not with what was announced: a server that promises
-//! 100 MiB and delivers a byte a minute does not hold 100 MiB.
+//! A body has one reservation, also while it stands in memory twice, encoded and decoded: one that held the first
+//! and waited for a second could wait for others that do the same. Beyond 512 KiB the buffer grows with what has come, not with what was announced: a server that promises
+//! 100 MiB and delivers a byte a minute does not hold 100 MiB. What is left over at the end is given back.
 
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Response;
 use reqwest::header::CONTENT_ENCODING;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::classify::{self, Phase};
-use super::content_encoding::{self, STEP_BYTES};
+use super::content_encoding::{self, ContentEncoding};
 use crate::model::FailureCause;
 
 /// First size of a buffer for a body of unknown length.
@@ -41,6 +44,9 @@ pub trait BodyReservation: Send + Sync + fmt::Debug {
     /// A body that grows keeps what it has while it waits, so the implementor must see to it that not all wait
     /// for each other.
     fn grow(&mut self, bytes: u64) -> Waiting<'_, ()>;
+
+    /// Gives back what is above `bytes`.
+    fn shrink(&mut self, bytes: u64);
 }
 
 /// Grants everything at once: for tests, and where the number of requests under way bounds memory enough.
@@ -57,13 +63,13 @@ impl BodyReservation for UnboundedMemory {
     fn grow(&mut self, _bytes: u64) -> Waiting<'_, ()> {
         Box::pin(async {})
     }
+
+    fn shrink(&mut self, _bytes: u64) {}
 }
 
 /// A body and the memory it stands in.
 pub(super) struct Body {
     pub bytes: Bytes,
-    /// Length before decoding.
-    pub wire_bytes: u64,
     pub reservation: Box<dyn BodyReservation>,
 }
 
@@ -97,25 +103,14 @@ pub(super) async fn read(
         };
         buffer.push(&chunk, deadline).await?;
     }
-    let wire_bytes = buffer.bytes.len() as u64;
+    buffer.fit();
     for encoding in encodings.into_iter().rev() {
-        let encoded = buffer;
-        buffer = Buffer::new(memory, None, max_bytes, deadline).await;
-        let mut decoder = encoding.decoder(&encoded.bytes);
-        let mut step = vec![0; STEP_BYTES];
-        loop {
-            let length = decoder.read(&mut step).map_err(|error| content_encoding::failure(&error))?;
-            if length == 0 {
-                break;
-            }
-            buffer.push(&step[..length], deadline).await?;
-            tokio::task::yield_now().await;
-        }
+        buffer = buffer.decode(encoding, deadline).await?;
     }
     if buffer.bytes.is_empty() {
         return Err((FailureCause::EmptyBody, "the body has no bytes".to_owned()));
     }
-    Ok(Body { bytes: buffer.bytes.into(), wire_bytes, reservation: buffer.reservation })
+    Ok(Body { bytes: buffer.bytes.into(), reservation: buffer.reservation })
 }
 
 /// Reads the rest of a response that is of no interest, if it is short, so that its connection can be reused.
@@ -153,7 +148,7 @@ impl Buffer {
         max_bytes: u64,
         deadline: &mut Instant,
     ) -> Self {
-        let most = usize::try_from(announced.unwrap_or(max_bytes)).unwrap_or(usize::MAX);
+        let most = to_usize(announced.unwrap_or(max_bytes));
         let first = most.min(if announced.is_some() { FIRST_ANNOUNCED_BYTES } else { FIRST_BYTES });
         let asked = Instant::now();
         let reservation = memory.reserve(first as u64).await;
@@ -166,6 +161,13 @@ impl Buffer {
         if length as u64 > self.max_bytes {
             return Err(too_large(self.max_bytes));
         }
+        self.make_room(length, deadline).await;
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// Sees to a capacity of at least `length`.
+    async fn make_room(&mut self, length: usize, deadline: &mut Instant) {
         let capacity = self.bytes.capacity();
         if length > capacity {
             // By four, then exactly: few copies, and what is announced truly ends in a buffer of its own size.
@@ -175,7 +177,53 @@ impl Buffer {
             *deadline += asked.elapsed();
             self.bytes.reserve_exact(wanted - self.bytes.len());
         }
-        self.bytes.extend_from_slice(chunk);
-        Ok(())
     }
+
+    /// Undoes one encoding. Decoding takes long and may look at much for a few bytes, so it is done on a thread
+    /// that may block: up to the end of the room that there is, then again when there is more.
+    async fn decode(self, encoding: ContentEncoding, deadline: &mut Instant) -> Result<Self, Failed> {
+        // One byte more than may be there tells that there are more.
+        let most = to_usize(self.max_bytes.saturating_add(1));
+        let mut decoder = encoding.decoder(self.bytes.into());
+        let mut decoded = Self { bytes: Vec::new(), most, ..self };
+        loop {
+            let length = decoded.bytes.len().saturating_add(FIRST_BYTES).min(most);
+            decoded.make_room(length, deadline).await;
+            let is_over;
+            (decoder, decoded, is_over) = spawn_blocking(move || {
+                let is_over = fill(&mut decoder, &mut decoded.bytes);
+                (decoder, decoded, is_over)
+            })
+            .await
+            .map_err(|error| (FailureCause::DecoderPanic, error.to_string()))?;
+            let is_over = is_over.map_err(|error| content_encoding::failure(&error))?;
+            if decoded.bytes.len() as u64 > decoded.max_bytes {
+                return Err(too_large(decoded.max_bytes));
+            }
+            if is_over {
+                drop(decoder);
+                decoded.fit();
+                return Ok(decoded);
+            }
+        }
+    }
+
+    /// Gives back all that is reserved beyond these bytes.
+    fn fit(&mut self) {
+        // Moving them is not worth less than an eighth.
+        if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
+            self.bytes.shrink_to_fit();
+        }
+        self.reservation.shrink(self.bytes.capacity() as u64);
+    }
+}
+
+/// Reads until the capacity is used up; whether that is all.
+fn fill(reader: &mut dyn Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    let room = bytes.capacity() - bytes.len();
+    Ok(reader.take(room as u64).read_to_end(bytes)? < room)
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -3,14 +3,13 @@
 use std::io::{self, Read};
 
 use brotli_decompressor::Decompressor;
+use bytes::{Buf, Bytes};
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use crate::model::FailureCause;
 
 /// Encodings on top of each other that are undone; nobody has a reason for a second.
 const MAX_ENCODINGS: usize = 3;
-/// Decoded in one go, before other tasks of the thread get their turn.
-pub(super) const STEP_BYTES: usize = 64 * 1024;
 
 /// One encoding that can be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +45,17 @@ pub(super) fn parse(header: &[u8]) -> Result<Vec<ContentEncoding>, (FailureCause
 
 impl ContentEncoding {
     /// Reads what `encoded` holds.
-    pub fn decoder<'a>(self, encoded: &'a [u8]) -> Box<dyn Read + Send + 'a> {
+    pub fn decoder(self, encoded: Bytes) -> Box<dyn Read + Send> {
+        // Servers disagree on whether `deflate` means zlib (RFC 9110) or bare deflate: zlib's first byte names
+        // method 8 and its header is a multiple of 31.
+        let is_zlib = matches!(
+            encoded[..],
+            [a, b, ..] if a & 15 == 8 && u16::from_be_bytes([a, b]).is_multiple_of(31)
+        );
+        let encoded = encoded.reader();
         match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(encoded)),
-            // Servers disagree on whether this means zlib (RFC 9110) or bare deflate: zlib's first byte
-            // names method 8 and its header is a multiple of 31.
-            Self::Deflate if matches!(encoded, [a, b, ..] if a & 15 == 8 && (u16::from(*a) << 8 | u16::from(*b)).is_multiple_of(31)) => {
-                Box::new(ZlibDecoder::new(encoded))
-            }
+            Self::Deflate if is_zlib => Box::new(ZlibDecoder::new(encoded)),
             Self::Deflate => Box::new(DeflateDecoder::new(encoded)),
             Self::Brotli => Box::new(Decompressor::new(encoded, 4096)),
         }

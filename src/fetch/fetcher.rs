@@ -18,7 +18,7 @@ use super::guard;
 use super::options::{FetchOptions, is_rate};
 use super::outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
 use super::retry::retry_after;
-use super::server::{Permit, Server, ServerLimits};
+use super::server::{Permit, Refusal, Server, ServerLimits};
 use super::servers::Servers;
 use crate::model::{FailureCause, ServerName};
 
@@ -56,18 +56,7 @@ struct Failed {
 
 impl Failed {
     fn new(cause: FailureCause, message: impl Into<String>) -> Self {
-        let retry = match cause {
-            FailureCause::Dns
-            | FailureCause::Connect
-            | FailureCause::Tls
-            | FailureCause::ConnectTimeout
-            | FailureCause::FirstByteTimeout
-            | FailureCause::RequestTimeout
-            | FailureCause::ConnectionLost
-            | FailureCause::TruncatedBody
-            | FailureCause::BadResponse => Retry::Backoff,
-            _ => Retry::Never,
-        };
+        let retry = if is_complaint(cause) { Retry::Backoff } else { Retry::Never };
         Self { cause, http_status: None, message: message.into(), retry }
     }
 
@@ -103,6 +92,7 @@ impl Fetcher {
             rate: options.default_rate_limit,
             rate_multiplier: options.rate_multiplier,
             max_connections: options.max_connections_per_server,
+            patience: options.server_patience,
         };
         let servers = Servers::new(limits, rates, options.max_in_flight);
         Ok(Self { clients: Clients::new(&options)?, servers, options })
@@ -126,18 +116,15 @@ impl Fetcher {
         self.servers.set_default_share(fraction);
     }
 
-    /// Makes one attempt: waits for a permit, then asks.
+    /// Sends nothing from now on, for when the process is about to stop: attempts that wait for a permit fail with
+    /// [`Retry::ServerPaused`], requests under way go on.
+    pub fn close(&self) {
+        self.servers.close();
+    }
+
+    /// Makes one attempt: waits for a permit, then asks. Does not wait for a server that is paused.
     pub async fn fetch(&self, url: &Url, memory: &dyn BodyMemory) -> FetchOutcome {
-        self.attempt(url, None, memory).await
-    }
-
-    /// As [`fetch`](Self::fetch), with a permit that the caller already has from this URL's server.
-    pub async fn fetch_with(&self, url: &Url, permit: Permit, memory: &dyn BodyMemory) -> FetchOutcome {
-        self.attempt(url, Some(permit), memory).await
-    }
-
-    async fn attempt(&self, url: &Url, permit: Option<Permit>, memory: &dyn BodyMemory) -> FetchOutcome {
-        match self.follow(url, permit, memory).await {
+        match self.follow(url, memory).await {
             Ok(body) => FetchOutcome::Body(body),
             Err(Failed { cause, http_status, message, retry }) => FetchOutcome::Failure(FetchFailure {
                 cause,
@@ -149,12 +136,7 @@ impl Fetcher {
         }
     }
 
-    async fn follow(
-        &self,
-        asked: &Url,
-        mut permit: Option<Permit>,
-        memory: &dyn BodyMemory,
-    ) -> Result<FetchedBody, Failed> {
+    async fn follow(&self, asked: &Url, memory: &dyn BodyMemory) -> Result<FetchedBody, Failed> {
         let mut time = Time { left: self.options.request_timeout, spent: Duration::ZERO };
         let mut seen = vec![asked.clone()];
         // Not sent, so two URLs that differ in it only are a circle.
@@ -162,11 +144,10 @@ impl Fetcher {
         loop {
             let url = seen.last().unwrap_or(asked);
             let server = self.check(url)?;
-            let permit = match permit.take().filter(|permit| permit.server().name() == &server) {
-                Some(permit) => permit,
-                None => self.admit(&server, seen.len() > 1).await?,
-            };
-            match self.hop(url, permit, memory, &mut time).await? {
+            let target = self.clients.target(url).map_err(misconfigured)?;
+            let permit =
+                self.servers.get(&server).admit().await.map_err(|refusal| refused(&server, refusal))?;
+            match self.hop(url, &target, permit, memory, &mut time).await? {
                 Hop::Body { body, http_status, content_type } => {
                     return Ok(FetchedBody {
                         bytes: body.bytes,
@@ -205,52 +186,44 @@ impl Fetcher {
             .ok_or_else(|| Failed::new(FailureCause::Internal, format!("no server in `{url}`")))
     }
 
-    /// A permit of the server. The target of a redirect is not waited for while it is paused: that can be an
-    /// hour, and the caller can do other things in it.
-    async fn admit(&self, name: &ServerName, is_redirected: bool) -> Result<Permit, Failed> {
-        let server = self.servers.get(name);
-        if is_redirected && let Some((until, reason)) = server.pause() {
-            let failed = Failed::new(reason.cause, format!("redirected to server `{name}`, which is paused"));
-            let retry = Retry::ServerPaused { until };
-            return Err(Failed { http_status: reason.http_status, retry, ..failed });
-        }
-        Ok(server.admit().await)
-    }
-
-    /// One request and its response.
+    /// One request and its response; tells the server's pace what came of it.
     async fn hop(
         &self,
         url: &Url,
+        target: &Target<'_>,
         mut permit: Permit,
         memory: &dyn BodyMemory,
         time: &mut Time,
     ) -> Result<Hop, Failed> {
-        let target =
-            self.clients.target(url).map_err(|message| Failed::new(FailureCause::Connect, message))?;
         let mut sent = Instant::now();
-        let response = match self.send(&target, &mut permit, &mut sent, time.left).await {
-            Ok(response) => response,
-            Err(failed) => {
-                if is_unanswered(failed.cause) {
-                    permit.unanswered(failed.cause);
-                }
-                return Err(failed);
+        let response = self.send(target, &mut permit, &mut sent, time.left).await.inspect_err(|failed| {
+            if is_complaint(failed.cause) {
+                permit.complained(failed.cause, None);
             }
-        };
+        })?;
         let mut deadline = sent + time.left;
         let http_status = response.status().as_u16();
         let result = match http_status {
             200 | 203 => {
-                permit.responded(true);
+                permit.answered();
                 let content_type = content_type(&response);
-                let body = body::read(response, memory, self.options.max_body_bytes, &mut deadline)
-                    .await
-                    .map_err(|(cause, message)| Failed::new(cause, message).with_status(http_status))?;
-                permit.completed(body.wire_bytes, sent.elapsed());
-                Ok(Hop::Body { body, http_status, content_type })
+                match body::read(response, memory, self.options.max_body_bytes, &mut deadline).await {
+                    Ok(body) => {
+                        permit.succeeded();
+                        Ok(Hop::Body { body, http_status, content_type })
+                    }
+                    Err((cause, message)) => {
+                        if is_complaint(cause) {
+                            permit.complained(cause, Some(http_status));
+                        } else {
+                            permit.succeeded();
+                        }
+                        Err(Failed::new(cause, message).with_status(http_status))
+                    }
+                }
             }
             301 | 302 | 303 | 307 | 308 => {
-                permit.responded(true);
+                permit.succeeded();
                 let location = location(&response, url).map_err(|message| {
                     Failed::new(FailureCause::BadRedirect, message).with_status(http_status)
                 });
@@ -335,29 +308,72 @@ impl Fetcher {
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| retry_after(value, SystemTime::now()))
-            .map(|after| after.min(self.options.max_retry_after).min(MAX_PAUSE));
-        let http_status = response.status().as_u16();
-        match http_status {
-            429 | 503 => {
-                permit.responded(false);
-                Retry::ServerPaused { until: permit.throttled(http_status, asked) }
+            .map(|after| after.min(self.options.max_retry_after).min(MAX_PAUSE))
+            // A zero says nothing.
+            .filter(|after| !after.is_zero());
+        match (response.status().as_u16(), asked) {
+            (http_status @ (429 | 503), _) | (http_status @ (408 | 425 | 500..=599), Some(_)) => {
+                match permit.throttled(http_status, asked) {
+                    Some(pause) if pause.given_up => Retry::Never,
+                    Some(pause) => Retry::Throttled { until: pause.until },
+                    None => Retry::Throttled { until: std::time::Instant::now() },
+                }
             }
-            408 | 425 | 500 | 502 | 504 | 509 | 520..=530 => {
-                permit.responded(false);
-                asked.filter(|after| !after.is_zero()).map_or(Retry::Backoff, Retry::After)
+            (http_status @ (408 | 425 | 500 | 502 | 504 | 509 | 520..=530), None) => {
+                permit.complained(FailureCause::HttpStatus, Some(http_status));
+                Retry::Backoff
             }
             _ => {
-                permit.responded(true);
+                permit.succeeded();
                 Retry::Never
             }
         }
     }
 }
 
-/// Whether a failure to get a header says that the server is not there.
-fn is_unanswered(cause: FailureCause) -> bool {
-    use FailureCause::{BadResponse, ForbiddenAddress, Internal};
-    !matches!(cause, ForbiddenAddress | BadResponse | Internal)
+/// Whether a failure says that the server, or the way to it, is in trouble: it may pass.
+fn is_complaint(cause: FailureCause) -> bool {
+    use FailureCause::{
+        BadResponse, Connect, ConnectTimeout, ConnectionLost, Dns, FirstByteTimeout, RequestTimeout, Tls,
+        TruncatedBody,
+    };
+    matches!(
+        cause,
+        Dns | Connect
+            | Tls
+            | ConnectTimeout
+            | FirstByteTimeout
+            | RequestTimeout
+            | ConnectionLost
+            | TruncatedBody
+            | BadResponse
+    )
+}
+
+/// `connect_to` does not work for a URL: trying again changes nothing.
+fn misconfigured(message: &'static str) -> Failed {
+    Failed { retry: Retry::Never, ..Failed::new(FailureCause::Connect, message) }
+}
+
+/// No request was sent.
+fn refused(server: &ServerName, refusal: Refusal) -> Failed {
+    let pause = match refusal {
+        Refusal::Paused(pause) => pause,
+        Refusal::Closed => {
+            let retry = Retry::ServerPaused { until: std::time::Instant::now() };
+            return Failed { retry, ..Failed::new(FailureCause::Internal, "no more requests are sent") };
+        }
+    };
+    let (message, retry) = if pause.given_up {
+        let since = httpdate::fmt_http_date(SystemTime::now() - pause.since.elapsed());
+        let message = format!(
+            "not asked: server `{server}` has failed every request since {since}, longer than `server_patience`"
+        );
+        (message, Retry::Never)
+    } else {
+        (format!("server `{server}` is paused"), Retry::ServerPaused { until: pause.until })
+    };
+    Failed { cause: pause.cause, http_status: pause.http_status, message, retry }
 }
 
 fn content_type(response: &Response) -> Option<String> {

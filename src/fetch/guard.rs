@@ -74,7 +74,8 @@ fn reach_v4(address: Ipv4Addr) -> Reach {
     match address.octets() {
         [0, ..] | [169, 254, ..] | [224..=255, ..] => Reach::Never,
         // Alibaba Cloud keeps its metadata service in the shared range, Oracle Cloud in 192.0.0.0/24.
-        [100, 100, 100, 200] | [192, 0, 0, 192] => Reach::Never,
+        // Azure's wire server hands out secrets of the machine from a public range.
+        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => Reach::Never,
         [10 | 127, ..]
         | [100, 64..=127, ..]
         | [172, 16..=31, ..]
@@ -140,7 +141,7 @@ mod tests {
             (Reach::Private, "192.0.0.1 192.0.2.1 198.18.0.1 198.19.255.255 198.51.100.7 203.0.113.9"),
             (
                 Reach::Never,
-                "0.0.0.0 0.1.2.3 169.254.169.254 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 100.100.100.200",
+                "0.0.0.0 0.1.2.3 169.254.169.254 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 100.100.100.200 168.63.129.16",
             ),
             (Reach::Public, "2606:4700::1111 2a00:1450::1 64:ff9b::8.8.8.8 ::ffff:8.8.8.8 2002:808:808::1"),
             (Reach::Private, "::1 fc00::1 fdff::1 fec0::1 2001:db8::1 3fff::1 64:ff9b:1::1"),
@@ -149,7 +150,10 @@ mod tests {
                 "::ffff:10.0.0.1 ::127.0.0.1 ::ffff:0:127.0.0.1 64:ff9b::192.168.1.1 2002:7f00:1::1 2002:a00:1::",
             ),
             (Reach::Never, ":: fe80::1 febf::1 ff02::1 100::1 fd00:ec2::254 ::ffff:0.0.0.0 5f00::2 4000::1"),
-            (Reach::Never, "::ffff:169.254.169.254 ::169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1"),
+            (
+                Reach::Never,
+                "::ffff:169.254.169.254 ::169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1 ::ffff:168.63.129.16",
+            ),
             // Teredo: server 65.54.227.120, client 192.0.2.45, then a link-local client.
             (Reach::Private, "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
             (Reach::Never, "2001:0:4136:e378:8000:63bf:5601:5601"),

@@ -12,21 +12,28 @@
 //! `Err` exists only where the options themselves do not work ([`FetchError`]). Retrying is the caller's:
 //! [`Attempts`] counts for it.
 //!
-//! | answer | outcome | what the server's [`Server`] does |
+//! | answer | outcome | what the server's pace does |
 //! |---|---|---|
-//! | 200, 203 | body | recovers its rate |
-//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | recovers its rate |
-//! | 408, 500, 502, 504 (and 425, 509, Cloudflare's 520-530) | `http_status`, again after a backoff | - |
-//! | 429, 503 | `http_status`, again when the server's pause is over; costs the URL no attempt | pauses, halves its rate |
-//! | any other | `http_status`, final | recovers its rate |
-//! | none (DNS, connect, TLS, no first byte) | its cause, again after a backoff | after 20 in a row: long pause |
+//! | 200, 203 | body | recovers its rate; a streak of complaints is over |
+//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | the same |
+//! | 429, 503; 408, 425 and 5xx with `Retry-After` | `http_status`, again when the server's pause is over; costs the URL no attempt | pauses, halves its rate |
+//! | 408, 425, 500, 502, 504, 509, 520-530 | `http_status`, again after a backoff | complaint |
+//! | any other | `http_status`, final | recovers its rate; a streak of complaints is over |
+//! | none, no HTTP, or a body that breaks off | its cause, again after a backoff | complaint |
+//!
+//! From the 20th complaint in a row on a server is parked: paused for 15 s, doubling to 5 min. When a pause of
+//! either kind is over, one request goes out as a probe. While a server is paused nobody waits for it: a fetch
+//! fails at once with [`Retry::ServerPaused`], which costs no attempt, and callers can ask first
+//! ([`Server::pause`]). A server that has done nothing but complain for longer than `server_patience`, and through
+//! three pauses, is given up: while it is paused its URLs fail for good, unasked. After each pause it is probed
+//! once more, and a success takes everything back. `pace.rs` says why.
 //!
 //! No compression is asked for (`Accept-Encoding: identity`: images do not shrink), but what comes
 //! compressed all the same is decoded within the same limit. No proxy is taken from the environment: it
 //! would resolve names itself, and the guard would check the proxy's address instead of the server's.
 //!
 //! Invariants: nothing here knows the catalog or a file but `ca_certificate`; a request that leaves has a
-//! [`Permit`]; a body in memory has a reservation.
+//! permit of its server; a body in memory has a reservation.
 
 mod body;
 mod classify;
@@ -36,6 +43,7 @@ mod content_encoding;
 mod dns;
 mod error;
 mod fetcher;
+mod gap;
 pub mod guard;
 mod options;
 mod outcome;
@@ -54,5 +62,6 @@ pub use error::FetchError;
 pub use fetcher::Fetcher;
 pub use options::FetchOptions;
 pub use outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
-pub use retry::{Attempts, MAX_SERVER_WAITS, Next, backoff, retry_after};
-pub use server::{Permit, Server, ServerSnapshot};
+pub use pace::Pause;
+pub use retry::{Attempts, MAX_THROTTLED, Next, backoff, retry_after};
+pub use server::Server;

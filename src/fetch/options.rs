@@ -38,6 +38,8 @@ pub struct FetchOptions {
     pub retry_backoff: Duration,
     /// Longest `Retry-After` that is obeyed; a longer one counts as this.
     pub max_retry_after: Duration,
+    /// How long a server may do nothing but complain (no answer, 5xx, 429) before it is given up.
+    pub server_patience: Duration,
     /// Requests under way at once, over all servers of this process.
     pub max_in_flight: usize,
     /// Requests under way at once to one server, over the whole cluster.
@@ -67,6 +69,7 @@ impl Default for FetchOptions {
             max_attempts: 5,
             retry_backoff: Duration::from_secs(1),
             max_retry_after: Duration::from_secs(3600),
+            server_patience: Duration::from_secs(900),
             max_in_flight: 256,
             max_connections_per_server: 4,
             default_rate_limit: 10.0,

@@ -55,9 +55,9 @@ pub enum Retry {
     Never,
     /// After the usual backoff.
     Backoff,
-    /// No sooner than the server asked for.
-    After(Duration),
-    /// The server, not the URL, has to wait: 429, 503, or a redirect to a server that is paused. Costs the URL
-    /// no attempt. `until` is the end of the pause as known now.
+    /// The server answered this URL with the request to wait (429, 503, `Retry-After`). Costs no attempt.
+    Throttled { until: Instant },
+    /// The server, not the URL, has to wait: it, or the one that a redirect leads to, is paused, and was not
+    /// asked. Costs no attempt. `until` is the end of the pause as known now.
     ServerPaused { until: Instant },
 }

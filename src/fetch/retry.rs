@@ -7,11 +7,11 @@ use reqwest::header::HeaderValue;
 use super::options::FetchOptions;
 use super::outcome::Retry;
 
-/// How often one URL waits for its server's pauses before its failure is final.
+/// How often one URL may be answered with a request to wait before its failure is final.
 ///
-/// Such waits cost no attempt, so without a bound a server that answers every request with 429 would keep its
-/// URLs for ever. Twenty pauses are at least 14 minutes, since pauses double to a minute.
-pub const MAX_SERVER_WAITS: u32 = 20;
+/// Such answers cost no attempt, and a server that gives no others is given up. But one that has them for some of
+/// its URLs only would keep these for ever.
+pub const MAX_THROTTLED: u32 = 20;
 
 /// Longest backoff, so that the last of many attempts is not hours away.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
@@ -42,8 +42,8 @@ pub fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
 pub struct Attempts {
     /// Attempts that failed on the URL's own account.
     pub failed: u32,
-    /// Waits for a paused server; these cost no attempt.
-    pub server_waits: u32,
+    /// Answers that asked to wait; these cost no attempt.
+    pub throttled: u32,
 }
 
 /// What comes after a failed attempt.
@@ -64,20 +64,18 @@ impl Attempts {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Next {
-        if let Retry::ServerPaused { until } = retry {
-            self.server_waits += 1;
-            return if self.server_waits > MAX_SERVER_WAITS {
-                Next::GiveUp
-            } else {
-                Next::At(until.max(now))
-            };
+        match retry {
+            Retry::ServerPaused { until } => return Next::At(until.max(now)),
+            Retry::Throttled { until } if self.throttled < MAX_THROTTLED => {
+                self.throttled += 1;
+                return Next::At(until.max(now));
+            }
+            Retry::Never | Retry::Backoff | Retry::Throttled { .. } => self.failed += 1,
         }
-        self.failed += 1;
-        if retry == Retry::Never || self.failed >= options.max_attempts {
+        if retry != Retry::Backoff || self.failed >= options.max_attempts {
             return Next::GiveUp;
         }
-        let pause = backoff(self.failed, options.retry_backoff, rng);
-        Next::At(now + if let Retry::After(asked) = retry { asked.max(pause) } else { pause })
+        Next::At(now + backoff(self.failed, options.retry_backoff, rng))
     }
 }
 
@@ -113,21 +111,20 @@ mod tests {
     fn attempts_are_bounded_and_waits_for_the_server_cost_none() {
         let (options, now, mut rng) = (FetchOptions::default(), Instant::now(), fastrand::Rng::with_seed(1));
         let mut attempts = Attempts::default();
-        for _ in 0..MAX_SERVER_WAITS {
-            let next = attempts.after(Retry::ServerPaused { until: now + S }, &options, now, &mut rng);
-            assert_eq!(next, Next::At(now + S));
+        let mut after = |retry| attempts.after(retry, &options, now, &mut rng);
+        for _ in 0..1000 {
+            assert_eq!(after(Retry::ServerPaused { until: now + S }), Next::At(now + S));
         }
-        assert_eq!(attempts.failed, 0);
+        for _ in 0..MAX_THROTTLED {
+            assert_eq!(after(Retry::Throttled { until: now + S }), Next::At(now + S));
+        }
         for _ in 1..options.max_attempts {
-            assert!(matches!(attempts.after(Retry::Backoff, &options, now, &mut rng), Next::At(_)));
+            assert!(matches!(after(Retry::Backoff), Next::At(_)));
         }
-        assert_eq!(attempts.after(Retry::Backoff, &options, now, &mut rng), Next::GiveUp);
-        assert_eq!(attempts.after(Retry::ServerPaused { until: now }, &options, now, &mut rng), Next::GiveUp);
+        assert_eq!(after(Retry::Backoff), Next::GiveUp);
+        assert_eq!(after(Retry::Throttled { until: now }), Next::GiveUp);
+        let mut rng = fastrand::Rng::with_seed(1);
         assert_eq!(Attempts::default().after(Retry::Never, &options, now, &mut rng), Next::GiveUp);
-        let Next::At(at) = Attempts::default().after(Retry::After(90 * S), &options, now, &mut rng) else {
-            panic!("a first failure is not final");
-        };
-        assert_eq!(at, now + 90 * S);
     }
 
     proptest! {

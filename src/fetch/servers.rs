@@ -58,6 +58,14 @@ impl Servers {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).share = fraction;
     }
 
+    /// No more permits, for nobody: who waits for one is sent away.
+    pub fn close(&self) {
+        self.in_flight.close();
+        for server in self.table.lock().unwrap_or_else(PoisonError::into_inner).servers.values() {
+            server.wake();
+        }
+    }
+
     /// Servers known, for deciding whether connections are kept.
     pub fn len(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).servers.len()
@@ -81,7 +89,8 @@ mod tests {
     use super::*;
 
     fn servers() -> Servers {
-        let limits = ServerLimits { rate: 0.0, rate_multiplier: 1.0, max_connections: 4 };
+        let patience = Duration::from_secs(900);
+        let limits = ServerLimits { rate: 0.0, rate_multiplier: 1.0, max_connections: 4, patience };
         let rates = HashMap::from([(ServerName::from_catalog("slow.example"), 0.5)]);
         Servers::new(limits, rates, 8)
     }
@@ -89,12 +98,12 @@ mod tests {
     #[test]
     fn a_server_has_its_own_rate() {
         let servers = servers();
-        let rate = |name: &str| servers.get(&ServerName::from_catalog(name)).snapshot().rate;
+        let rate = |name: &str| servers.get(&ServerName::from_catalog(name)).rate();
         assert!((rate("slow.example") - 0.5).abs() < 1e-9);
         assert!(rate("other.example").is_infinite());
         servers.set_default_share(0.5);
         let late = ServerName::from_catalog("slow.example");
-        assert!((servers.get(&late).snapshot().rate - 0.5).abs() < 1e-9, "a known server keeps its share");
+        assert!((servers.get(&late).rate() - 0.5).abs() < 1e-9, "a known server keeps its share");
     }
 
     #[tokio::test]
@@ -102,7 +111,7 @@ mod tests {
         let servers = servers();
         let used = servers.get(&ServerName::from_catalog("used.example"));
         let paused = servers.get(&ServerName::from_catalog("paused.example"));
-        paused.admit().await.throttled(429, Some(Duration::from_secs(600)));
+        paused.admit().await.unwrap().throttled(429, Some(Duration::from_secs(600)));
         drop(paused);
         for number in 0..3 * SWEEP_AT {
             drop(servers.get(&ServerName::from_catalog(&format!("{number}.example"))));

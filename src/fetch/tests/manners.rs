@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{Attempts, FetchOptions, Fetcher, Next, Retry};
+use crate::fetch::{Attempts, FetchOptions, FetchOutcome, Fetcher, Next, Retry};
 use crate::model::{FailureCause, ServerName};
 
 /// Fetches all paths at once and returns when all are done.
@@ -125,13 +125,14 @@ async fn a_429_slows_the_server_down_and_not_the_url() {
     for status in [429, 503] {
         let failure = failure(&fetcher, &server.url("/")).await;
         assert_eq!(failure.http_status, Some(status));
-        let Retry::ServerPaused { until } = failure.retry else { panic!("{failure:?}") };
-        assert_eq!(fetcher.server(&name).ready_at(Instant::now()), Some(until));
-        let next = attempts.after(failure.retry, fetcher.options(), Instant::now(), &mut rng);
+        let Retry::Throttled { until } = failure.retry else { panic!("{failure:?}") };
+        assert_eq!(fetcher.server(&name).pause().map(|pause| pause.until), Some(until));
+        let next = attempts.after(failure.retry, fetcher.options(), until, &mut rng);
         assert_eq!(next, Next::At(until));
+        tokio::time::sleep_until(until.into()).await;
     }
-    assert_eq!(attempts, Attempts { failed: 0, server_waits: 2 });
-    assert!((fetcher.server(&name).snapshot().rate - 12.5).abs() < 0.1, "50, halved twice");
+    assert_eq!(attempts, Attempts { failed: 0, throttled: 2 });
+    assert!((fetcher.server(&name).rate() - 12.5).abs() < 0.1, "50, halved twice");
     body(&fetcher, &server.url("/")).await;
     let seen = server.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "Retry-After");
@@ -143,7 +144,7 @@ async fn retry_after_is_obeyed_up_to_its_cap() {
     let server =
         TestServer::start(|_, _| status("503 Later", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n")).await;
     let fetcher = fetcher(FetchOptions { max_retry_after: Duration::from_secs(100), ..options() });
-    let Retry::ServerPaused { until } = failure(&fetcher, &server.url("/")).await.retry else { panic!() };
+    let Retry::Throttled { until } = failure(&fetcher, &server.url("/")).await.retry else { panic!() };
     let pause = until - Instant::now();
     assert!(pause > Duration::from_secs(90) && pause <= Duration::from_secs(100), "{pause:?}");
 }
@@ -157,8 +158,96 @@ async fn a_redirect_to_a_paused_server_does_not_wait_for_it() {
     for _ in 0..2 {
         let failure = failure(&fetcher, &server.url("/")).await;
         assert_eq!((failure.cause, failure.http_status), (FailureCause::HttpStatus, Some(429)));
-        let Retry::ServerPaused { until } = failure.retry else { panic!("{failure:?}") };
+        let (Retry::Throttled { until } | Retry::ServerPaused { until }) = failure.retry else {
+            panic!("{failure:?}")
+        };
         assert!(until > Instant::now() + Duration::from_secs(500));
     }
     assert_eq!((server.seen().len(), paused.seen().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn nothing_but_errors_parks_the_server_and_costs_the_others_nothing() {
+    let server = TestServer::start(|path, _| match path {
+        "/asks" => status("500 Later", "Retry-After: 600\r\n"),
+        _ => status("502 Bad Gateway", ""),
+    })
+    .await;
+    let fetcher = fetcher(options());
+    for number in 0..20 {
+        let failure = failure(&fetcher, &server.url(&format!("/{number}"))).await;
+        assert_eq!((failure.http_status, failure.retry), (Some(502), Retry::Backoff));
+    }
+    for number in 20..50 {
+        let failure = failure(&fetcher, &server.url(&format!("/{number}"))).await;
+        assert!(matches!(failure.retry, Retry::ServerPaused { .. }), "{failure:?}");
+        assert_eq!((failure.cause, failure.http_status), (FailureCause::HttpStatus, Some(502)));
+    }
+    assert_eq!(server.seen().len(), 20);
+
+    let other = self::fetcher(options());
+    for asked in [true, false] {
+        let failure = failure(&other, &server.url("/asks")).await;
+        assert_eq!(failure.http_status, Some(500));
+        let as_expected = match failure.retry {
+            Retry::Throttled { .. } => asked,
+            Retry::ServerPaused { .. } => !asked,
+            _ => false,
+        };
+        assert!(as_expected, "{failure:?}");
+    }
+    assert_eq!(server.seen().len(), 21);
+}
+
+#[tokio::test]
+async fn a_server_that_is_given_up_fails_its_urls_unasked() {
+    let server = TestServer::start(|_, before| {
+        status("429 Slow", if before < 3 { "Retry-After: 1\r\n" } else { "Retry-After: 600\r\n" })
+    })
+    .await;
+    let fetcher = fetcher(FetchOptions {
+        server_patience: Duration::ZERO,
+        // Three pauses are not to slow it down as well.
+        default_rate_limit: 1000.0,
+        rate_multiplier: 0.0,
+        ..options()
+    });
+    for _ in 0..3 {
+        let failure = failure(&fetcher, &server.url("/")).await;
+        let Retry::Throttled { until } = failure.retry else { panic!("{failure:?}") };
+        tokio::time::sleep_until(until.into()).await;
+    }
+    for number in 0..10 {
+        let failure = failure(&fetcher, &server.url(&format!("/{number}"))).await;
+        assert_eq!((failure.cause, failure.http_status), (FailureCause::HttpStatus, Some(429)));
+        assert_eq!(failure.retry, Retry::Never);
+        assert_eq!(
+            failure.message.contains("since") && failure.message.contains("`server_patience`"),
+            number > 0
+        );
+    }
+    assert_eq!(server.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn after_the_end_only_what_is_under_way_goes_on() {
+    let server = TestServer::start(|_, _| Reply::After(Duration::from_millis(200), Box::new(ok(b"x")))).await;
+    let fetcher = fetcher(FetchOptions { default_rate_limit: 0.01, ..options() });
+    let start = |path| {
+        let (fetcher, url) = (Arc::clone(&fetcher), server.url(path));
+        tokio::spawn(async move { fetch(&fetcher, &url).await })
+    };
+    let under_way = start("/first");
+    while server.seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let waiting = start("/second");
+    tokio::task::yield_now().await;
+    fetcher.close();
+    for outcome in [waiting.await.unwrap(), fetch(&fetcher, &server.url("/third")).await] {
+        let FetchOutcome::Failure(failure) = outcome else { panic!("{outcome:?}") };
+        assert!(matches!(failure.retry, Retry::ServerPaused { .. }), "{failure:?}");
+    }
+    let FetchOutcome::Body(_) = under_way.await.unwrap() else { panic!("it was under way") };
+    assert_eq!(server.seen().len(), 1);
 }

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{FetchOptions, Fetcher};
+use crate::fetch::{FetchOptions, Fetcher, Retry};
 use crate::model::{FailureCause, ServerName};
 
 /// A certificate authority of its own, and a server certificate for the given names.
@@ -89,7 +89,11 @@ async fn connect_to_keeps_name_certificate_and_host() {
 
 #[tokio::test]
 async fn connect_to_moves_plain_http_and_keeps_the_servers_name() {
-    let server = TestServer::start(|_, _| ok(b"x")).await;
+    let server = TestServer::start(|path, _| match path {
+        "/a" => ok(b"x"),
+        _ => status("429 Slow", "Retry-After: 600\r\n"),
+    })
+    .await;
     let port = server.address.port();
     let connect_to = ["a.example:80:127.0.0.1:", "8.8.8.8::localhost:"]
         .map(|rule| format!("{rule}{port}").parse().unwrap());
@@ -107,12 +111,12 @@ async fn connect_to_moves_plain_http_and_keeps_the_servers_name() {
                 .to_ascii_lowercase()
                 .contains(&format!("\r\nhost: {host}\r\n"))
         );
-        assert_eq!(
-            fetcher.server(&ServerName::from_catalog(host)).snapshot().requests,
-            1,
-            "limits are those of `{host}`"
-        );
+        failure(&fetcher, &Url::parse(&format!("http://{host}/slow")).unwrap()).await;
+        assert!(fetcher.server(&ServerName::from_catalog(host)).pause().is_some(), "limits are `{host}`'s");
     }
+    // Nor does an https address that would have to be checked for another, however often it is asked for.
+    let misdirected = failure(&fetcher, &Url::parse("https://8.8.8.8/").unwrap()).await;
+    assert_eq!((misdirected.cause, misdirected.retry), (FailureCause::Connect, Retry::Never));
     // A private literal is refused before any rule looks at it.
     let refused = failure(&fetcher, &Url::parse("http://10.0.0.1/").unwrap()).await;
     assert_eq!(refused.cause, FailureCause::ForbiddenAddress);
