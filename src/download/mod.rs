@@ -23,8 +23,8 @@
 //! for a task, nor for the disk but through the queue of its part writer; and its shelf is empty when it does.
 //!
 //! # Servers that are paused
-//! A record whose server is paused is put off until the pause is over, and tasks that stood in line when it began
-//! are not counted: in a folder that many servers share, the others go on. A partition that only waits, for 10 s
+//! A record whose server is paused is put off until the pause is over: in a folder that many servers share, the
+//! others go on. A partition that only waits, for 10 s
 //! or more, is *parked*: its part is sealed, and the rank may open another beside it.
 
 mod executor;

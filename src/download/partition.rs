@@ -1,8 +1,7 @@
 //! The loop of one partition: records in, parts out, then compaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -11,12 +10,12 @@ use super::executor::{Counted, DownloadExecutor};
 use super::jobs::Jobs;
 use super::part::{PartJob, PartQueue, on_disk};
 use super::part_memory::Shelf;
-use super::record::{Attempted, Job, Target, attempt};
+use super::record::{Attempted, Job, attempt};
 use crate::catalog::CompactionReport;
 use crate::dispatch::protocol::Claim;
 use crate::dispatch::{ClaimEnding, ClaimHandle, ExecutorError};
 use crate::fetch::Server;
-use crate::model::{PartRow, RecordIndex, RecordState, ServerName};
+use crate::model::{PartRow, RecordIndex, RecordState};
 use crate::storage::{CompactionInput, ErrorRow, compact_partition, finish_partition, sweep_parts};
 
 /// Record tasks of a folder that many servers share: each server still has its own limits.
@@ -25,8 +24,8 @@ const SHARED_WINDOW: usize = 64;
 const MAX_WAITING: usize = 512;
 /// A wait that is at least so long is worth a part of its own, and counts as parked.
 const WORTH_PARKING: Duration = Duration::from_secs(10);
-/// How often to look whether servers are paused: tasks that stand in line do not tell.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The loop looks again after so long, whatever happens.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Takes a claimed partition as far as it goes: to `Finished`, or to a clean stop.
 pub(super) async fn work_on_partition(
@@ -91,28 +90,17 @@ async fn compact(
     handle.report_compaction(report).await
 }
 
-/// A server that tasks of the partition are about.
-struct Busy {
-    /// Held, so that the server keeps its share.
-    server: Arc<Server>,
-    tasks: usize,
-}
-
 /// The records of a claim on their way.
 struct Downloads<'a> {
     executor: &'a Arc<DownloadExecutor>,
     claim: &'a Arc<Claim>,
     handle: &'a ClaimHandle,
-    /// Record tasks at most, without those that stand in line at a paused server.
+    /// Record tasks at most.
     window: usize,
     pending: HashSet<RecordIndex>,
     failed: HashSet<RecordIndex>,
     jobs: Jobs,
-    tasks: JoinSet<(Option<Arc<Target>>, Attempted)>,
-    /// Servers of all tasks.
-    servers: HashMap<ServerName, Busy>,
-    /// Tasks that have no answer yet: in line for a permit, or asking.
-    asking: Arc<AtomicU32>,
+    tasks: JoinSet<Attempted>,
     /// Counts while all that is left waits for paused servers and retries.
     parked: Option<Counted>,
     /// Images that wait for their row group.
@@ -149,8 +137,6 @@ impl<'a> Downloads<'a> {
             pending,
             failed,
             tasks: JoinSet::new(),
-            servers: HashMap::new(),
-            asking: Arc::default(),
             parked: None,
             shelf: executor.part_memory.shelf(),
             part_images: 0,
@@ -207,11 +193,10 @@ impl<'a> Downloads<'a> {
             let wake = self.next_wake(stop_by);
             tokio::select! {
                 Some(done) = self.tasks.join_next() => {
-                    let (target, attempted) = done.map_err(|error| {
+                    let attempted = done.map_err(|error| {
                         // A task takes its own panic for a failure, and none is aborted here.
                         ExecutorError::Partition(format!("a record's task ended: {error}"))
                     })?;
-                    self.leave(target.as_deref());
                     if !self.take_in(attempted, queue).await {
                         return Ok(false);
                     }
@@ -239,78 +224,47 @@ impl<'a> Downloads<'a> {
         }
     }
 
-    /// When to look again without an event: a retry is due, the part is old enough, the grace is over, or a
-    /// server may have paused.
+    /// When to look again without an event: a retry is due, the part is old enough, or the grace is over.
     fn next_wake(&self, stop_by: Option<Instant>) -> Instant {
-        let look_at = Instant::now() + LOOK_INTERVAL;
         let seal_at = self.part_since.map(|since| since + self.executor.settings.download.part_seconds);
         // With the window full, a due retry waits for a task to end.
-        let retry_at = self.jobs.next_due().filter(|_| stop_by.is_none() && self.room() > 0);
-        [seal_at, retry_at, stop_by].into_iter().flatten().fold(look_at, Instant::min)
+        let retry_at = self.jobs.next_due().filter(|_| stop_by.is_none() && self.tasks.len() < self.window);
+        let far = Instant::now() + LONGEST_WAIT;
+        [seal_at, retry_at, stop_by].into_iter().flatten().fold(far, Instant::min)
     }
 
-    /// Tasks that may start. Those at a paused server are not counted: they may stand in line for an hour, and
-    /// other servers are not to wait with them.
-    fn room(&self) -> usize {
-        let is_active = |busy: &&Busy| busy.server.snapshot().paused_until.is_none();
-        let active: usize = self.servers.values().filter(is_active).map(|busy| busy.tasks).sum();
-        self.window.saturating_sub(active)
-    }
-
-    /// Starts record tasks while there is room; what finds its server paused is put off until then.
+    /// Starts record tasks while there is room; what finds its server paused is put off until then. A server
+    /// that is given up is not waited for: what is asked of it fails at once.
     fn dispatch(&mut self) {
         let now = Instant::now();
-        let mut room = self.room();
         let max_waiting = MAX_WAITING.max(2 * self.window);
-        while room > 0 {
+        while self.tasks.len() < self.window {
             let takes_new = self.tasks.len() + self.jobs.num_delayed() < max_waiting;
             let Some(job) = self.jobs.next(now, takes_new) else { return };
             let server = job.target.as_ref().map(|target| self.executor.fetcher.server(&target.server));
-            match server.as_ref().and_then(|server| server.snapshot().paused_until) {
-                Some(until) => self.jobs.delay(job, until),
-                None => {
-                    self.start(job, server);
-                    room -= 1;
-                }
+            match server.as_ref().and_then(|server| server.pause()).filter(|pause| !pause.given_up) {
+                Some(pause) => self.jobs.delay(job, pause.until),
+                None => self.start(job, server),
             }
         }
     }
 
     fn start(&mut self, job: Job, server: Option<Arc<Server>>) {
-        if let Some(server) = server {
+        if let Some(server) = &server {
             server.set_share(self.claim.share);
-            let busy = self.servers.entry(server.name().clone()).or_insert_with(|| Busy { server, tasks: 0 });
-            busy.tasks += 1;
         }
-        let target = job.target.clone();
-        let attempt = attempt(self.executor.clone(), job, Counted::new(&self.asking));
-        self.tasks.spawn(async move { (target, attempt.await) });
+        let attempt = attempt(self.executor.clone(), job);
+        self.tasks.spawn(async move {
+            let attempted = attempt.await;
+            // Held until now, so that the server keeps its share.
+            drop(server);
+            attempted
+        });
     }
 
-    /// A task has ended.
-    fn leave(&mut self, target: Option<&Target>) {
-        let Some(server) = target.map(|target| &target.server) else { return };
-        if let Some(busy) = self.servers.get_mut(server) {
-            busy.tasks -= 1;
-            if busy.tasks == 0 {
-                self.servers.remove(server);
-            }
-        }
-    }
-
-    /// When the first wait ends, if all that is left waits: for its time, or in line at a server that is paused
-    /// and has no request under way.
+    /// When the first wait ends, if all that is left waits for its time.
     fn waits_until(&self) -> Option<Instant> {
-        if self.jobs.is_reading() || self.asking.load(Ordering::Relaxed) as usize != self.tasks.len() {
-            return None;
-        }
-        let mut first = self.jobs.next_due();
-        for busy in self.servers.values() {
-            let snapshot = busy.server.snapshot();
-            let until = snapshot.paused_until.filter(|_| snapshot.under_way == 0)?;
-            first = Some(first.map_or(until, |first| first.min(until)));
-        }
-        first
+        self.jobs.next_due().filter(|_| self.tasks.is_empty() && !self.jobs.is_reading())
     }
 
     /// Notes whether the partition is parked. Its part is sealed when that begins: the wait may be long. False

@@ -57,10 +57,10 @@ pub(super) enum Attempted {
     Later(Job, Instant),
 }
 
-/// Tries a record once; `asking` counts until there is an answer. Owns nothing that outlives it: dropped in
-/// mid-flight, the record is still pending. A panic of ours costs this record, not the run.
-pub(super) async fn attempt(executor: Arc<DownloadExecutor>, job: Job, asking: Counted) -> Attempted {
-    survive(&executor, &job, try_once(&executor, job.clone(), asking)).await
+/// Tries a record once. Owns nothing that outlives it: dropped in mid-flight, the record is still pending. A
+/// panic of ours costs this record, not the run.
+pub(super) async fn attempt(executor: Arc<DownloadExecutor>, job: Job) -> Attempted {
+    survive(&executor, &job, try_once(&executor, job.clone())).await
 }
 
 async fn survive(
@@ -75,7 +75,7 @@ async fn survive(
     })
 }
 
-async fn try_once(executor: &DownloadExecutor, mut job: Job, asking: Counted) -> Attempted {
+async fn try_once(executor: &DownloadExecutor, mut job: Job) -> Attempted {
     let counters = &executor.counters;
     let Some(target) = job.target.clone() else {
         let message = "the URL does not parse";
@@ -89,7 +89,7 @@ async fn try_once(executor: &DownloadExecutor, mut job: Job, asking: Counted) ->
     }
     let in_flight = Counted::new(&counters.in_flight);
     let outcome = executor.fetcher.fetch(&target.url, &BodyBudget(&executor.body_memory)).await;
-    drop((in_flight, asking));
+    drop(in_flight);
     counters.requests.fetch_add(1, Ordering::Relaxed);
     job.num_requests += 1;
     match outcome {
