@@ -108,6 +108,22 @@ impl DownloadExecutor {
     }
 }
 
+/// One of something, as long as it lives: also when its task is dropped half-way, as a revoked claim's is.
+struct Counted<'a>(&'a AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicU32) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Executor for DownloadExecutor {
     fn run(
         self: Arc<Self>,
@@ -115,10 +131,8 @@ impl Executor for DownloadExecutor {
         handle: ClaimHandle,
     ) -> BoxFuture<'static, Result<ClaimEnding, ExecutorError>> {
         Box::pin(async move {
-            self.open_partitions.fetch_add(1, Ordering::Relaxed);
-            let ending = work_on_partition(&self, &claim, &handle).await;
-            self.open_partitions.fetch_sub(1, Ordering::Relaxed);
-            ending
+            let _open = Counted::new(&self.open_partitions);
+            work_on_partition(&self, &claim, &handle).await
         })
     }
 

@@ -42,15 +42,16 @@ impl PipelineError {
     /// The next step, where there is an obvious one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        let safe =
+            || Some("what was committed is safe; mend the cause and run the same command again".to_owned());
         match self {
             Self::Config(error) => error.hint(),
-            Self::Catalog(error) | Self::Dispatch(DispatchError::Catalog(error)) => error.hint(),
+            Self::Catalog(error) => error.hint(),
+            Self::Dispatch(DispatchError::Catalog(error)) => error.hint().or_else(safe),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Check(CheckError::Catalog(error)) => error.hint(),
-            Self::Dispatch(DispatchError::Rank { .. } | DispatchError::Storage(_)) => {
-                Some("what was committed is safe; mend the cause and run the same command again".into())
-            }
+            Self::Dispatch(_) => safe(),
             _ => None,
         }
     }

@@ -89,7 +89,7 @@ impl CpuPool {
         );
         match result.await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(panic)) => Err(CpuPanic { message: message_of(panic.as_ref()) }),
+            Ok(Err(panic)) => Err(CpuPanic { message: panic_message(panic.as_ref()) }),
             // The job was dropped unrun or its sender lost: neither happens while `self` lives.
             Err(_) => Err(CpuPanic { message: "the pool dropped the job".to_owned() }),
         }
@@ -149,7 +149,9 @@ impl Drop for CloseOnDrop {
     }
 }
 
-fn message_of(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+#[must_use]
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message")

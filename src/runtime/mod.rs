@@ -9,7 +9,7 @@ mod limits;
 mod memory;
 mod shutdown;
 
-pub use cpu::{CpuPanic, CpuPool};
+pub use cpu::{CpuPanic, CpuPool, panic_message};
 pub use limits::{MachineLimits, raise_open_files};
 pub use memory::{BudgetError, MemoryBudget, MemoryPermit};
 pub use shutdown::{Shutdown, StopReason, install_deadline, install_signals};
