@@ -354,9 +354,9 @@ pub const KEYS: &[Key] = &[
     ddl("ingest_parameters.threads", integer(0, 4096), "0",
         "Threads that read and write. 0: as many as there are cores."),
 
-    ddl("catalog_parameters.lease_timeout", duration(1.0, DAY), "2m",
+    ddl("catalog_parameters.lease_timeout", duration(5.0, DAY), "2m",
         "A rank that is silent for so long loses its partitions to others. Longer than a busy parallel \
-         filesystem stalls, short against a job."),
+         filesystem stalls, short against a job. A rank speaks once a second, hence not below 5 s."),
     ddl("catalog_parameters.lock_timeout", duration(1.0, DAY), "2m",
         "A catalog locked by another node may be taken over when the lock shows no sign of life for so long. \
          Same reasoning as for `lease_timeout`."),

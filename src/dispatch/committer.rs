@@ -2,23 +2,28 @@
 //!
 //! A durable commit costs milliseconds and blocks; on its own thread it delays no message, and while one
 //! commit runs the next batch gathers by itself.
+//!
+//! After the first failure (a full disk, say) it commits nothing more: what the storage did with half a write
+//! is for the next opening to find out. Every report still gets its answer, so nobody waits for one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc as async_mpsc;
 
-use super::protocol::{Claim, runs_of};
+use super::DispatchError;
+use super::protocol::{AnswerTo, Claim, runs_of};
 use crate::catalog::{Catalog, CatalogError, PartitionStage, Refusal, Report};
 use crate::model::{Epoch, PartitionKey, Rank, ServerName};
+use crate::runtime::panic_message;
 
 /// Reports that one transaction takes at most: bounds its memory and the wait of the first of them.
 const MAX_BATCH: usize = 1024;
 
 pub(super) enum Job {
     Commit {
-        from: Rank,
-        epoch: Epoch,
+        origin: Origin,
         report: Report,
     },
     /// Read what a worker needs to know about a partition that it was granted.
@@ -32,10 +37,31 @@ pub(super) enum Job {
     },
 }
 
+/// Who waits for the answer to a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub rank: Rank,
+    pub partition: PartitionKey,
+    pub epoch: Epoch,
+    pub to: AnswerTo,
+}
+
 pub(super) enum JobResult {
-    Committed { from: Rank, epoch: Epoch, report: Report, answer: Result<(), Refusal> },
-    Loaded { rank: Rank, claim: Box<Claim> },
-    Failed(CatalogError),
+    Committed {
+        origin: Origin,
+        report: Report,
+        answer: Result<(), Refusal>,
+    },
+    Loaded {
+        rank: Rank,
+        claim: Box<Claim>,
+    },
+    /// The catalog has failed, then or before: the report is lost.
+    NotCommitted {
+        origin: Origin,
+    },
+    /// Said once, at the first failure.
+    Failed(DispatchError),
 }
 
 /// Starts the thread. It ends when the sender of jobs is dropped.
@@ -45,10 +71,20 @@ pub(super) fn start(
     let (jobs, job_queue) = mpsc::channel();
     let (results, result_queue) = async_mpsc::unbounded_channel();
     let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || {
+        let mut failed = false;
         while let Ok(first) = job_queue.recv() {
             let batch: Vec<Job> =
                 std::iter::once(first).chain(job_queue.try_iter().take(MAX_BATCH - 1)).collect();
-            for result in run_batch(&catalog, batch) {
+            let origins: Vec<Origin> = batch.iter().filter_map(Job::origin).collect();
+            let mut batch_results = Vec::new();
+            let run = || run_batch(&catalog, batch, &mut batch_results);
+            let failure = if failed { None } else { guard(run).err() };
+            failed |= failure.is_some();
+            if failed && batch_results.is_empty() {
+                batch_results.extend(origins.into_iter().map(|origin| JobResult::NotCommitted { origin }));
+            }
+            batch_results.extend(failure.map(JobResult::Failed));
+            for result in batch_results {
                 if results.send(result).is_err() {
                     return;
                 }
@@ -58,37 +94,54 @@ pub(super) fn start(
     Ok((jobs, result_queue, thread))
 }
 
-fn run_batch(catalog: &Catalog, batch: Vec<Job>) -> Vec<JobResult> {
+impl Job {
+    fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Commit { origin, .. } => Some(*origin),
+            Self::Load { .. } => None,
+        }
+    }
+}
+
+/// A panic of the storage is a failure like others; without this, everybody would wait for the thread.
+fn guard<T>(work: impl FnOnce() -> Result<T, DispatchError>) -> Result<T, DispatchError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(DispatchError::CatalogThread { message: format!("panic: {}", panic_message(&*panic)) })
+    })
+}
+
+/// Commits and loads a batch. A failure of a load after the commit leaves the results of the commit in
+/// `results`.
+fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -> Result<(), DispatchError> {
     let mut origins = Vec::new();
     let mut reports = Vec::new();
     let mut loads = Vec::new();
     for job in batch {
         match job {
-            Job::Commit { from, epoch, report } => {
-                origins.push((from, epoch));
+            Job::Commit { origin, report } => {
+                origins.push(origin);
                 reports.push(report);
             }
             load @ Job::Load { .. } => loads.push(load),
         }
     }
-    let mut results = Vec::new();
     if !reports.is_empty() {
-        match catalog.commit_reports(&reports) {
-            Ok(answers) => results.extend(origins.into_iter().zip(reports).zip(answers).map(
-                |(((from, epoch), report), answer)| JobResult::Committed { from, epoch, report, answer },
-            )),
-            Err(error) => return vec![JobResult::Failed(error)],
-        }
+        let answers = catalog.commit_reports(&reports)?;
+        results.extend(
+            origins
+                .into_iter()
+                .zip(reports)
+                .zip(answers)
+                .map(|((origin, report), answer)| JobResult::Committed { origin, report, answer }),
+        );
     }
     // Loads see the commits of their own batch.
     for load in loads {
         let Job::Load { rank, partition, epoch, share, folder, shared } = load else { continue };
-        results.push(match load_claim(catalog, partition, epoch, share, folder, shared) {
-            Ok(claim) => JobResult::Loaded { rank, claim: Box::new(claim) },
-            Err(error) => JobResult::Failed(error),
-        });
+        let claim = load_claim(catalog, partition, epoch, share, folder, shared)?;
+        results.push(JobResult::Loaded { rank, claim: Box::new(claim) });
     }
-    results
+    Ok(())
 }
 
 fn load_claim(
@@ -115,4 +168,51 @@ fn load_claim(
         parts: row.parts,
         compacted: row.stage != PartitionStage::Open,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::CatalogOptions;
+    use crate::model::ServerId;
+
+    /// No ingest knows the partition, so every commit fails.
+    fn finish_what_is_not_there(partition_id: u32) -> (Origin, Job) {
+        let partition = PartitionKey { server_id: ServerId(7), partition_id };
+        let origin = Origin { rank: 3, partition, epoch: Epoch::new(1, 1), to: AnswerTo::Finished };
+        (origin, Job::Commit { origin, report: Report::Finished(partition) })
+    }
+
+    #[tokio::test]
+    async fn every_report_is_answered_when_the_catalog_fails_and_the_error_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap();
+        let (jobs, mut results, thread) = start(Arc::new(catalog)).unwrap();
+        let (origins, reports): (Vec<_>, Vec<_>) = (0..5).map(finish_what_is_not_there).unzip();
+        reports.into_iter().for_each(|job| jobs.send(job).unwrap());
+        let mut failures = 0;
+        let mut unanswered = origins;
+        while !unanswered.is_empty() {
+            match results.recv().await.unwrap() {
+                JobResult::NotCommitted { origin } => unanswered.retain(|other| *other != origin),
+                JobResult::Failed(error) => {
+                    failures += 1;
+                    assert!(matches!(error, DispatchError::Catalog(_)), "{error}");
+                }
+                JobResult::Committed { .. } | JobResult::Loaded { .. } => panic!("nothing can succeed"),
+            }
+        }
+        drop(jobs);
+        thread.join().unwrap();
+        while let Some(result) = results.recv().await {
+            failures += u32::from(matches!(result, JobResult::Failed(_)));
+        }
+        assert_eq!(failures, 1);
+    }
+
+    #[test]
+    fn a_panic_of_the_storage_has_a_name() {
+        let error = guard(|| -> Result<(), DispatchError> { panic!("page {} is gone", 7) }).unwrap_err();
+        assert_eq!(error.to_string(), "the catalog's thread failed: panic: page 7 is gone");
+    }
 }

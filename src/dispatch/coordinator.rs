@@ -1,17 +1,32 @@
-//! Rank 0's decisions: who works on what. A state machine without I/O: events in, actions out, time passed in.
+//! Rank 0's decisions: who works on what. A state machine without I/O: events in, actions out.
+//!
+//! Time comes in as [`CoordinatorEvent::Tick`], every [`TICK`] while rank 0 runs. Silence is counted in ticks
+//! and not read from a clock, so a rank 0 that was itself asleep (stopped, swapped out, behind a stalled
+//! filesystem) judges nobody by its own absence.
 //!
 //! Invariants, checked by the property test below:
 //! - a partition has at most one live claim, and its epoch is the newest ever given for it;
 //! - a server is held by no more ranks than it has slots, and each holds `1 / slots` of its limits, so the
-//!   shares of a server never sum to more than one;
+//!   shares of a server never sum to more than one. Slots are settled when the first rank comes and hold until
+//!   the last one leaves;
 //! - the run ends only when every partition is finished or every rank has said goodbye.
+//!
+//! # Cost
+//! With `n` servers, granting a partition costs O(log n): servers that nobody holds are a set of their own, and
+//! so are, for each rank, those where it may have a second claim. Only a rank that wants more while every
+//! server is held looks further, past the servers that it holds itself (at most its open partitions). Nothing
+//! is looked for after an event that frees nothing, such as a sign of life.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::Duration;
 
 use super::DispatchOptions;
 use super::protocol::RankProgress;
 use crate::model::{Epoch, PartitionKey, Rank, RunId, ServerId};
+
+/// How often the coordinator must be told that time passes.
+pub const TICK: Duration = Duration::from_millis(500);
 
 /// Claims that one rank may hold on one server: a second one starts while the last records of the first are
 /// still being retried.
@@ -19,6 +34,7 @@ const MAX_CLAIMS_PER_RANK_AND_SERVER: usize = 2;
 
 #[derive(Clone, Debug)]
 pub enum CoordinatorEvent {
+    /// Any word that asks for nothing: a sign of life.
     Hello,
     Ready {
         max_open_partitions: u32,
@@ -38,6 +54,8 @@ pub enum CoordinatorEvent {
         partition: PartitionKey,
     },
     StopAsked,
+    /// Nothing can be committed any more: what is under way is worth nothing.
+    CatalogFailed,
     Bye,
     Tick,
 }
@@ -49,6 +67,12 @@ pub enum Action {
         partition: PartitionKey,
         epoch: Epoch,
         share: f64,
+    },
+    /// Tell the rank that its claim is void.
+    Revoke {
+        rank: Rank,
+        partition: PartitionKey,
+        epoch: Epoch,
     },
     /// Tell the rank to stop.
     Stop {
@@ -65,23 +89,29 @@ pub enum Action {
     },
 }
 
+/// A server's place among others: most remaining partitions first, for the longest job must start first.
+type Place = (Reverse<u32>, ServerId);
+
 #[derive(Debug, Default)]
 struct Server {
     ready: VecDeque<u32>,
     /// Partitions of this run that are not finished, claimed or not.
     remaining: u32,
-    /// Ranks that may hold claims here; fixed at the first claim, so shares never change under way.
-    slots: Option<u32>,
+    /// Ranks that may hold claims here; settled while any does, so shares never change under way.
+    slots: u32,
     holders: BTreeMap<Rank, usize>,
 }
 
 #[derive(Debug)]
 struct RankState {
-    last_heard: Instant,
+    /// Ticks since its last word.
+    silent_ticks: u32,
     max_open: u32,
     num_open: u32,
-    state: Presence,
+    presence: Presence,
     progress: RankProgress,
+    /// Servers with ready partitions on which this rank may have a second claim.
+    seconds: BTreeSet<Place>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +119,13 @@ enum Presence {
     Here,
     Lost,
     Gone,
+}
+
+/// Why nothing more is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Stop,
+    Done,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,12 +140,16 @@ pub struct Coordinator {
     run_id: RunId,
     num_granted: u32,
     servers: BTreeMap<ServerId, Server>,
-    /// Servers with ready partitions, most remaining first: the longest job must start first.
-    queue: BTreeSet<(std::cmp::Reverse<u32>, ServerId)>,
+    /// Servers with ready partitions that nobody holds.
+    unheld: BTreeSet<Place>,
+    /// Servers with ready partitions that some hold, but fewer ranks than they have slots.
+    roomy: BTreeSet<Place>,
     claims: HashMap<PartitionKey, LiveClaim>,
+    /// Every rank from the start: one that never says a word is lost like any other.
     ranks: BTreeMap<Rank, RankState>,
-    num_ranks: u32,
-    stopping: bool,
+    /// Whether something has happened since the last grant that makes another possible.
+    may_grant: bool,
+    ending: Option<Ending>,
     unfinished: u64,
     set_aside: u64,
 }
@@ -130,27 +171,33 @@ impl Coordinator {
             server.remaining += 1;
             unfinished += 1;
         }
-        let queue = servers.iter().map(|(&id, server)| (std::cmp::Reverse(server.remaining), id)).collect();
+        let unheld = servers.iter().map(|(&id, server)| server.place(id)).collect();
         Self {
             options,
             run_id,
             num_granted: 0,
             servers,
-            queue,
+            unheld,
+            roomy: BTreeSet::new(),
             claims: HashMap::new(),
-            ranks: BTreeMap::new(),
-            num_ranks,
-            stopping: false,
+            ranks: (0..num_ranks).map(|rank| (rank, RankState::new())).collect(),
+            may_grant: false,
+            ending: None,
             unfinished,
             set_aside: 0,
         }
     }
 
-    /// Whether every rank that ever spoke has left, and all have spoken or there is nothing to wait for.
+    /// Whether every rank has left or is lost.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.ranks.len() == self.num_ranks as usize
-            && self.ranks.values().all(|rank| rank.state != Presence::Here)
+        self.ranks.values().all(|rank| rank.presence != Presence::Here)
+    }
+
+    /// Whether nothing more is given out.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// Whether every partition is finished.
@@ -168,7 +215,17 @@ impl Coordinator {
     /// Ranks that fell silent and did not come back.
     #[must_use]
     pub fn num_lost(&self) -> usize {
-        self.ranks.values().filter(|rank| rank.state == Presence::Lost).count()
+        self.num_ranks_in(Presence::Lost)
+    }
+
+    /// Ranks that have not said goodbye.
+    #[must_use]
+    pub fn num_not_gone(&self) -> usize {
+        self.ranks.len() - self.num_ranks_in(Presence::Gone)
+    }
+
+    fn num_ranks_in(&self, presence: Presence) -> usize {
+        self.ranks.values().filter(|rank| rank.presence == presence).count()
     }
 
     /// Whether a report under this epoch may be committed.
@@ -188,7 +245,7 @@ impl Coordinator {
             sum.skipped += one.skipped;
             sum.received_bytes += one.received_bytes;
             sum.requests += one.requests;
-            if rank.state == Presence::Here {
+            if rank.presence == Presence::Here {
                 sum.in_flight += one.in_flight;
                 sum.open_partitions += one.open_partitions;
             }
@@ -197,17 +254,17 @@ impl Coordinator {
     }
 
     /// Takes in one event and says what follows.
-    pub fn on_event(&mut self, from: Rank, event: CoordinatorEvent, now: Instant) -> Vec<Action> {
+    pub fn on_event(&mut self, from: Rank, event: CoordinatorEvent) -> Vec<Action> {
         let mut actions = Vec::new();
         if !matches!(event, CoordinatorEvent::Tick | CoordinatorEvent::Finished { .. }) {
-            self.hear(from, now);
+            self.hear(from, &mut actions);
         }
         match event {
-            CoordinatorEvent::Hello if self.stopping => actions.push(Action::Stop { rank: from }),
             CoordinatorEvent::Hello => {}
             CoordinatorEvent::Ready { max_open_partitions } => {
                 if let Some(rank) = self.ranks.get_mut(&from) {
                     rank.max_open = max_open_partitions;
+                    self.may_grant = true;
                 }
             }
             CoordinatorEvent::Alive(progress) => {
@@ -231,77 +288,75 @@ impl Coordinator {
                     self.unfinished -= 1;
                 }
             }
-            CoordinatorEvent::StopAsked => {
-                if !self.stopping {
-                    self.stopping = true;
-                    actions.extend(self.ranks_here().map(|rank| Action::Stop { rank }));
-                }
+            CoordinatorEvent::StopAsked => self.end(Ending::Stop, &mut actions),
+            CoordinatorEvent::CatalogFailed => {
+                self.revoke(|_| true, &mut actions);
+                self.end(Ending::Stop, &mut actions);
             }
             CoordinatorEvent::Bye => {
-                self.drop_claims_of(from);
+                self.revoke(|claim| claim.rank == from, &mut Vec::new());
                 if let Some(rank) = self.ranks.get_mut(&from) {
-                    rank.state = Presence::Gone;
-                    rank.progress.in_flight = 0;
+                    rank.presence = Presence::Gone;
                 }
             }
-            CoordinatorEvent::Tick => self.expire_leases(now, &mut actions),
+            CoordinatorEvent::Tick => self.expire_leases(&mut actions),
         }
-        if !self.stopping {
-            self.grant(&mut actions);
+        if self.ending.is_none() {
+            if self.may_grant {
+                self.grant(&mut actions);
+                self.may_grant = false;
+            }
             if self.unfinished == self.set_aside {
-                self.stopping = true;
-                actions.extend(self.ranks_here().map(|rank| Action::Done { rank }));
+                self.end(Ending::Done, &mut actions);
             }
         }
         actions
     }
 
-    fn ranks_here(&self) -> impl Iterator<Item = Rank> + '_ {
-        self.ranks.iter().filter(|(_, rank)| rank.state == Presence::Here).map(|(&rank, _)| rank)
-    }
-
-    fn hear(&mut self, from: Rank, now: Instant) {
-        let rank = self.ranks.entry(from).or_insert(RankState {
-            last_heard: now,
-            max_open: 0,
-            num_open: 0,
-            state: Presence::Here,
-            progress: RankProgress::default(),
-        });
-        rank.last_heard = now;
-        // A rank that woke up holds nothing any more; it will be refused, drop its claims and ask anew.
-        if rank.state == Presence::Lost {
-            rank.state = Presence::Here;
+    /// Tells every rank once that nothing more is given out.
+    fn end(&mut self, ending: Ending, actions: &mut Vec<Action>) {
+        if self.ending.is_none() {
+            self.ending = Some(ending);
+            let here = self.ranks.iter().filter(|(_, rank)| rank.presence == Presence::Here);
+            actions.extend(here.map(|(&rank, _)| ending.tell(rank)));
         }
     }
 
-    fn expire_leases(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let silent: Vec<Rank> = self
-            .ranks
-            .iter()
-            .filter(|(_, rank)| {
-                rank.state == Presence::Here
-                    && now.saturating_duration_since(rank.last_heard) > self.options.lease_timeout
-            })
-            .map(|(&rank, _)| rank)
-            .collect();
-        for rank in silent {
-            let claims = self.drop_claims_of(rank);
-            if let Some(state) = self.ranks.get_mut(&rank) {
-                state.state = Presence::Lost;
+    /// Notes a sign of life. A rank that was lost holds nothing any more, and has missed what it was told.
+    fn hear(&mut self, from: Rank, actions: &mut Vec<Action>) {
+        let Some(rank) = self.ranks.get_mut(&from) else { return };
+        rank.silent_ticks = 0;
+        if rank.presence == Presence::Lost {
+            rank.presence = Presence::Here;
+            self.may_grant = true;
+            actions.extend(self.ending.map(|ending| ending.tell(from)));
+        }
+    }
+
+    fn expire_leases(&mut self, actions: &mut Vec<Action>) {
+        let lease_ticks = num_ticks(self.options.lease_timeout);
+        let mut silent = Vec::new();
+        for (&id, rank) in &mut self.ranks {
+            rank.silent_ticks += 1;
+            if rank.presence == Presence::Here && rank.silent_ticks > lease_ticks {
+                rank.presence = Presence::Lost;
+                silent.push(id);
             }
+        }
+        for rank in silent {
+            let claims = self.revoke(|claim| claim.rank == rank, actions);
             actions.push(Action::Lost { rank, claims });
         }
     }
 
-    fn drop_claims_of(&mut self, rank: Rank) -> usize {
-        let held: Vec<PartitionKey> = self
-            .claims
-            .iter()
-            .filter(|(_, claim)| claim.rank == rank)
-            .map(|(&partition, _)| partition)
-            .collect();
-        held.iter().for_each(|&partition| self.release(partition));
+    /// Ends the claims that `which` names; their partitions are ready for others.
+    fn revoke(&mut self, which: impl Fn(&LiveClaim) -> bool, actions: &mut Vec<Action>) -> usize {
+        let held: Vec<(PartitionKey, LiveClaim)> =
+            self.claims.iter().filter(|(_, claim)| which(claim)).map(|(&key, &claim)| (key, claim)).collect();
+        for &(partition, LiveClaim { rank, epoch }) in &held {
+            self.release(partition);
+            actions.push(Action::Revoke { rank, partition, epoch });
+        }
         held.len()
     }
 
@@ -316,7 +371,7 @@ impl Coordinator {
     /// Ends a claim; the partition is ready for another.
     fn release(&mut self, partition: PartitionKey) {
         let Some(claim) = self.end_claim(partition) else { return };
-        self.requeue(partition.server_id, |server| {
+        self.change_server(partition.server_id, |server| {
             server.leave(claim.rank);
             server.ready.push_front(partition.partition_id);
         });
@@ -325,87 +380,90 @@ impl Coordinator {
     /// Ends a claim; the partition is not given out again. False when there was no claim.
     fn take_out(&mut self, partition: PartitionKey) -> bool {
         let Some(claim) = self.end_claim(partition) else { return false };
-        self.requeue(partition.server_id, |server| {
+        self.change_server(partition.server_id, |server| {
             server.leave(claim.rank);
             server.remaining -= 1;
         });
         true
     }
 
-    /// Changes a server and keeps its place in the queue right.
-    fn requeue(&mut self, id: ServerId, change: impl FnOnce(&mut Server)) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        self.queue.remove(&(std::cmp::Reverse(server.remaining), id));
-        change(server);
-        if !server.ready.is_empty() {
-            self.queue.insert((std::cmp::Reverse(server.remaining), id));
+    /// Changes a server and keeps its places right: no set is changed elsewhere.
+    fn change_server<T>(&mut self, id: ServerId, change: impl FnOnce(&mut Server) -> T) -> Option<T> {
+        let server = self.servers.get_mut(&id)?;
+        let place = server.place(id);
+        self.unheld.remove(&place);
+        self.roomy.remove(&place);
+        for rank in server.holders.keys() {
+            self.ranks.get_mut(rank)?.seconds.remove(&place);
         }
+        let changed = change(server);
+        self.may_grant = true;
+        let place = server.place(id);
+        if server.ready.is_empty() {
+            return Some(changed);
+        }
+        if server.holders.is_empty() {
+            self.unheld.insert(place);
+        } else if server.holders.len() < server.slots as usize {
+            self.roomy.insert(place);
+        }
+        for (rank, &claims) in &server.holders {
+            if claims < MAX_CLAIMS_PER_RANK_AND_SERVER {
+                self.ranks.get_mut(rank)?.seconds.insert(place);
+            }
+        }
+        Some(changed)
     }
 
     /// Hands out what can be handed out, one partition to each wanting rank in turn.
     fn grant(&mut self, actions: &mut Vec<Action>) {
         loop {
-            let mut granted = false;
             let wanting: Vec<Rank> = self
                 .ranks
                 .iter()
-                .filter(|(_, rank)| rank.state == Presence::Here && rank.num_open < rank.max_open)
+                .filter(|(_, rank)| rank.presence == Presence::Here && rank.num_open < rank.max_open)
                 .map(|(&rank, _)| rank)
                 .collect();
-            for rank in wanting {
-                if let Some(action) = self.grant_one(rank) {
-                    actions.push(action);
-                    granted = true;
-                }
-            }
-            if !granted {
+            let before = actions.len();
+            actions.extend(wanting.into_iter().filter_map(|rank| self.grant_one(rank)));
+            if actions.len() == before {
                 return;
             }
         }
     }
 
     fn grant_one(&mut self, rank: Rank) -> Option<Action> {
-        let options = &self.options;
-        let num_ranks = self.num_ranks;
-        // A server nobody works on comes first; then one with a free slot; then a second claim of our own.
-        let (_, id) = self
-            .queue
-            .iter()
-            .filter_map(|&(_, id)| {
-                let server = &self.servers[&id];
-                let slots = server.slots(options, num_ranks) as usize;
-                let ours = server.holders.get(&rank).copied().unwrap_or(0);
-                let preference = match (server.holders.len(), ours) {
-                    (0, _) => 0,
-                    (held, 0) if held < slots => 1,
-                    (_, 1..MAX_CLAIMS_PER_RANK_AND_SERVER) => 2,
-                    _ => return None,
-                };
-                Some((preference, id))
-            })
-            // The queue is in order of size, and the first of equals is kept: big servers first. Looking at
-            // all servers is at worst a few hundred thousand cheap steps, and only while there is room.
-            .min_by_key(|&(preference, _)| preference)?;
+        let id = self.best_server(rank)?;
+        let slots = self.options.max_ranks_on_server(self.servers.get(&id)?.remaining);
+        let slots = slots.min(self.ranks.len() as u32);
+        let (partition_id, slots) = self.change_server(id, |server| {
+            if server.holders.is_empty() {
+                server.slots = slots;
+            }
+            *server.holders.entry(rank).or_default() += 1;
+            server.ready.pop_front().map(|partition_id| (partition_id, server.slots))
+        })??;
         self.num_granted += 1;
         let epoch = Epoch::new(self.run_id, self.num_granted);
-        let server = self.servers.get_mut(&id)?;
-        let slots = server.slots(&self.options, self.num_ranks);
-        server.slots = Some(slots);
-        let partition_id = server.ready.pop_front()?;
-        *server.holders.entry(rank).or_default() += 1;
-        if server.ready.is_empty() {
-            self.queue.remove(&(std::cmp::Reverse(server.remaining), id));
-        }
         let partition = PartitionKey { server_id: id, partition_id };
         self.claims.insert(partition, LiveClaim { rank, epoch });
         self.ranks.get_mut(&rank)?.num_open += 1;
         Some(Action::Grant { rank, partition, epoch, share: 1.0 / f64::from(slots) })
     }
+
+    /// A server nobody works on comes first; then one with a free slot; then a second claim of the rank's own.
+    fn best_server(&self, rank: Rank) -> Option<ServerId> {
+        let holds = |id: &ServerId| self.servers[id].holders.contains_key(&rank);
+        let mut with_room = self.roomy.iter().filter(|(_, id)| !holds(id));
+        let place =
+            self.unheld.first().or_else(|| with_room.next()).or_else(|| self.ranks[&rank].seconds.first());
+        place.map(|&(_, id)| id)
+    }
 }
 
 impl Server {
-    fn slots(&self, options: &DispatchOptions, num_ranks: u32) -> u32 {
-        self.slots.unwrap_or_else(|| options.max_ranks_on_server(self.remaining).min(num_ranks))
+    fn place(&self, id: ServerId) -> Place {
+        (Reverse(self.remaining), id)
     }
 
     fn leave(&mut self, rank: Rank) {
@@ -416,6 +474,33 @@ impl Server {
             }
         }
     }
+}
+
+impl RankState {
+    fn new() -> Self {
+        Self {
+            silent_ticks: 0,
+            max_open: 0,
+            num_open: 0,
+            presence: Presence::Here,
+            progress: RankProgress::default(),
+            seconds: BTreeSet::new(),
+        }
+    }
+}
+
+impl Ending {
+    fn tell(self, rank: Rank) -> Action {
+        match self {
+            Self::Stop => Action::Stop { rank },
+            Self::Done => Action::Done { rank },
+        }
+    }
+}
+
+/// Ticks in so much time, at least one.
+pub(super) fn num_ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]

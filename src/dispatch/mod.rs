@@ -12,7 +12,16 @@
 //!                    <------------   Answer: committed, or refused (then drop the partition)
 //!   compacts         ------------>   Compacted, Finished
 //!   Alive            ------------>   leases go on; silence lets them expire
+//!                    <------------   Revoked: the claim has expired, drop it at once
+//!                    <------------   Alive: a worker that hears nothing for long gives up
+//!                    <------------   Stop, or Done
+//!   Bye              ------------>   when all have left or are lost: closes the catalog
+//!                    <------------   Dismissed: leave, together or (a rank was lost) each alone
 //! ```
+//! A rank that was frozen finds `Revoked` before anything else when it wakes, and goes on with new claims. Until
+//! it has read that, its reports are refused, and its failures are those of void claims: another rank has swept
+//! its files.
+//!
 //! Whatever a worker does is undone by doing nothing: files that no commit names are swept.
 
 mod committer;
@@ -28,7 +37,7 @@ pub use coordinator::{Action, Coordinator, CoordinatorEvent};
 pub use error::DispatchError;
 pub use options::DispatchOptions;
 pub use publish::{PublishedStatus, ServerProgress, read_published};
-pub use rank_zero::{RunContext, RunEnding, RunReport, coordinate};
+pub use rank_zero::{RunContext, RunEnding, RunReport, coordinate, dismiss, keep_in_touch};
 #[cfg(test)]
 pub(crate) use worker::Reports;
-pub use worker::{ClaimEnding, ClaimHandle, Executor, ExecutorError, sort_mail, work};
+pub use worker::{ClaimEnding, ClaimHandle, Executor, ExecutorError, Farewell, sort_mail, work};

@@ -18,6 +18,9 @@ pub struct DispatchOptions {
     pub max_open_partitions: u32,
     /// Requests that one server may have under way, over all ranks.
     pub max_connections_per_server: u32,
+    /// After a request to stop, what is under way may take so long to end (the workers' affair); rank 0 waits
+    /// that long for their goodbyes, and a while.
+    pub stop_grace: Duration,
     /// How often rank 0 publishes `status/status.json`.
     pub status_interval: Duration,
 }
@@ -29,6 +32,7 @@ impl Default for DispatchOptions {
             lease_timeout: Duration::from_secs(120),
             max_open_partitions: 256,
             max_connections_per_server: 4,
+            stop_grace: Duration::from_secs(15),
             status_interval: Duration::from_secs(2),
         }
     }

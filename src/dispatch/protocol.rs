@@ -28,17 +28,26 @@ pub enum ToCoordinator {
         epoch: Epoch,
         trouble: Option<String>,
     },
+    /// The claim's own files have vanished under it, as a successor's sweep would make them. The rank gives the
+    /// claim back.
+    FilesGone {
+        partition: PartitionKey,
+        epoch: Epoch,
+        detail: String,
+    },
     /// A sign of life, with what has happened since the rank began.
     Alive(RankProgress),
     /// The rank was told to stop by a signal or its deadline: so shall all.
     StopAsked {
         reason: String,
     },
-    /// The rank cannot go on (a full disk, say).
+    /// The rank cannot go on (a full disk, say). Under a claim that is void this means only that the claim is
+    /// lost: its files may have been swept.
     Failed {
+        claim: Option<(PartitionKey, Epoch)>,
         message: String,
     },
-    /// Last word: nothing is open.
+    /// Last word: nothing is open. The rank waits to be dismissed.
     Bye,
 }
 
@@ -57,10 +66,21 @@ pub enum ToWorker {
         to: AnswerTo,
         refusal: Option<String>,
     },
+    /// The claim is void: drop it, whatever it was at.
+    Revoked {
+        partition: PartitionKey,
+        epoch: Epoch,
+    },
+    /// A sign of life.
+    Alive,
     /// Seal, report, release, and say goodbye.
     Stop,
     /// Nothing is left to do: say goodbye.
     Done,
+    /// Last word: the catalog is closed, leave at once. With lost ranks, without waiting for the others.
+    Dismissed {
+        lost_ranks: bool,
+    },
 }
 
 /// The report that an answer belongs to.

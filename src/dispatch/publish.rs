@@ -3,9 +3,11 @@
 //! For filesystems whose locks cannot be trusted to let readers into the catalog, and for anything that
 //! watches a run from outside.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use super::protocol::RankProgress;
 use crate::catalog::DispositionCounts;
@@ -49,10 +51,52 @@ pub struct ServerProgress {
 /// File name in the status folder.
 const STATUS_FILE: &str = "status.json";
 
+/// Publishes on a thread that may block: a stalled filesystem must not stall rank 0.
+pub(super) struct Publisher {
+    folder: PathBuf,
+    interval: Duration,
+    last: Instant,
+    writing: Option<JoinHandle<()>>,
+}
+
+impl Publisher {
+    pub(super) fn new(folder: PathBuf, interval: Duration) -> Self {
+        Self { folder, interval, last: Instant::now(), writing: None }
+    }
+
+    /// Publishes, unless it is too early or the last one is still being written.
+    pub(super) fn offer(&mut self, status: PublishedStatus) {
+        if self.last.elapsed() >= self.interval && self.writing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.write(status);
+        }
+    }
+
+    /// Publishes the last status.
+    pub(super) async fn finish(mut self, status: PublishedStatus) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+        self.write(status);
+        if let Some(writing) = self.writing {
+            let _ = writing.await;
+        }
+    }
+
+    fn write(&mut self, status: PublishedStatus) {
+        self.last = Instant::now();
+        let folder = self.folder.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = publish(&folder, &status) {
+                tracing::debug!(%error, "cannot publish the status");
+            }
+        }));
+    }
+}
+
 /// Writes the status. Readers see the old one or the new one, whole.
 ///
 /// It is not synced: it is worth nothing after a crash.
-pub(super) fn publish(folder: &Path, status: &PublishedStatus) -> std::io::Result<()> {
+fn publish(folder: &Path, status: &PublishedStatus) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let temporary = folder.join(".status.json.tmp");
     std::fs::write(&temporary, serde_json::to_vec_pretty(status)?)?;

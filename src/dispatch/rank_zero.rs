@@ -1,23 +1,32 @@
 //! The coordinator's loop: messages, commits, the clock and signals in; grants and answers out.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
-use super::committer::{self, Job, JobResult};
+use super::committer::{self, Job, JobResult, Origin};
+use super::coordinator::{TICK, num_ticks};
 use super::protocol::{AnswerTo, ToCoordinator, ToWorker};
-use super::publish::{PublishedStatus, ServerProgress, publish};
+use super::publish::{PublishedStatus, Publisher, ServerProgress};
 use super::{Action, Coordinator, CoordinatorEvent, DispatchError, DispatchOptions};
 use crate::catalog::{Catalog, DispositionCounts, Report, RunRow};
 use crate::cluster::{Outbox, wire};
 use crate::model::{Epoch, PartitionKey, Rank, RecordState, RunId, ServerId, ServerName};
 use crate::runtime::Shutdown;
 
-/// After a stop, ranks that do not say goodbye within this time are given up.
+/// After a stop and the grace that what is under way has, ranks get this long to say goodbye; and again after
+/// each report, for somebody is still sealing.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A partition whose files vanish so many times under claims that are current is set aside: it is not a
+/// successor that takes them away, and doing it all again would only cost its server.
+const MAX_FILES_GONE: u32 = 3;
+/// How often rank 0 says a word to every rank.
+const WORD_INTERVAL: Duration = Duration::from_secs(5);
 /// Servers named in the status.
 const MAX_SLOWEST: usize = 5;
 
@@ -53,6 +62,7 @@ pub struct RunReport {
     pub skipped: u64,
     pub image_bytes: u64,
     pub elapsed: Duration,
+    /// Ranks that did not say goodbye.
     pub lost_ranks: usize,
     /// Partitions that could not be worked on, with the reason.
     pub set_aside: Vec<(String, String)>,
@@ -65,6 +75,22 @@ struct ServerTally {
     done_in_run: u64,
 }
 
+impl ServerTally {
+    /// What is left as a multiple of what the run has done; `None` as long as nothing has come.
+    fn runs_left(&self) -> Option<f64> {
+        (self.done_in_run > 0).then(|| self.pending as f64 / self.done_in_run as f64)
+    }
+
+    /// Longest first, then by pending records, then by name.
+    fn by_time_left(&self, other: &Self) -> Ordering {
+        let left = |server: &Self| server.runs_left().unwrap_or(f64::INFINITY);
+        left(other)
+            .total_cmp(&left(self))
+            .then(other.pending.cmp(&self.pending))
+            .then_with(|| self.folder.cmp(&other.folder))
+    }
+}
+
 /// Everything the loop keeps.
 struct RankZero<'a> {
     coordinator: Coordinator,
@@ -75,22 +101,82 @@ struct RankZero<'a> {
     jobs: std::sync::mpsc::Sender<Job>,
     settings: String,
     set_aside: Vec<(String, String)>,
+    /// How often a partition's files have vanished under a current claim.
+    files_gone: HashMap<PartitionKey, u32>,
+    /// Ticks that the ranks still have to say goodbye, once the end has begun.
+    goodbye_ticks: u32,
     started: Instant,
     num_ranks: u32,
     observe: &'a mut (dyn FnMut(&PublishedStatus) + Send),
 }
 
-/// Runs the coordinator until every rank has said goodbye. `inbox` carries the ranks' messages.
-/// `observe` is shown the status about once a second.
+/// Tells every rank to leave, for rank 0 has closed the catalog, or never opened it.
+pub fn dismiss(outbox: &Outbox, num_ranks: u32, lost_ranks: bool) {
+    tell_all(outbox, num_ranks, &ToWorker::Dismissed { lost_ranks });
+}
+
+/// Says a word to every rank from time to time, for ever. Workers know by it that rank 0 lives, also while
+/// it opens a large catalog.
+pub async fn keep_in_touch(outbox: Outbox, num_ranks: u32) {
+    let mut interval = tokio::time::interval(WORD_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        tell_all(&outbox, num_ranks, &ToWorker::Alive);
+    }
+}
+
+fn tell_all(outbox: &Outbox, num_ranks: u32, message: &ToWorker) {
+    for rank in 0..num_ranks {
+        if let Err(error) = send(outbox, rank, message) {
+            tracing::debug!(rank, %error, "cannot be told");
+        }
+    }
+}
+
+fn send(outbox: &Outbox, rank: Rank, message: &ToWorker) -> Result<(), DispatchError> {
+    Ok(outbox.send(rank, wire::encode(&super::worker::Packet::ToWorker(message.clone()))?)?)
+}
+
+/// Runs the coordinator until every rank has said goodbye, closes the catalog, and dismisses the ranks.
+/// `inbox` carries the ranks' messages. `observe` is shown the status about twice a second.
 ///
 /// # Errors
 /// When the catalog fails or a rank cannot go on; everything committed stays committed.
 pub async fn coordinate(
     context: RunContext,
     outbox: Outbox,
+    inbox: mpsc::UnboundedReceiver<(Rank, ToCoordinator)>,
+    shutdown: Shutdown,
+    observe: &mut (dyn FnMut(&PublishedStatus) + Send),
+) -> Result<RunReport, DispatchError> {
+    coordinate_at(TICK, context, outbox, inbox, shutdown, observe).await
+}
+
+/// As [`coordinate`], in a time whose ticks may be shorter.
+async fn coordinate_at(
+    tick: Duration,
+    context: RunContext,
+    outbox: Outbox,
+    inbox: mpsc::UnboundedReceiver<(Rank, ToCoordinator)>,
+    shutdown: Shutdown,
+    observe: &mut (dyn FnMut(&PublishedStatus) + Send),
+) -> Result<RunReport, DispatchError> {
+    let num_ranks = context.num_ranks;
+    let mut num_not_gone = 0;
+    let result = run_to_end(tick, context, outbox.clone(), inbox, shutdown, observe, &mut num_not_gone).await;
+    dismiss(&outbox, num_ranks, num_not_gone > 0);
+    result
+}
+
+async fn run_to_end(
+    tick: Duration,
+    context: RunContext,
+    outbox: Outbox,
     mut inbox: mpsc::UnboundedReceiver<(Rank, ToCoordinator)>,
     shutdown: Shutdown,
     observe: &mut (dyn FnMut(&PublishedStatus) + Send),
+    num_not_gone: &mut usize,
 ) -> Result<RunReport, DispatchError> {
     let RunContext { catalog, options, mut run, settings, status_folder, num_ranks } = context;
     let view = catalog.view()?;
@@ -115,8 +201,9 @@ pub async fn coordinate(
     drop(view);
     run.run_id = catalog.start_run(run.clone())?;
     let (jobs, mut results, committer) = committer::start(catalog.clone())
-        .map_err(|error| DispatchError::Rank { rank: 0, message: error.to_string() })?;
-    let status_interval = options.status_interval;
+        .map_err(|error| DispatchError::CatalogThread { message: error.to_string() })?;
+    let mut publisher = Publisher::new(status_folder, options.status_interval);
+    let goodbye_ticks = num_ticks(options.stop_grace + GOODBYE_TIMEOUT);
     let mut state = RankZero {
         coordinator: Coordinator::new(options, run.run_id, num_ranks, work),
         run,
@@ -126,45 +213,38 @@ pub async fn coordinate(
         jobs,
         settings,
         set_aside: Vec::new(),
+        files_gone: HashMap::new(),
+        goodbye_ticks,
         started: Instant::now(),
         num_ranks,
         observe,
     };
 
     let mut failure: Option<DispatchError> = None;
-    let mut stop_sent: Option<Instant> = None;
-    let mut published = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(500));
-    while !state.coordinator.is_over() {
+    let mut stop_told = false;
+    let mut tick = tokio::time::interval(tick);
+    // Ticks are rank 0's measure of others' silence: those that it slept through never were.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !state.coordinator.is_over() && state.goodbye_ticks > 0 {
         let event = tokio::select! {
             Some((from, message)) = inbox.recv() => state.on_message(from, message),
             Some(result) = results.recv() => state.on_result(result),
             _ = tick.tick() => {
                 let status = state.status("running");
                 (state.observe)(&status);
-                if published.elapsed() >= status_interval {
-                    published = Instant::now();
-                    if let Err(error) = publish(&status_folder, &status) {
-                        tracing::debug!(%error, "cannot publish the status");
-                    }
-                }
-                state.decide(0, CoordinatorEvent::Tick)
+                publisher.offer(status);
+                state.on_tick(&mut inbox)
             }
-            _ = shutdown.wait(), if stop_sent.is_none() => {
-                stop_sent = Some(Instant::now());
+            _ = shutdown.wait(), if !stop_told => {
+                stop_told = true;
                 state.decide(0, CoordinatorEvent::StopAsked)
             }
         };
-        if let Err(error) = event
-            && failure.is_none()
-        {
+        if let Err(error) = event {
             tracing::error!(%error, "ending the run");
-            failure = Some(error);
-            stop_sent = Some(Instant::now());
+            failure.get_or_insert(error);
+            stop_told = true;
             let _ = state.decide(0, CoordinatorEvent::StopAsked);
-        }
-        if stop_sent.is_some_and(|since| since.elapsed() > GOODBYE_TIMEOUT) {
-            break;
         }
     }
 
@@ -174,9 +254,10 @@ pub async fn coordinate(
         (None, RunEnding::Done) => "done",
         (None, RunEnding::Stopped) => "stopped",
     };
+    *num_not_gone = state.coordinator.num_not_gone();
     let status = state.status(state_name);
     (state.observe)(&status);
-    let _ = publish(&status_folder, &status);
+    publisher.finish(status).await;
     state.run.ended_at = Some(now_ms());
     state.run.ending = Some(state_name.into());
     let run_at_end = state.run.clone();
@@ -186,12 +267,11 @@ pub async fn coordinate(
         let _ = committer.join();
         catalog.end_run(&run_at_end)
     })
-    .await
-    .map_err(|panic| DispatchError::Rank { rank: 0, message: panic.to_string() })?;
+    .await;
     if let Some(failure) = failure {
         return Err(failure);
     }
-    recorded?;
+    recorded.map_err(|panic| DispatchError::CatalogThread { message: panic.to_string() })??;
     Ok(RunReport {
         run_id: state.run.run_id,
         ending,
@@ -201,12 +281,28 @@ pub async fn coordinate(
         skipped: state.run.skipped,
         image_bytes: state.run.image_bytes,
         elapsed: state.started.elapsed(),
-        lost_ranks: state.coordinator.num_lost(),
+        lost_ranks: *num_not_gone,
         set_aside: state.set_aside,
     })
 }
 
 impl RankZero<'_> {
+    /// Leases are judged by all that has arrived, not by what happened to be read.
+    fn on_tick(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<(Rank, ToCoordinator)>,
+    ) -> Result<(), DispatchError> {
+        for _ in 0..inbox.len() {
+            if let Ok((from, message)) = inbox.try_recv() {
+                self.on_message(from, message)?;
+            }
+        }
+        if self.coordinator.is_ending() {
+            self.goodbye_ticks = self.goodbye_ticks.saturating_sub(1);
+        }
+        self.decide(0, CoordinatorEvent::Tick)
+    }
+
     fn on_message(&mut self, from: Rank, message: ToCoordinator) -> Result<(), DispatchError> {
         match message {
             ToCoordinator::Hello { ddl_version } => {
@@ -236,49 +332,103 @@ impl RankZero<'_> {
                 self.decide(from, CoordinatorEvent::Release { partition, epoch })
             }
             ToCoordinator::Release { partition, epoch, trouble: Some(trouble) } => {
-                if self.coordinator.is_current(partition, epoch) {
-                    let name = self.name_of(partition);
-                    tracing::error!(partition = name, %trouble, "partition set aside");
-                    self.set_aside.push((name, trouble));
-                }
-                self.decide(from, CoordinatorEvent::SetAside { partition, epoch })
+                self.set_aside(from, partition, epoch, trouble)
+            }
+            ToCoordinator::FilesGone { partition, epoch, detail } => {
+                self.on_files_gone(from, partition, epoch, detail)
             }
             ToCoordinator::StopAsked { reason } => {
                 tracing::info!(rank = from, reason, "a rank was asked to stop");
                 self.decide(from, CoordinatorEvent::StopAsked)
             }
-            ToCoordinator::Failed { message } => Err(DispatchError::Rank { rank: from, message }),
+            ToCoordinator::Failed { claim: Some((partition, epoch)), message }
+                if !self.coordinator.is_current(partition, epoch) =>
+            {
+                tracing::warn!(rank = from, %epoch, message, "a claim that was lost has failed");
+                self.decide(from, CoordinatorEvent::Hello)
+            }
+            ToCoordinator::Failed { message, .. } => Err(DispatchError::Rank { rank: from, message }),
             ToCoordinator::Bye => self.decide(from, CoordinatorEvent::Bye),
         }
+    }
+
+    fn set_aside(
+        &mut self,
+        from: Rank,
+        partition: PartitionKey,
+        epoch: Epoch,
+        trouble: String,
+    ) -> Result<(), DispatchError> {
+        if self.coordinator.is_current(partition, epoch) {
+            let name = self.name_of(partition);
+            tracing::error!(partition = name, %trouble, "partition set aside");
+            self.set_aside.push((name, trouble));
+        }
+        self.decide(from, CoordinatorEvent::SetAside { partition, epoch })
+    }
+
+    fn on_files_gone(
+        &mut self,
+        from: Rank,
+        partition: PartitionKey,
+        epoch: Epoch,
+        detail: String,
+    ) -> Result<(), DispatchError> {
+        tracing::warn!(rank = from, partition = self.name_of(partition), %epoch, detail, "claim lost");
+        if self.coordinator.is_current(partition, epoch) {
+            let times = self.files_gone.entry(partition).or_default();
+            *times += 1;
+            if *times >= MAX_FILES_GONE {
+                return self.set_aside(from, partition, epoch, detail);
+            }
+        }
+        self.decide(from, CoordinatorEvent::Release { partition, epoch })
     }
 
     /// Reports of void claims are refused here; the others go to the catalog.
     fn on_report(&mut self, from: Rank, epoch: Epoch, report: Report) -> Result<(), DispatchError> {
         let (partition, to) = answer_key(&report);
-        // Any word is a sign of life.
+        self.goodbye_ticks = self.goodbye_ticks.max(num_ticks(GOODBYE_TIMEOUT));
         self.decide(from, CoordinatorEvent::Hello)?;
+        let origin = Origin { rank: from, partition, epoch, to };
         if self.coordinator.is_current(partition, epoch) {
-            self.submit(Job::Commit { from, epoch, report })
+            self.submit(Job::Commit { origin, report })
         } else {
-            let refusal = Some("the claim has ended".to_owned());
-            self.send(from, &ToWorker::Answer { partition, epoch, to, refusal })
+            self.answer(origin, Some("the claim has ended"))
         }
+    }
+
+    fn answer(&self, origin: Origin, refusal: Option<&str>) -> Result<(), DispatchError> {
+        let Origin { rank, partition, epoch, to } = origin;
+        self.send(rank, &ToWorker::Answer { partition, epoch, to, refusal: refusal.map(str::to_owned) })
     }
 
     fn on_result(&mut self, result: JobResult) -> Result<(), DispatchError> {
         match result {
-            JobResult::Failed(error) => Err(error.into()),
-            JobResult::Loaded { rank, claim } => self.send(rank, &ToWorker::Claims(vec![*claim])),
-            JobResult::Committed { from, epoch, report, answer } => {
-                let (partition, to) = answer_key(&report);
+            JobResult::Failed(error) => {
+                let told = self.decide(0, CoordinatorEvent::CatalogFailed);
+                if let Err(error) = told {
+                    tracing::warn!(%error, "not all ranks could be told to stop");
+                }
+                Err(error)
+            }
+            JobResult::NotCommitted { origin } => self.answer(origin, Some("the catalog has failed")),
+            JobResult::Loaded { rank, claim } => {
+                // It may have been lost while it was read.
+                if self.coordinator.is_current(claim.partition, claim.epoch) {
+                    self.send(rank, &ToWorker::Claims(vec![*claim]))?;
+                }
+                Ok(())
+            }
+            JobResult::Committed { origin, report, answer } => {
                 if answer.is_ok() {
                     self.count(&report);
                 }
                 let refusal = answer.as_ref().err().map(ToString::to_string);
-                self.send(from, &ToWorker::Answer { partition, epoch, to, refusal })?;
+                self.answer(origin, refusal.as_deref())?;
                 match (report, answer) {
                     (Report::Finished(partition), Ok(())) => {
-                        self.decide(from, CoordinatorEvent::Finished { partition })
+                        self.decide(origin.rank, CoordinatorEvent::Finished { partition })
                     }
                     _ => Ok(()),
                 }
@@ -308,12 +458,15 @@ impl RankZero<'_> {
     }
 
     fn decide(&mut self, from: Rank, event: CoordinatorEvent) -> Result<(), DispatchError> {
-        for action in self.coordinator.on_event(from, event, Instant::now()) {
+        for action in self.coordinator.on_event(from, event) {
             match action {
                 Action::Grant { rank, partition, epoch, share } => {
                     let server = &self.servers[&partition.server_id];
                     let (folder, shared) = (server.folder.clone(), server.shared);
                     self.submit(Job::Load { rank, partition, epoch, share, folder, shared })?;
+                }
+                Action::Revoke { rank, partition, epoch } => {
+                    self.send(rank, &ToWorker::Revoked { partition, epoch })?;
                 }
                 Action::Stop { rank } => self.send(rank, &ToWorker::Stop)?,
                 Action::Done { rank } => self.send(rank, &ToWorker::Done)?,
@@ -330,7 +483,7 @@ impl RankZero<'_> {
     }
 
     fn send(&self, rank: Rank, message: &ToWorker) -> Result<(), DispatchError> {
-        Ok(self.outbox.send(rank, wire::encode(&super::worker::Packet::ToWorker(message.clone()))?)?)
+        send(&self.outbox, rank, message)
     }
 
     fn name_of(&self, partition: PartitionKey) -> String {
@@ -340,28 +493,6 @@ impl RankZero<'_> {
 
     fn status(&self, state: &str) -> PublishedStatus {
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        let mut slowest: Vec<ServerProgress> = self
-            .servers
-            .values()
-            .filter(|server| server.pending > 0)
-            .map(|server| {
-                let per_second = server.done_in_run as f64 / seconds;
-                ServerProgress {
-                    server_name: server.folder.to_string(),
-                    pending: server.pending,
-                    per_second,
-                    seconds_left: (per_second > 0.0).then(|| server.pending as f64 / per_second),
-                }
-            })
-            .collect();
-        let by_time = |server: &ServerProgress| server.seconds_left.unwrap_or(f64::INFINITY);
-        slowest.sort_by(|a, b| {
-            by_time(b)
-                .total_cmp(&by_time(a))
-                .then(b.pending.cmp(&a.pending))
-                .then(a.server_name.cmp(&b.server_name))
-        });
-        slowest.truncate(MAX_SLOWEST);
         PublishedStatus {
             run_id: self.run.run_id,
             started_at: self.run.started_at,
@@ -374,8 +505,27 @@ impl RankZero<'_> {
             num_ranks: self.num_ranks,
             lost_ranks: self.coordinator.num_lost() as u32,
             unfinished_partitions: self.coordinator.num_unfinished(),
-            slowest_servers: slowest,
+            slowest_servers: self.slowest_servers(seconds),
         }
+    }
+
+    /// Twice a second over all servers: nothing is allocated but for the few that are named.
+    fn slowest_servers(&self, seconds: f64) -> Vec<ServerProgress> {
+        let mut slowest: Vec<&ServerTally> = Vec::with_capacity(MAX_SLOWEST + 1);
+        for server in self.servers.values().filter(|server| server.pending > 0) {
+            let place = slowest.partition_point(|other| other.by_time_left(server) == Ordering::Less);
+            if place < MAX_SLOWEST {
+                slowest.insert(place, server);
+                slowest.truncate(MAX_SLOWEST);
+            }
+        }
+        let name = |server: &ServerTally| ServerProgress {
+            server_name: server.folder.to_string(),
+            pending: server.pending,
+            per_second: server.done_in_run as f64 / seconds,
+            seconds_left: server.runs_left().map(|runs| runs * seconds),
+        };
+        slowest.into_iter().map(name).collect()
     }
 }
 
@@ -390,3 +540,6 @@ fn answer_key(report: &Report) -> (PartitionKey, AnswerTo) {
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests;

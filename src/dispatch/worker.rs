@@ -1,4 +1,8 @@
 //! A rank's side: asks for partitions, runs them, passes reports on and answers back.
+//!
+//! A claim that rank 0 revokes is dropped on the spot, and a new claim of the same partition waits until the
+//! old one is gone. Silence of rank 0 is counted in this rank's own ticks, as rank 0 counts ours: a rank that
+//! slept does not blame the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +11,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, RankProgress, ToCoordinator, ToWorker};
@@ -18,6 +23,11 @@ use crate::runtime::{Shutdown, StopReason};
 
 /// How often a rank shows a sign of life: many times per lease.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Without a word from rank 0 for so many of its own ticks, a rank gives up. Rank 0 says one every few seconds, also while it
+/// opens the catalog; a filesystem that stalls the whole process for minutes is to be survived.
+const MAX_SILENT_TICKS: u64 = 600;
+/// With parked partitions a rank opens others in their place, up to so many times its `max_open_partitions`.
+const MAX_CAPACITY_FACTOR: u32 = 4;
 
 /// What crosses the transport: rank 0 is coordinator and worker at once and sorts its mail by this.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +51,12 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Partitions that may be open at once.
     fn max_open_partitions(&self) -> u32;
+
+    /// Open partitions that wait for a server that is dead or has asked for a pause: they cost nothing, so
+    /// others are opened beside them.
+    fn num_parked(&self) -> u32 {
+        0
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +70,9 @@ pub enum ExecutorError {
     /// The claim has ended: another rank has the partition.
     #[error("report refused: {0}")]
     Refused(String),
+    /// The claim's own files have vanished: most likely a successor has swept them.
+    #[error("{0}")]
+    FilesGone(String),
     /// This partition cannot be worked on; others can.
     #[error("{0}")]
     Partition(String),
@@ -134,105 +153,264 @@ pub async fn sort_mail(
     Ok(())
 }
 
-/// Works until rank 0 says that nothing is left or that it is time to stop. `make_executor` gets the
-/// settings that rank 0 resolved.
+/// How a rank is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// Some ranks are gone: nobody must wait for all.
+    pub lost_ranks: bool,
+}
+
+/// Works until rank 0 says that nothing is left or that it is time to stop, and then until it dismisses the
+/// rank. `make_executor` gets the settings that rank 0 resolved.
 ///
 /// # Errors
 /// When the transport fails or rank 0 vanishes.
 pub async fn work<E: Executor>(
     outbox: Outbox,
-    mut inbox: mpsc::UnboundedReceiver<ToWorker>,
+    inbox: mpsc::UnboundedReceiver<ToWorker>,
     shutdown: Shutdown,
     make_executor: impl FnOnce(&str) -> Result<Arc<E>, String>,
-) -> Result<(), DispatchError> {
-    let send = |message: ToCoordinator| -> Result<(), DispatchError> {
-        Ok(outbox.send(0, wire::encode(&Packet::ToCoordinator(message))?)?)
-    };
-    send(ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() })?;
+) -> Result<Farewell, DispatchError> {
+    work_at(ALIVE_INTERVAL, outbox, inbox, shutdown, make_executor).await
+}
+
+/// As [`work`], in a time whose ticks may be shorter.
+async fn work_at<E: Executor>(
+    tick: Duration,
+    outbox: Outbox,
+    inbox: mpsc::UnboundedReceiver<ToWorker>,
+    shutdown: Shutdown,
+    make_executor: impl FnOnce(&str) -> Result<Arc<E>, String>,
+) -> Result<Farewell, DispatchError> {
+    let mut line = Line::new(tick, outbox, inbox);
+    line.send(ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() })?;
     let executor = loop {
-        match inbox.recv().await {
-            Some(ToWorker::Welcome { settings, .. }) => match make_executor(&settings) {
+        match line.next().await? {
+            Word::Message(ToWorker::Welcome { settings, .. }) => match make_executor(&settings) {
                 Ok(executor) => break executor,
                 Err(message) => {
-                    send(ToCoordinator::Failed { message })?;
-                    send(ToCoordinator::Bye)?;
-                    return Ok(());
+                    line.send(ToCoordinator::Failed { claim: None, message })?;
+                    return line.say_goodbye().await;
                 }
             },
-            Some(ToWorker::Stop | ToWorker::Done) => return send(ToCoordinator::Bye),
-            Some(_) => {}
-            None => return Err(DispatchError::CoordinatorGone),
+            Word::Message(ToWorker::Stop | ToWorker::Done) => return line.say_goodbye().await,
+            Word::Message(ToWorker::Dismissed { lost_ranks }) => return Ok(Farewell { lost_ranks }),
+            Word::Message(_) | Word::Tick => {}
         }
     };
 
     let (requests, mut request_queue) = mpsc::unbounded_channel::<Request>();
     let mut waiting: HashMap<(PartitionKey, Epoch, AnswerTo), oneshot::Sender<Result<(), String>>> =
         HashMap::new();
-    let mut open: JoinSet<(PartitionKey, Epoch, Result<ClaimEnding, ExecutorError>)> = JoinSet::new();
-    let stop = Shutdown::new();
+    let mut claims = OpenClaims::new(executor.clone(), requests);
     let mut stop_told = false;
     let mut ending = false;
-    let mut alive = tokio::time::interval(ALIVE_INTERVAL);
-    send(ToCoordinator::Ready { max_open_partitions: executor.max_open_partitions() })?;
+    let mut capacity = 0;
 
-    while !(ending && open.is_empty()) {
+    while !(ending && claims.tasks.is_empty()) {
+        let wanted = capacity_of(&*executor);
+        if capacity != wanted {
+            capacity = wanted;
+            line.send(ToCoordinator::Ready { max_open_partitions: capacity })?;
+        }
         tokio::select! {
-            message = inbox.recv() => match message {
-                None => return Err(DispatchError::CoordinatorGone),
-                Some(ToWorker::Claims(claims)) => for claim in claims {
-                    let (partition, epoch) = (claim.partition, claim.epoch);
+            word = line.next() => match word? {
+                Word::Tick => line.send(ToCoordinator::Alive(executor.progress()))?,
+                Word::Message(ToWorker::Claims(granted)) => for claim in granted {
                     if ending {
-                        send(ToCoordinator::Release { partition, epoch, trouble: None })?;
-                        continue;
+                        let (partition, epoch) = (claim.partition, claim.epoch);
+                        line.send(ToCoordinator::Release { partition, epoch, trouble: None })?;
+                    } else {
+                        claims.open(claim);
                     }
-                    let handle = ClaimHandle { partition, epoch, requests: requests.clone(), stop: stop.clone() };
-                    let run = executor.clone().run(claim, handle);
-                    open.spawn(async move { (partition, epoch, run.await) });
                 },
-                Some(ToWorker::Answer { partition, epoch, to, refusal }) => {
+                Word::Message(ToWorker::Answer { partition, epoch, to, refusal }) => {
                     if let Some(answer) = waiting.remove(&(partition, epoch, to)) {
                         drop(answer.send(refusal.map_or(Ok(()), Err)));
                     }
                 }
-                Some(ToWorker::Stop) => {
+                Word::Message(ToWorker::Revoked { partition, epoch }) => claims.revoke(partition, epoch),
+                Word::Message(ToWorker::Stop) => {
                     ending = true;
-                    stop.request(StopReason::Terminate);
+                    claims.stop.request(StopReason::Terminate);
                 }
-                Some(ToWorker::Done) => ending = true,
-                Some(ToWorker::Welcome { .. }) => {}
+                Word::Message(ToWorker::Done) => ending = true,
+                Word::Message(ToWorker::Dismissed { lost_ranks }) => return Ok(Farewell { lost_ranks }),
+                Word::Message(ToWorker::Welcome { .. } | ToWorker::Alive) => {}
             },
             Some(request) = request_queue.recv() => {
                 waiting.insert(request.to, request.answer);
-                send(request.message)?;
+                line.send(request.message)?;
             }
-            Some(done) = open.join_next() => {
-                match done {
-                    Ok((_, _, Ok(ClaimEnding::Finished))) => {}
-                    Ok((partition, epoch, Ok(ClaimEnding::Released))) => {
-                        send(ToCoordinator::Release { partition, epoch, trouble: None })?;
-                    }
-                    Ok((partition, epoch, Err(ExecutorError::Refused(reason)))) => {
-                        tracing::warn!(?partition, %epoch, reason, "claim lost; dropping the partition");
-                    }
-                    Ok((partition, epoch, Err(ExecutorError::Partition(trouble)))) => {
-                        send(ToCoordinator::Release { partition, epoch, trouble: Some(trouble) })?;
-                    }
-                    Ok((partition, epoch, Err(ExecutorError::Fatal(message)))) => {
-                        send(ToCoordinator::Release { partition, epoch, trouble: None })?;
-                        send(ToCoordinator::Failed { message })?;
-                    }
-                    Err(panic) => send(ToCoordinator::Failed { message: format!("a task failed: {panic}") })?,
+            Some(done) = claims.tasks.join_next() => {
+                if let Some(message) = claims.close(done) {
+                    line.send(message)?;
                 }
             }
-            _ = alive.tick() => send(ToCoordinator::Alive(executor.progress()))?,
             reason = shutdown.wait(), if !stop_told => {
                 stop_told = true;
-                send(ToCoordinator::StopAsked { reason: format!("{reason:?}") })?;
+                line.send(ToCoordinator::StopAsked { reason: format!("{reason:?}") })?;
             }
         }
     }
-    send(ToCoordinator::Alive(executor.progress()))?;
-    send(ToCoordinator::Bye)
+    line.send(ToCoordinator::Alive(executor.progress()))?;
+    line.say_goodbye().await
+}
+
+/// Partitions that the rank wants open now.
+fn capacity_of(executor: &impl Executor) -> u32 {
+    let max = executor.max_open_partitions();
+    max.saturating_add(executor.num_parked()).min(max.saturating_mul(MAX_CAPACITY_FACTOR))
+}
+
+/// The line to rank 0.
+struct Line {
+    outbox: Outbox,
+    inbox: mpsc::UnboundedReceiver<ToWorker>,
+    ticks: Interval,
+    /// Ticks since rank 0 was last heard.
+    silent_ticks: u64,
+}
+
+enum Word {
+    Message(ToWorker),
+    /// It is time for a sign of life.
+    Tick,
+}
+
+impl Line {
+    fn new(tick: Duration, outbox: Outbox, inbox: mpsc::UnboundedReceiver<ToWorker>) -> Self {
+        let mut ticks = tokio::time::interval(tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { outbox, inbox, ticks, silent_ticks: 0 }
+    }
+
+    fn send(&self, message: ToCoordinator) -> Result<(), DispatchError> {
+        Ok(self.outbox.send(0, wire::encode(&Packet::ToCoordinator(message))?)?)
+    }
+
+    /// What comes next. Cancel safe.
+    async fn next(&mut self) -> Result<Word, DispatchError> {
+        tokio::select! {
+            message = self.inbox.recv() => {
+                self.silent_ticks = 0;
+                message.map(Word::Message).ok_or(DispatchError::CoordinatorGone)
+            }
+            _ = self.ticks.tick() => {
+                self.silent_ticks += 1;
+                if self.silent_ticks > MAX_SILENT_TICKS {
+                    let minutes = MAX_SILENT_TICKS * ALIVE_INTERVAL.as_secs() / 60;
+                    return Err(DispatchError::CoordinatorSilent { minutes });
+                }
+                Ok(Word::Tick)
+            }
+        }
+    }
+
+    /// Says the last word and waits to be dismissed.
+    async fn say_goodbye(&mut self) -> Result<Farewell, DispatchError> {
+        self.send(ToCoordinator::Bye)?;
+        loop {
+            if let Word::Message(ToWorker::Dismissed { lost_ranks }) = self.next().await? {
+                return Ok(Farewell { lost_ranks });
+            }
+        }
+    }
+}
+
+/// A claim's task and its name.
+type Closed = (PartitionKey, Epoch, Result<ClaimEnding, ExecutorError>);
+
+/// The claims that this rank works on.
+struct OpenClaims<E> {
+    executor: Arc<E>,
+    requests: mpsc::UnboundedSender<Request>,
+    stop: Shutdown,
+    tasks: JoinSet<Closed>,
+    newest: HashMap<PartitionKey, OpenClaim>,
+}
+
+struct OpenClaim {
+    epoch: Epoch,
+    /// Dropped to revoke the claim.
+    hold: Option<oneshot::Sender<()>>,
+    /// Resolves when the claim's task has let go of everything.
+    gone: oneshot::Receiver<()>,
+}
+
+impl<E: Executor> OpenClaims<E> {
+    fn new(executor: Arc<E>, requests: mpsc::UnboundedSender<Request>) -> Self {
+        let (stop, tasks) = (Shutdown::new(), JoinSet::new());
+        Self { executor, requests, stop, tasks, newest: HashMap::new() }
+    }
+
+    /// Starts work on a claim, once an older claim of the same partition is gone.
+    fn open(&mut self, claim: Claim) {
+        let (partition, epoch) = (claim.partition, claim.epoch);
+        let (hold, revoked) = oneshot::channel::<()>();
+        let (here, gone) = oneshot::channel::<()>();
+        let older = self.newest.insert(partition, OpenClaim { epoch, hold: Some(hold), gone });
+        let older_gone = older.map(|older| older.gone);
+        let requests = self.requests.clone();
+        let handle = ClaimHandle { partition, epoch, requests, stop: self.stop.clone() };
+        let run = self.executor.clone().run(claim, handle);
+        self.tasks.spawn(async move {
+            let _here = here;
+            let work = async {
+                if let Some(gone) = older_gone {
+                    let _ = gone.await;
+                }
+                run.await
+            };
+            let ending = tokio::select! {
+                ending = work => ending,
+                _ = revoked => {
+                    tracing::info!(?partition, %epoch, "claim revoked; dropping the partition");
+                    Ok(ClaimEnding::Released)
+                }
+            };
+            (partition, epoch, ending)
+        });
+    }
+
+    fn revoke(&mut self, partition: PartitionKey, epoch: Epoch) {
+        if let Some(claim) = self.newest.get_mut(&partition)
+            && claim.epoch == epoch
+        {
+            claim.hold = None;
+        }
+    }
+
+    /// Takes note of a task's end; returns what rank 0 must know of it.
+    fn close(&mut self, closed: Result<Closed, JoinError>) -> Option<ToCoordinator> {
+        let (partition, epoch, ending) = match closed {
+            Ok(closed) => closed,
+            Err(panic) => {
+                let message = format!("a task failed: {panic}");
+                return Some(ToCoordinator::Failed { claim: None, message });
+            }
+        };
+        if self.newest.get(&partition).is_some_and(|claim| claim.epoch == epoch) {
+            self.newest.remove(&partition);
+        }
+        match ending {
+            Ok(ClaimEnding::Finished) => None,
+            Ok(ClaimEnding::Released) => Some(ToCoordinator::Release { partition, epoch, trouble: None }),
+            Err(ExecutorError::Refused(reason)) => {
+                tracing::warn!(?partition, %epoch, reason, "claim lost; dropping the partition");
+                None
+            }
+            Err(ExecutorError::FilesGone(detail)) => {
+                Some(ToCoordinator::FilesGone { partition, epoch, detail })
+            }
+            Err(ExecutorError::Partition(trouble)) => {
+                Some(ToCoordinator::Release { partition, epoch, trouble: Some(trouble) })
+            }
+            Err(ExecutorError::Fatal(message)) => {
+                Some(ToCoordinator::Failed { claim: Some((partition, epoch)), message })
+            }
+        }
+    }
 }
 
 /// What a claim's handle is told, for tests of executors.
@@ -255,3 +433,6 @@ impl ClaimHandle {
         (handle, Reports(reports))
     }
 }
+
+#[cfg(test)]
+mod tests;

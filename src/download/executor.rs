@@ -123,13 +123,6 @@ impl DownloadExecutor {
             raw_pixels: self.settings.imaging.image_encoding == ImageEncoding::Raw,
         }
     }
-
-    /// Open partitions that only wait: for servers that are paused, and for retries. Their parts are sealed, so
-    /// that others may be opened beside them.
-    #[must_use]
-    pub fn num_parked(&self) -> u32 {
-        self.parked.load(Ordering::Relaxed)
-    }
 }
 
 impl Executor for DownloadExecutor {
@@ -159,5 +152,9 @@ impl Executor for DownloadExecutor {
 
     fn max_open_partitions(&self) -> u32 {
         self.settings.max_open_partitions
+    }
+
+    fn num_parked(&self) -> u32 {
+        self.parked.load(Ordering::Relaxed)
     }
 }

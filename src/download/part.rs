@@ -3,6 +3,7 @@
 //! It runs beside the downloads of its partition, so that neither disk nor commit ever stops them; its
 //! queue of one job is what holds them back when the disk cannot keep up.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -105,13 +106,24 @@ pub(super) async fn on_disk<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&executor, &claim))
         .await
         .map_err(|panic| ExecutorError::Fatal(panic.to_string()))?
-        .map_err(|error| match error {
-            // Writing fails for every partition alike; reading what others wrote fails for this one.
-            StorageError::Io { action: "open" | "read folder", .. }
-            | StorageError::Parquet { .. }
-            | StorageError::Unexpected { .. } => ExecutorError::Partition(error.to_string()),
-            error => ExecutorError::Fatal(error.to_string()),
-        })
+        .map_err(what_it_ends)
+}
+
+/// What a failure on disk ends: the claim, the partition or the rank's work.
+fn what_it_ends(error: StorageError) -> ExecutorError {
+    match &error {
+        // Writing fails for every partition alike; reading what others wrote fails for this one.
+        StorageError::Io { action: "open" | "read folder", .. }
+        | StorageError::Parquet { .. }
+        | StorageError::Unexpected { .. } => ExecutorError::Partition(error.to_string()),
+        // A file that this claim has just made can only have been swept, by a successor.
+        StorageError::Io { source, .. }
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle) =>
+        {
+            ExecutorError::FilesGone(error.to_string())
+        }
+        _ => ExecutorError::Fatal(error.to_string()),
+    }
 }
 
 fn write_rows(
@@ -176,4 +188,24 @@ fn seal(
         digest_bytes: open.digest_bytes,
         image_bytes: open.image_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn vanished_files_cost_the_claim_and_a_full_disk_the_run() {
+        let failure = |action, number| {
+            let path = "successes-1-2-0.parquet.tmp-part".into();
+            what_it_ends(StorageError::Io { action, path, source: io::Error::from_raw_os_error(number) })
+        };
+        assert!(matches!(failure("rename", libc::ENOENT), ExecutorError::FilesGone(_)));
+        assert!(matches!(failure("read or write", libc::ESTALE), ExecutorError::FilesGone(_)));
+        assert!(matches!(failure("open", libc::ENOENT), ExecutorError::Partition(_)), "others wrote it");
+        assert!(matches!(failure("sync", libc::ENOSPC), ExecutorError::Fatal(_)));
+        assert!(matches!(failure("create", libc::EACCES), ExecutorError::Fatal(_)));
+    }
 }

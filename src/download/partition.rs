@@ -36,7 +36,8 @@ pub(super) async fn work_on_partition(
     if !claim.compacted {
         on_disk(&executor.writers, executor, claim, |executor, claim| {
             let layout = &executor.settings.layout;
-            let swept = sweep_parts(layout, &claim.folder, claim.partition.partition_id, &claim.parts)?;
+            let partition_id = claim.partition.partition_id;
+            let swept = sweep_parts(layout, &claim.folder, partition_id, &claim.parts, claim.epoch)?;
             if !swept.is_empty() {
                 tracing::debug!(folder = %claim.folder, files = swept.len(), "removed files that no commit names");
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
@@ -11,7 +12,8 @@ use crate::catalog::{LockHolder, RunRow};
 use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config::{self, Resolved, contact_of};
 use crate::dispatch::{
-    DispatchOptions, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, sort_mail, work,
+    DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, dismiss,
+    keep_in_touch, sort_mail, work,
 };
 use crate::download::{DownloadExecutor, DownloadSettings};
 use crate::fetch::FetchOptions;
@@ -24,6 +26,9 @@ use crate::storage::{read_server_list, read_server_rates};
 const JOB_END_MARGIN: Duration = Duration::from_secs(120);
 /// Once rank 0 has ended the run, its own worker gets this long to let go.
 const WORKER_FAREWELL: Duration = Duration::from_secs(30);
+
+/// Leaving without waiting for others.
+const ALONE: Farewell = Farewell { lost_ranks: true };
 
 /// How `ddl download` ended.
 #[derive(Debug)]
@@ -64,27 +69,25 @@ where
         .build()
         .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
     let Cluster { endpoint, membership } = cluster;
-    let rank = endpoint.rank;
-    let result = runtime.block_on(async {
-        install_signals(shutdown)
-            .map_err(|source| PipelineError::Io { action: "listen for signals".into(), source })?;
+    let (result, farewell) = runtime.block_on(async {
+        if let Err(source) = install_signals(shutdown) {
+            let error = PipelineError::Io { action: "listen for signals".into(), source };
+            return (Err(error), ALONE);
+        }
         watch_job_end(shutdown);
         tokio::select! {
-            result = run_rank(dataset, endpoint, shutdown, make_observer) => result,
-            _ = shutdown.wait_forced() => Ok(DownloadEnding::Forced),
+            ended = run_rank(dataset, endpoint, shutdown, make_observer) => ended,
+            _ = shutdown.wait_forced() => (Ok(DownloadEnding::Forced), ALONE),
         }
     });
     // Tasks that still run hold nothing that is not committed or swept.
     runtime.shutdown_background();
     let ending = match &result {
-        Ok(DownloadEnding::Coordinated(report)) => membership.finish(report.lost_ranks > 0),
-        Ok(DownloadEnding::Worked) => membership.finish(false),
-        // An MPI job of which one rank fails is ended by its launcher.
-        Ok(DownloadEnding::Forced) | Err(_) => {
-            tracing::debug!(rank, "leaving without the others");
+        Ok(DownloadEnding::Forced) => {
             drop(membership);
             Ending::Finished
         }
+        Ok(_) | Err(_) => membership.finish(farewell.lost_ranks),
     };
     Ok((result?, ending))
 }
@@ -97,12 +100,14 @@ pub(super) fn watch_job_end(shutdown: &Shutdown) {
     }
 }
 
+/// Works, and on rank 0 coordinates. Says how to leave, too: a rank that fails by itself leaves alone, but
+/// rank 0 leaves with the others also when the run has failed, for it has told them.
 async fn run_rank<O>(
     dataset: &Dataset,
     endpoint: Endpoint,
     shutdown: &Shutdown,
     make_observer: impl FnOnce(u32) -> O,
-) -> Result<DownloadEnding, PipelineError>
+) -> (Result<DownloadEnding, PipelineError>, Farewell)
 where
     O: FnMut(&PublishedStatus) + Send,
 {
@@ -110,8 +115,12 @@ where
     let (to_worker, worker_inbox) = mpsc::unbounded_channel();
     let (to_coordinator, coordinator_inbox) = mpsc::unbounded_channel();
     let is_coordinator = rank == 0;
-    let context = if is_coordinator { Some(run_context(dataset, size)?) } else { None };
-    let mail = tokio::spawn(sort_mail(inbox, to_worker, is_coordinator.then_some(to_coordinator)));
+    let mut background = JoinSet::new();
+    background.spawn(async move {
+        if let Err(error) = sort_mail(inbox, to_worker, is_coordinator.then_some(to_coordinator)).await {
+            tracing::error!(%error, "cannot read what another rank sent");
+        }
+    });
     let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |settings| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
@@ -119,26 +128,33 @@ where
             .map_err(|error| error.to_string())
             .and_then(DownloadExecutor::new)
     });
-    let Some(context) = context else {
-        worker.await?;
-        mail.abort();
-        return Ok(DownloadEnding::Worked);
+    if !is_coordinator {
+        return match worker.await {
+            Ok(farewell) => (Ok(DownloadEnding::Worked), farewell),
+            Err(error) => (Err(error.into()), ALONE),
+        };
+    }
+    background.spawn(keep_in_touch(outbox.clone(), size));
+    let context = match tokio::task::block_in_place(|| run_context(dataset, size)) {
+        Ok(context) => context,
+        Err(error) => {
+            dismiss(&outbox, size, false);
+            return (Err(error), Farewell { lost_ranks: false });
+        }
     };
     let mut observer = make_observer(size);
     let coordinator = coordinate(context, outbox, coordinator_inbox, shutdown.clone(), &mut observer);
     tokio::pin!(coordinator, worker);
-    let report = tokio::select! {
-        report = &mut coordinator => {
-            let _ = tokio::time::timeout(WORKER_FAREWELL, worker).await;
-            report?
-        }
-        worked = &mut worker => {
-            worked?;
-            coordinator.await?
-        }
+    let (report, worked) = tokio::select! {
+        report = &mut coordinator => (report, tokio::time::timeout(WORKER_FAREWELL, worker).await),
+        worked = &mut worker => match worked {
+            Ok(farewell) => (coordinator.await, Ok(Ok(farewell))),
+            Err(error) => return (Err(error.into()), ALONE),
+        },
     };
-    mail.abort();
-    Ok(DownloadEnding::Coordinated(Box::new(report)))
+    let farewell = worked.ok().and_then(Result::ok).unwrap_or(ALONE);
+    let ending = report.map(|report| DownloadEnding::Coordinated(Box::new(report)));
+    (ending.map_err(PipelineError::from), farewell)
 }
 
 fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, PipelineError> {

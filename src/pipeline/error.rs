@@ -49,16 +49,17 @@ impl PipelineError {
                 "free space or point `path_to_output_folder` elsewhere, then run the same command again; what was committed is safe".into(),
             );
         }
+        let safe =
+            || Some("what was committed is safe; mend the cause and run the same command again".to_owned());
         match self {
             Self::Config(error) => error.hint(),
             Self::Ingest(error) => error.hint(),
-            Self::Catalog(error) | Self::Dispatch(DispatchError::Catalog(error)) => error.hint(),
+            Self::Catalog(error) => error.hint(),
+            Self::Dispatch(DispatchError::Catalog(error)) => error.hint().or_else(safe),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Check(CheckError::Catalog(error)) => error.hint(),
-            Self::Dispatch(DispatchError::Rank { .. } | DispatchError::Storage(_)) => {
-                Some("what was committed is safe; mend the cause and run the same command again".into())
-            }
+            Self::Dispatch(_) => safe(),
             _ => None,
         }
     }

@@ -1,4 +1,7 @@
 //! Orphans: files that no commit names, left by a kill. They do not exist, so they go.
+//!
+//! All but those of newer claims: a rank that was frozen in the middle of a sweep and wakes up late would
+//! otherwise remove what its successor has sealed, committed or not.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,10 +10,10 @@ use std::path::{Path, PathBuf};
 use super::atomic::is_temporary;
 use super::layout::{error_part_name, success_part_name};
 use super::{DatasetLayout, StorageError};
-use crate::model::{PartRow, ServerName};
+use crate::model::{Epoch, PartRow, RunId, ServerName};
 
-/// Removes what is in a partition's folder and is neither one of its parts nor a final file.
-/// Call it only under a claim. Returns what was removed.
+/// Removes what is in a partition's folder and is neither one of its parts nor a final file nor of a claim
+/// newer than `epoch`. Call it only under a claim. Returns what was removed.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -19,11 +22,17 @@ pub fn sweep_parts(
     folder: &ServerName,
     partition_id: u32,
     parts: &[PartRow],
+    epoch: Epoch,
 ) -> Result<Vec<PathBuf>, StorageError> {
     let named: HashSet<String> =
         parts.iter().flat_map(|part| [success_part_name(part.part), error_part_name(part.part)]).collect();
-    let mut removed = remove_files(&layout.parts_folder(folder, partition_id), |name| !named.contains(name))?;
-    removed.extend(sweep_temporary(&layout.images_folder(folder, partition_id))?);
+    let is_old = |name: &str| epoch_in(name).is_none_or(|of| of <= epoch);
+    let mut removed = remove_files(&layout.parts_folder(folder, partition_id), |name| {
+        !named.contains(name) && is_old(name)
+    })?;
+    removed.extend(remove_files(&layout.images_folder(folder, partition_id), |name| {
+        is_temporary(name) && is_old(name)
+    })?);
     Ok(removed)
 }
 
@@ -46,6 +55,17 @@ fn remove_files(folder: &Path, orphan: impl Fn(&str) -> bool) -> Result<Vec<Path
         }
     }
     Ok(removed)
+}
+
+/// The claim that made a file: `successes-RUN-COUNTER-SEQUENCE.parquet`, or `successes.parquet.tmp-RUN-COUNTER`.
+fn epoch_in(name: &str) -> Option<Epoch> {
+    let numbers = name
+        .strip_prefix("successes-")
+        .or_else(|| name.strip_prefix("errors-"))
+        .or_else(|| name.split_once(".parquet.tmp-").map(|(_, writer)| writer))?;
+    let mut numbers = numbers.split('-');
+    let run: RunId = numbers.next()?.parse().ok()?;
+    Some(Epoch::new(run, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -85,7 +105,7 @@ mod tests {
             put(layout.completed_marker(&server, 0)),
         ];
         let part = PartRow { part: named, successes: DataFile::default(), errors: DataFile::default() };
-        let mut removed = sweep_parts(&layout, &server, 0, &[part]).unwrap();
+        let mut removed = sweep_parts(&layout, &server, 0, &[part], Epoch::new(1, 2)).unwrap();
         orphans.sort();
         removed.sort();
         assert_eq!(removed, orphans);
@@ -100,5 +120,36 @@ mod tests {
         finish_partition(&layout, &server, 0).unwrap();
         assert!(!torn.exists());
         assert!(layout.completed_marker(&server, 0).exists());
+    }
+
+    #[test]
+    fn a_late_sweep_leaves_the_files_of_newer_claims() {
+        let (_root, layout, server) = layout();
+        let (parts, images) = (layout.parts_folder(&server, 0), layout.images_folder(&server, 0));
+        fs::create_dir_all(&parts).unwrap();
+        let stays = [
+            parts.join("successes-2-5-0.parquet"),
+            parts.join("successes-2-7-0.parquet"),
+            parts.join("errors-3-1-0.parquet.tmp-part"),
+            images.join("successes.parquet.tmp-2-7"),
+            images.join("successes.parquet"),
+        ];
+        let goes = [
+            parts.join("successes-2-5-1.parquet"),
+            parts.join("errors-1-9-0.parquet.tmp-part"),
+            parts.join("stray"),
+            images.join("errors.parquet.tmp-2-5"),
+        ];
+        for path in stays.iter().chain(&goes) {
+            fs::write(path, b"").unwrap();
+        }
+        let part = PartId { epoch: Epoch::new(2, 5), sequence: 0 };
+        let named = PartRow { part, successes: DataFile::default(), errors: DataFile::default() };
+        let mut removed = sweep_parts(&layout, &server, 0, &[named], Epoch::new(2, 6)).unwrap();
+        removed.sort();
+        let mut expected = goes.to_vec();
+        expected.sort();
+        assert_eq!(removed, expected);
+        assert!(stays.iter().all(|path| path.exists()));
     }
 }

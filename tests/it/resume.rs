@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ddl::demo::{DemoFarm, FarmOptions, ServerBehaviour, farm_list, plain_server};
@@ -123,6 +123,84 @@ fn a_killed_mpi_job_resumes() {
     let farm = slow_farm();
     let project = project(&farm);
     kill_and_resume(&project, &farm, || project.mpi_command(4, &["download"]), 1500);
+}
+
+/// The process of a rank beneath `mpirun`.
+fn process_of_rank(launcher: u32, rank: u32) -> u32 {
+    let variable = format!("OMPI_COMM_WORLD_RANK={rank}");
+    let is_it = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|line| line == variable.as_bytes())
+    };
+    descendants(launcher).into_iter().find(is_it).expect("the rank runs")
+}
+
+fn wait_for(child: &mut Child, what: &str, happened: &dyn Fn() -> bool) {
+    while !happened() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A rank is frozen with a part open (hence small row groups: the file is made with the first), loses its lease,
+/// and wakes up when another has swept that part.
+#[test]
+fn an_mpi_rank_that_was_frozen_goes_on() {
+    if !cfg!(feature = "mpi") {
+        return;
+    }
+    let slow = ServerBehaviour { latency: Duration::from_millis(200), ..ServerBehaviour::default() };
+    let behaviours: BTreeMap<_, _> = (0..NUM_SERVERS).map(|n| (plain_server(n), slow.clone())).collect();
+    let farm = DemoFarm::start(FarmOptions { behaviours, ..FarmOptions::default() }).unwrap();
+    let project = Project::new(
+        farm.addr(),
+        "downloader_parameters: {default_rate_limit: 0, batch_size: 60, part_seconds: 4s, row_group_bytes: 64 KiB, \
+         max_open_partitions: 2}\n\
+         catalog_parameters: {lease_timeout: 5s, status_interval: 100ms}",
+    );
+    let project = project.with_rows(farm_list(NUM_RECORDS, NUM_SERVERS, 5));
+    project.ok(&["ingest"]);
+    let mut child =
+        project.mpi_command(3, &["download"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let requests_reach = |number: usize| farm.log().len() >= number;
+    wait_for(&mut child, "its ranks were at work", &|| requests_reach(100));
+    let frozen = process_of_rank(child.id(), 1) as libc::pid_t;
+    // SAFETY: `mpirun` has not been waited for and would say if a rank had ended.
+    unsafe { libc::kill(frozen, libc::SIGSTOP) };
+    let status = || std::fs::read_to_string(project.path("out/status/status.json")).unwrap_or_default();
+    wait_for(&mut child, "the rank was lost", &|| status().contains("\"lost_ranks\": 1"));
+    let so_far = farm.log().len();
+    wait_for(&mut child, "others had taken over", &|| requests_reach(so_far + 80));
+    // SAFETY: as above.
+    unsafe { libc::kill(frozen, libc::SIGCONT) };
+    let output = child.wait_with_output().unwrap();
+    expect(&output, 0, &["mpirun", "download"]);
+    project.ok(&["check", "--deep"]);
+    let undisturbed = self::project(&farm);
+    undisturbed.ok(&["download"]);
+    assert_eq!(project.images(), undisturbed.images());
+    assert_eq!(project.query("SELECT ending FROM runs"), "done");
+}
+
+#[test]
+fn mpi_ranks_leave_together_when_rank_zero_cannot_begin() {
+    if !cfg!(feature = "mpi") {
+        return;
+    }
+    let farm = slow_farm();
+    let project = project(&farm);
+    let mut child = project.start(&["download"]);
+    while farm.log().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A launcher that lets the others live: without a word from rank 0 they would wait for ever.
+    let mut ranks = project.mpi_command(3, &["download"]);
+    ranks.env("OMPI_MCA_orte_abort_on_non_zero_status", "0");
+    let output = ranks.output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("in use by process"), "{message}");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -18,46 +16,124 @@ fn grants(actions: &[Action]) -> Vec<(Rank, PartitionKey, Epoch, f64)> {
         .collect()
 }
 
+fn ready(coordinator: &mut Coordinator, rank: Rank, max_open_partitions: u32) -> Vec<Action> {
+    coordinator.on_event(rank, CoordinatorEvent::Ready { max_open_partitions })
+}
+
+/// Time enough for the lease of every rank that is not in `alive`.
+fn outlast_a_lease(coordinator: &mut Coordinator, alive: &[Rank]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for _ in 0..=num_ticks(DispatchOptions::default().lease_timeout) {
+        for &rank in alive {
+            actions.extend(coordinator.on_event(rank, CoordinatorEvent::Hello));
+        }
+        actions.extend(coordinator.on_event(0, CoordinatorEvent::Tick));
+    }
+    actions
+}
+
 #[test]
 fn every_server_gets_a_claim_before_any_gets_two_and_the_largest_is_first() {
     let work = [key(0, 0), key(1, 0), key(1, 1), key(1, 2), key(2, 0)];
     let mut coordinator = Coordinator::new(DispatchOptions::default(), 1, 1, work);
-    let actions =
-        coordinator.on_event(0, CoordinatorEvent::Ready { max_open_partitions: 10 }, Instant::now());
-    let order: Vec<_> = grants(&actions).iter().map(|grant| grant.1).collect();
+    let order: Vec<_> = grants(&ready(&mut coordinator, 0, 10)).iter().map(|grant| grant.1).collect();
     assert_eq!(order, [key(1, 0), key(0, 0), key(2, 0), key(1, 1)]);
 }
 
 #[test]
 fn a_silent_rank_loses_its_claims_and_its_late_report_is_not_current() {
-    let start = Instant::now();
-    let options = DispatchOptions::default();
-    let late = start + options.lease_timeout + Duration::from_secs(1);
-    let mut coordinator = Coordinator::new(options, 7, 2, [key(0, 0)]);
-    let first =
-        grants(&coordinator.on_event(1, CoordinatorEvent::Ready { max_open_partitions: 1 }, start))[0];
-    coordinator.on_event(0, CoordinatorEvent::Ready { max_open_partitions: 1 }, late);
-    let actions = coordinator.on_event(0, CoordinatorEvent::Tick, late);
-    assert_eq!(actions[0], Action::Lost { rank: 1, claims: 1 });
+    let mut coordinator = Coordinator::new(DispatchOptions::default(), 7, 2, [key(0, 0)]);
+    let (rank, partition, epoch, _) = grants(&ready(&mut coordinator, 1, 1))[0];
+    ready(&mut coordinator, 0, 1);
+    let actions = outlast_a_lease(&mut coordinator, &[0]);
+    assert_eq!(
+        actions[..2],
+        [Action::Revoke { rank, partition, epoch }, Action::Lost { rank, claims: 1 }],
+        "it hears of it when it wakes"
+    );
     let second = grants(&actions)[0];
     assert_eq!((second.0, second.1), (0, key(0, 0)));
-    assert!(second.2 > first.2);
-    assert!(!coordinator.is_current(key(0, 0), first.2));
+    assert!(second.2 > epoch);
+    assert!(!coordinator.is_current(key(0, 0), epoch));
     assert!(coordinator.is_current(key(0, 0), second.2));
 }
 
 #[test]
+fn a_rank_that_wakes_gets_work_and_at_the_end_its_farewell() {
+    let mut coordinator = Coordinator::new(DispatchOptions::default(), 7, 2, [key(0, 0), key(1, 0)]);
+    ready(&mut coordinator, 1, 1);
+    outlast_a_lease(&mut coordinator, &[0]);
+    let woken = coordinator.on_event(1, CoordinatorEvent::Alive(RankProgress::default()));
+    assert_eq!(grants(&woken).len(), 1);
+    assert_eq!(coordinator.num_lost(), 0);
+
+    outlast_a_lease(&mut coordinator, &[0]);
+    assert_eq!(coordinator.on_event(0, CoordinatorEvent::StopAsked), [Action::Stop { rank: 0 }]);
+    assert_eq!(coordinator.on_event(1, CoordinatorEvent::Hello), [Action::Stop { rank: 1 }]);
+    assert!(coordinator.on_event(1, CoordinatorEvent::Hello).is_empty(), "once is enough");
+}
+
+#[test]
+fn a_rank_that_never_speaks_is_lost_like_any_other() {
+    let mut coordinator = Coordinator::new(DispatchOptions::default(), 1, 2, [key(0, 0)]);
+    ready(&mut coordinator, 0, 1);
+    let actions = coordinator.on_event(0, CoordinatorEvent::Finished { partition: key(0, 0) });
+    assert_eq!(actions, [Action::Done { rank: 0 }, Action::Done { rank: 1 }]);
+    coordinator.on_event(0, CoordinatorEvent::Bye);
+    assert!(!coordinator.is_over(), "it may still be starting");
+    let actions = outlast_a_lease(&mut coordinator, &[]);
+    assert_eq!(actions, [Action::Lost { rank: 1, claims: 0 }]);
+    assert!(coordinator.is_over());
+    assert_eq!((coordinator.num_lost(), coordinator.num_not_gone()), (1, 1));
+}
+
+#[test]
 fn a_stop_reaches_every_rank_and_the_run_ends_unfinished() {
-    let now = Instant::now();
     let mut coordinator = Coordinator::new(DispatchOptions::default(), 1, 2, [key(0, 0), key(1, 0)]);
-    coordinator.on_event(0, CoordinatorEvent::Ready { max_open_partitions: 1 }, now);
-    coordinator.on_event(1, CoordinatorEvent::Ready { max_open_partitions: 1 }, now);
-    let actions = coordinator.on_event(1, CoordinatorEvent::StopAsked, now);
+    ready(&mut coordinator, 0, 1);
+    ready(&mut coordinator, 1, 1);
+    let actions = coordinator.on_event(1, CoordinatorEvent::StopAsked);
     assert_eq!(actions, [Action::Stop { rank: 0 }, Action::Stop { rank: 1 }]);
-    coordinator.on_event(0, CoordinatorEvent::Bye, now);
+    coordinator.on_event(0, CoordinatorEvent::Bye);
     assert!(!coordinator.is_over());
-    coordinator.on_event(1, CoordinatorEvent::Bye, now);
+    coordinator.on_event(1, CoordinatorEvent::Bye);
     assert!(coordinator.is_over() && !coordinator.is_finished());
+}
+
+#[test]
+fn without_a_catalog_every_claim_is_void() {
+    let mut coordinator = Coordinator::new(DispatchOptions::default(), 1, 1, [key(0, 0), key(1, 0)]);
+    let (rank, partition, epoch, _) = grants(&ready(&mut coordinator, 0, 1))[0];
+    let actions = coordinator.on_event(0, CoordinatorEvent::CatalogFailed);
+    assert_eq!(actions, [Action::Revoke { rank, partition, epoch }, Action::Stop { rank: 0 }]);
+    assert!(!coordinator.is_current(partition, epoch));
+}
+
+#[test]
+fn the_last_partitions_of_a_server_get_all_of_it() {
+    let options = DispatchOptions {
+        schedule_rules: BTreeMap::from([(1, 1), (4, 4)]),
+        max_connections_per_server: 4,
+        ..DispatchOptions::default()
+    };
+    let mut coordinator = Coordinator::new(options, 1, 4, (0..4).map(|id| key(0, id)));
+    let mut held = Vec::new();
+    for rank in 0..4 {
+        held.extend(grants(&ready(&mut coordinator, rank, 1)));
+    }
+    assert_eq!(held.iter().map(|grant| grant.3).collect::<Vec<_>>(), [0.25; 4]);
+    for &(rank, partition, ..) in &held[..2] {
+        ready(&mut coordinator, rank, 0);
+        assert!(grants(&coordinator.on_event(0, CoordinatorEvent::Finished { partition })).is_empty());
+    }
+    // Rank 3 alone goes on: it gives its claim back when the others have.
+    ready(&mut coordinator, 2, 0);
+    let mut last = Vec::new();
+    for &(rank, partition, epoch, _) in &held[2..] {
+        assert!(last.is_empty());
+        last = grants(&coordinator.on_event(rank, CoordinatorEvent::Release { partition, epoch }));
+    }
+    assert_eq!((last[0].0, last[0].3), (3, 1.0), "nobody held the server when it was given out");
 }
 
 #[derive(Clone, Debug)]
@@ -89,11 +165,9 @@ proptest! {
             max_connections_per_server: 3,
             ..DispatchOptions::default()
         };
-        let timeout = options.lease_timeout;
         let work: Vec<_> = sizes.iter().enumerate()
             .flat_map(|(server, &n)| (0..n).map(move |p| key(server as u32, p))).collect();
         let mut coordinator = Coordinator::new(options, 1, 4, work.clone());
-        let mut now = Instant::now();
         let mut live: BTreeMap<PartitionKey, (Rank, Epoch, f64)> = BTreeMap::new();
         let mut newest: HashMap<PartitionKey, Epoch> = HashMap::new();
         let mut finished = BTreeSet::new();
@@ -101,34 +175,36 @@ proptest! {
         let tail = std::iter::repeat_n([Step::Want(0, 3), Step::Want(1, 3), Step::Finish(0)], work.len() + 1).flatten();
         for step in steps.into_iter().chain(tail) {
             let actions = match step {
-                Step::Want(rank, partitions) => coordinator.on_event(rank, CoordinatorEvent::Ready { max_open_partitions: partitions }, now),
+                Step::Want(rank, partitions) => coordinator.on_event(rank, CoordinatorEvent::Ready { max_open_partitions: partitions }),
                 Step::Finish(nth) => {
                     let Some(&partition) = live.keys().nth(nth % live.len().max(1)) else { continue };
                     live.remove(&partition);
                     finished.insert(partition);
-                    coordinator.on_event(0, CoordinatorEvent::Finished { partition }, now)
+                    coordinator.on_event(0, CoordinatorEvent::Finished { partition })
                 }
                 Step::Release(nth) => {
                     let Some((&partition, &(rank, epoch, _))) = live.iter().nth(nth % live.len().max(1)) else { continue };
                     live.remove(&partition);
-                    coordinator.on_event(rank, CoordinatorEvent::Release { partition, epoch }, now)
+                    coordinator.on_event(rank, CoordinatorEvent::Release { partition, epoch })
                 }
                 Step::Silence(silent) => {
-                    now += timeout * 2;
-                    let mut actions = Vec::new();
-                    for rank in (0..4).filter(|&rank| rank != silent) {
-                        let alive = CoordinatorEvent::Alive(RankProgress::default());
-                        actions.extend(coordinator.on_event(rank, alive, now));
-                    }
-                    live.retain(|_, claim| claim.0 != silent);
-                    actions.extend(coordinator.on_event(0, CoordinatorEvent::Tick, now));
-                    actions
+                    let alive: Vec<Rank> = (0..4).filter(|&rank| rank != silent).collect();
+                    outlast_a_lease(&mut coordinator, &alive)
                 }
             };
-            for (rank, partition, epoch, share) in grants(&actions) {
-                prop_assert!(!finished.contains(&partition), "finished work was given out");
-                prop_assert!(newest.insert(partition, epoch).is_none_or(|old| old < epoch));
-                prop_assert!(live.insert(partition, (rank, epoch, share)).is_none(), "claimed twice");
+            for action in actions {
+                match action {
+                    Action::Grant { rank, partition, epoch, share } => {
+                        prop_assert!(!finished.contains(&partition), "finished work was given out");
+                        prop_assert!(newest.insert(partition, epoch).is_none_or(|old| old < epoch));
+                        prop_assert!(live.insert(partition, (rank, epoch, share)).is_none(), "claimed twice");
+                    }
+                    Action::Revoke { rank, partition, epoch } => {
+                        let (holder, held, _) = live.remove(&partition).expect("only live claims are revoked");
+                        prop_assert_eq!((holder, held), (rank, epoch));
+                    }
+                    _ => {}
+                }
             }
             for server in 0..sizes.len() as u32 {
                 let mut shares: BTreeMap<Rank, f64> = BTreeMap::new();

@@ -1,0 +1,200 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::cluster::{Endpoint, local};
+use crate::model::{ServerId, ServerName};
+
+const TICK: Duration = Duration::from_millis(1);
+
+/// Does nothing until it is dropped, and notes what happens.
+#[derive(Default)]
+struct Scripted {
+    parked: AtomicU32,
+    events: Mutex<Vec<(&'static str, Epoch)>>,
+}
+
+impl Scripted {
+    fn note(&self, what: &'static str, epoch: Epoch) {
+        self.events.lock().unwrap().push((what, epoch));
+    }
+}
+
+struct Held<'a>(&'a Scripted, Epoch);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.note("dropped", self.1);
+    }
+}
+
+impl Executor for Scripted {
+    fn run(
+        self: Arc<Self>,
+        claim: Claim,
+        _: ClaimHandle,
+    ) -> BoxFuture<'static, Result<ClaimEnding, ExecutorError>> {
+        Box::pin(async move {
+            self.note("started", claim.epoch);
+            let _held = Held(&self, claim.epoch);
+            std::future::pending().await
+        })
+    }
+
+    fn progress(&self) -> RankProgress {
+        RankProgress::default()
+    }
+
+    fn max_open_partitions(&self) -> u32 {
+        10
+    }
+
+    fn num_parked(&self) -> u32 {
+        self.parked.load(Ordering::Relaxed)
+    }
+}
+
+/// A worker, and the end that rank 0 would hold.
+struct RankZeroEnd {
+    endpoint: Endpoint,
+    to_worker: mpsc::UnboundedSender<ToWorker>,
+    executor: Arc<Scripted>,
+    worker: JoinHandle<Result<Farewell, DispatchError>>,
+}
+
+impl RankZeroEnd {
+    fn start() -> Self {
+        let mut ranks = local::endpoints(2);
+        let outbox = ranks.pop().unwrap().outbox;
+        let (to_worker, inbox) = mpsc::unbounded_channel();
+        let executor = Arc::new(Scripted::default());
+        let make = executor.clone();
+        let worker = tokio::spawn(work_at(TICK, outbox, inbox, Shutdown::new(), move |_| Ok(make)));
+        Self { endpoint: ranks.pop().unwrap(), to_worker, executor, worker }
+    }
+
+    fn say(&self, message: ToWorker) {
+        self.to_worker.send(message).unwrap();
+    }
+
+    fn welcome(&self) {
+        self.say(ToWorker::Welcome { run_id: 1, settings: String::new() });
+    }
+
+    /// What the worker says next.
+    async fn next_word(&mut self) -> ToCoordinator {
+        let envelope = self.endpoint.inbox.recv().await.unwrap();
+        match wire::decode(&envelope.payload).unwrap() {
+            Packet::ToCoordinator(message) => message,
+            Packet::ToWorker(message) => panic!("{message:?} from a worker"),
+        }
+    }
+
+    /// What the worker says next, signs of life left out.
+    async fn heard(&mut self) -> ToCoordinator {
+        loop {
+            match self.next_word().await {
+                ToCoordinator::Alive(_) => {}
+                message => return message,
+            }
+        }
+    }
+}
+
+fn claim(epoch: Epoch) -> Claim {
+    Claim {
+        partition: PartitionKey { server_id: ServerId(0), partition_id: 0 },
+        folder: ServerName::from_catalog("a.example"),
+        shared: false,
+        epoch,
+        share: 1.0,
+        manifest_files: Vec::new(),
+        states: Vec::new(),
+        parts: Vec::new(),
+        compacted: false,
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_claim_is_dropped_before_its_successor_starts() {
+    let mut rank_zero = RankZeroEnd::start();
+    rank_zero.welcome();
+    let (first, second, third) = (Epoch::new(1, 1), Epoch::new(1, 2), Epoch::new(1, 3));
+    let partition = claim(first).partition;
+    rank_zero.say(ToWorker::Claims(vec![claim(first)]));
+    rank_zero.say(ToWorker::Revoked { partition, epoch: first });
+    rank_zero.say(ToWorker::Claims(vec![claim(second)]));
+    // Without a word of revocation, a newer claim says the same; a late one concerns nobody.
+    rank_zero.say(ToWorker::Claims(vec![claim(third)]));
+    rank_zero.say(ToWorker::Revoked { partition, epoch: second });
+    rank_zero.say(ToWorker::Revoked { partition, epoch: third });
+    rank_zero.say(ToWorker::Done);
+    while !matches!(rank_zero.heard().await, ToCoordinator::Bye) {}
+    rank_zero.say(ToWorker::Dismissed { lost_ranks: false });
+    rank_zero.worker.await.unwrap().unwrap();
+    let events = rank_zero.executor.events.lock().unwrap().clone();
+    let mut open = None;
+    for (what, epoch) in events {
+        match what {
+            "started" => assert_eq!(open.replace(epoch), None, "two claims of one partition at once"),
+            _ => assert_eq!(open.take(), Some(epoch)),
+        }
+    }
+    assert_eq!(open, None);
+}
+
+#[tokio::test]
+async fn parked_partitions_are_replaced_up_to_a_bound() {
+    let mut rank_zero = RankZeroEnd::start();
+    rank_zero.welcome();
+    assert!(matches!(rank_zero.heard().await, ToCoordinator::Hello { .. }));
+    for (parked, expected) in [(0, 10), (7, 17), (100, 40), (3, 13)] {
+        rank_zero.executor.parked.store(parked, Ordering::Relaxed);
+        match rank_zero.heard().await {
+            ToCoordinator::Ready { max_open_partitions } => assert_eq!(max_open_partitions, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_gives_up_on_a_rank_zero_that_says_nothing() {
+    let mute = RankZeroEnd::start();
+    let mut fades = RankZeroEnd::start();
+    fades.welcome();
+    let mut num_ticks = 0;
+    while num_ticks < 2 * MAX_SILENT_TICKS {
+        if matches!(fades.next_word().await, ToCoordinator::Alive(_)) {
+            num_ticks += 1;
+            if num_ticks % (MAX_SILENT_TICKS / 2) == 0 {
+                fades.say(ToWorker::Alive);
+            }
+        }
+    }
+    for rank_zero in [mute, fades] {
+        let error = rank_zero.worker.await.unwrap().unwrap_err();
+        assert!(matches!(error, DispatchError::CoordinatorSilent { minutes: 10 }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_slept_does_not_blame_rank_zero() {
+    let mut rank_zero = RankZeroEnd::start();
+    rank_zero.welcome();
+    while !matches!(rank_zero.heard().await, ToCoordinator::Ready { .. }) {}
+    // The whole process stands still: all run on this thread.
+    std::thread::sleep(TICK * 2 * MAX_SILENT_TICKS as u32);
+    rank_zero.say(ToWorker::Done);
+    while !matches!(rank_zero.heard().await, ToCoordinator::Bye) {}
+    rank_zero.say(ToWorker::Dismissed { lost_ranks: true });
+    assert_eq!(rank_zero.worker.await.unwrap().unwrap(), Farewell { lost_ranks: true });
+}
+
+#[tokio::test]
+async fn a_rank_zero_that_never_began_dismisses_its_workers() {
+    let rank_zero = RankZeroEnd::start();
+    rank_zero.say(ToWorker::Dismissed { lost_ranks: false });
+    assert_eq!(rank_zero.worker.await.unwrap().unwrap(), Farewell { lost_ranks: false });
+}
