@@ -15,25 +15,30 @@ use super::input::Counted;
 use super::raw_batch::ReadMeter;
 
 /// Where the files of an archive lie.
-#[derive(Debug)]
-pub(super) enum ArchiveFiles {
-    Folder(PathBuf),
-    Zip(PathBuf),
+#[derive(Clone, Debug)]
+pub(super) struct ArchiveFiles {
+    path: PathBuf,
+    is_folder: bool,
+    /// What the user calls it: the path, unless it had to be unpacked or came from standard input.
+    name: PathBuf,
 }
 
 impl ArchiveFiles {
-    pub(super) fn new(path: &Path) -> Self {
-        if path.is_dir() { Self::Folder(path.to_owned()) } else { Self::Zip(path.to_owned()) }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Folder(path) | Self::Zip(path) => path,
-        }
+    pub(super) fn new(path: &Path, name: &Path) -> Self {
+        Self { path: path.to_owned(), is_folder: path.is_dir(), name: name.to_owned() }
     }
 
     pub(super) fn error(&self, reason: impl ToString) -> IngestError {
-        IngestError::Archive { path: self.path().to_owned(), reason: reason.to_string() }
+        IngestError::Archive { path: self.name.clone(), reason: reason.to_string() }
+    }
+
+    pub(super) fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// How messages call a file of the archive.
+    pub(super) fn name_of(&self, file: &str) -> PathBuf {
+        self.name.join(file)
     }
 
     /// A file by its name and its length in bytes, unpacked; `None` if the archive has none.
@@ -47,27 +52,26 @@ impl ArchiveFiles {
         if name.is_empty() || name.contains(['/', '\\']) || name == ".." {
             return Err(self.error(format!("it names a file `{name}`")));
         }
-        match self {
-            Self::Folder(folder) => {
-                let path = folder.join(name);
-                let file = match File::open(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    file => file.map_err(IngestError::read(&path))?,
-                };
-                let length = file.metadata().map_err(IngestError::read(&path))?.len();
-                Ok(Some((Box::new(Counted { reader: Box::new(file), meter: Arc::clone(meter) }), length)))
-            }
-            Self::Zip(path) => self.open_zipped(path, name, meter),
+        if !self.is_folder {
+            return self.open_zipped(name, meter);
         }
+        let path = self.path.join(name);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(IngestError::read(&path))?,
+        };
+        let length = file.metadata().map_err(IngestError::read(&path))?.len();
+        let counted = Counted { reader: Box::new(file), meter: Arc::clone(meter) };
+        Ok(Some((Box::new(counted), length)))
     }
 
     /// The `zip` crate lends its entries; one that is read on another thread must own its file.
     fn open_zipped(
         &self,
-        path: &Path,
         name: &str,
         meter: &Arc<ReadMeter>,
     ) -> Result<Option<(ByteStream, u64)>, IngestError> {
+        let path = &self.path;
         let open = || File::open(path).map_err(IngestError::read(path));
         let mut archive = ZipArchive::new(BufReader::new(open()?)).map_err(|error| self.error(error))?;
         // Some archives have all files in one folder.

@@ -12,8 +12,8 @@ use super::record_reader::Dialect;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TableMeta {
     pub(super) row_type: String,
-    /// File in the archive.
-    pub(super) location: String,
+    /// Files in the archive, one behind the other, each with header lines of its own.
+    pub(super) locations: Vec<String>,
     pub(super) delimiter: Option<u8>,
     pub(super) quote: Option<u8>,
     pub(super) header_lines: u64,
@@ -30,7 +30,7 @@ impl TableMeta {
     /// A table as GBIF writes it: tab-separated, unquoted, one header line.
     pub(super) fn gbif(location: &str) -> Self {
         Self {
-            location: location.to_owned(),
+            locations: vec![location.to_owned()],
             delimiter: Some(b'\t'),
             header_lines: 1,
             encoding: "UTF-8".into(),
@@ -85,8 +85,8 @@ pub(super) fn parse_meta(xml: &str) -> Result<ArchiveMeta, String> {
                 _ => {}
             },
             Event::Text(text) if in_location => {
-                if let Some(table) = table.as_mut().filter(|table| table.location.is_empty()) {
-                    table.location = text.xml_content(XmlVersion::Implicit1_0).trim().to_owned();
+                if let Some(table) = &mut table {
+                    table.locations.push(text.xml_content(XmlVersion::Implicit1_0).trim().to_owned());
                 }
             }
             Event::End(tag) => match tag.local_name().as_ref() {
@@ -171,16 +171,16 @@ mod tests {
               <field index="3" term="http://rs.tdwg.org/dwc/terms/basisOfRecord"/></core>
             <extension rowType="http://rs.tdwg.org/ac/terms/Multimedia"><files><location>a.txt</location></files><coreid index="0"/></extension>
             <extension fieldsTerminatedBy="&#9;" fieldsEnclosedBy='"' rowType="http://rs.gbif.org/terms/1.0/Multimedia">
-              <files><location>multimedia.txt</location></files><coreid index="1"/>
+              <files><location>multimedia.txt</location><location>more.txt</location></files><coreid index="1"/>
               <field index="0" term="http://purl.org/dc/terms/type"/>
               <field default="CC0" term="http://purl.org/dc/terms/license"/></extension>
             </archive>"#,
         )
         .unwrap();
-        assert_eq!(meta.core.location, "occurrence.txt");
+        assert_eq!(meta.core.locations, ["occurrence.txt"]);
         assert_eq!((meta.core.delimiter, meta.core.quote, meta.core.header_lines), (Some(b'\t'), None, 1));
         assert_eq!(meta.core.fields, [(3, "basisOfRecord".to_owned())]);
-        assert_eq!(meta.media.location, "multimedia.txt");
+        assert_eq!(meta.media.locations, ["multimedia.txt", "more.txt"]);
         assert_eq!(
             (meta.media.delimiter, meta.media.quote, meta.media.id),
             (Some(b'\t'), Some(b'"'), Some(1))

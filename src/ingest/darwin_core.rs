@@ -7,20 +7,20 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
+use std::vec;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 
 use super::archive_files::ArchiveFiles;
 use super::archive_meta::{ArchiveMeta, TableMeta, parse_meta};
 use super::chunk_file::ChunkFile;
-use super::delimited::{ByteStream, DelimitedReader, unique_names};
+use super::delimited::{ByteStream, DelimitedReader, skip_byte_order_mark, unique_names};
 use super::error::IngestError;
-use super::raw_batch::{MalformedLog, RawBatch, ReadContext};
-use super::record_reader::{Event, RecordReader};
+use super::raw_batch::{InvalidCell, MalformedLog, RawBatch, ReadContext, check_num_columns};
+use super::record_reader::{Event, FieldCount, RecordReader};
 use super::window::Window;
 use crate::model::UrlKey;
 
@@ -41,11 +41,29 @@ pub(super) struct DarwinCoreReader {
     join: Option<Join>,
 }
 
-/// A table being read, and where in its rows the id stands.
+/// A table being read: file by file.
 struct Table {
-    reader: DelimitedReader,
-    id: usize,
+    file: DelimitedReader,
+    /// Those that follow.
+    files: vec::IntoIter<String>,
+    layout: TableLayout,
+    /// Of all files together.
     num_bytes: u64,
+}
+
+/// What the files of a table have in common.
+struct TableLayout {
+    archive: ArchiveFiles,
+    context: ReadContext,
+    meta: TableMeta,
+    /// Fields that a record must have for all that are declared.
+    num_declared: usize,
+    /// Fields that are taken, and their names.
+    fields: Vec<usize>,
+    names: Vec<String>,
+    /// Which of these is the id.
+    id: usize,
+    /// Columns with one value throughout, behind the others.
     constants: Vec<(String, String)>,
 }
 
@@ -63,28 +81,28 @@ enum Join {
 type ChunkResult = Result<RecordBatch, IngestError>;
 
 impl DarwinCoreReader {
-    pub(super) fn open(path: &Path, context: &ReadContext) -> Result<Self, IngestError> {
-        let files = ArchiveFiles::new(path);
-        let meta = match files.open("meta.xml", &Arc::default())? {
+    pub(super) fn open(archive: ArchiveFiles, context: &ReadContext) -> Result<Self, IngestError> {
+        let meta = match archive.open("meta.xml", &Arc::default())? {
             Some((stream, _)) => {
                 let mut xml = Vec::new();
-                stream.take(MAX_META_BYTES).read_to_end(&mut xml).map_err(IngestError::read(path))?;
-                parse_meta(&String::from_utf8_lossy(&xml)).map_err(|reason| files.error(reason))?
+                let path = archive.name_of("meta.xml");
+                stream.take(MAX_META_BYTES).read_to_end(&mut xml).map_err(IngestError::read(&path))?;
+                parse_meta(&String::from_utf8_lossy(&xml)).map_err(|reason| archive.error(reason))?
             }
             None => ArchiveMeta {
                 core: TableMeta::gbif("occurrence.txt"),
                 media: TableMeta::gbif("multimedia.txt"),
             },
         };
-        let media = open_table(&files, &meta.media, context, |_| true)?
-            .ok_or_else(|| files.error(format!("`{}` is missing", meta.media.location)))?;
-        let names = media.reader.schema();
-        let has = |name: &str| names.fields().iter().any(|field| field.name().eq_ignore_ascii_case(name));
+        let missing = archive.error("the file of its table of media is missing");
+        let media = open_table(&archive, meta.media, context, |_| true)?.ok_or(missing)?;
         let wanted = |name: &str| {
             let named = context.wanted_columns.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
-            (named || CORE_COLUMNS.contains(&name)) && !has(name)
+            (named || CORE_COLUMNS.contains(&name)) && !media.layout.has_column(name)
         };
-        let core = open_table(&files, &meta.core, context, wanted)?;
+        let core = open_table(&archive, meta.core, context, wanted)?;
+        let core_columns = core.as_ref().map_or(0, |core| core.layout.num_columns());
+        check_num_columns(archive.name(), media.layout.num_columns() + core_columns)?;
         Ok(Self { media, core, context: context.clone(), join: None })
     }
 
@@ -104,12 +122,12 @@ impl DarwinCoreReader {
             Join::None => self.media.next_batch(malformed),
             Join::InMemory(core) => {
                 let Some(batch) = self.media.next_batch(malformed)? else { return Ok(None) };
-                core.join(batch, self.media.id).map(Some)
+                core.join(batch, self.media.layout.id).map(Some)
             }
             Join::Parts { parts, current } => loop {
                 if let Some((core, media)) = current {
                     if let Some(chunk) = media.next() {
-                        return core.join(batch_from_chunk(&chunk?)?, self.media.id).map(Some);
+                        return core.join(batch_from_chunk(&chunk?)?, self.media.layout.id).map(Some);
                     }
                     *current = None;
                 }
@@ -124,67 +142,145 @@ impl DarwinCoreReader {
 
 impl Table {
     fn next_batch(&mut self, malformed: &mut MalformedLog) -> Result<Option<RawBatch>, IngestError> {
-        let Some(mut batch) = self.reader.next_batch(malformed)? else { return Ok(None) };
-        if !self.constants.is_empty() {
-            let num_rows = batch.rows.num_rows();
-            let mut fields = batch.rows.schema_ref().fields().to_vec();
-            let mut columns = batch.rows.columns().to_vec();
-            for (name, value) in &self.constants {
-                fields.push(Arc::new(Field::new(name, DataType::Utf8, true)));
-                columns.push(Arc::new(StringArray::from_iter_values((0..num_rows).map(|_| value))));
+        loop {
+            if let Some(batch) = self.file.next_batch(malformed)? {
+                return self.layout.add_constants(batch).map(Some);
             }
-            batch.rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+            let Some(next) = self.files.next() else { return Ok(None) };
+            let records =
+                self.layout.open(&next)?.ok_or_else(|| self.layout.archive.error(missing(&next)))?;
+            self.file = self.layout.read(&next, records)?;
         }
-        Ok(Some(batch))
     }
 }
 
-/// Opens a table with those of its columns that are wanted, and the id.
+impl TableLayout {
+    fn new(
+        archive: &ArchiveFiles,
+        context: &ReadContext,
+        mut meta: TableMeta,
+        id: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Self {
+        if !meta.fields.iter().any(|(field, _)| *field == id) {
+            meta.fields.insert(0, (id, ID_COLUMN.to_owned()));
+        }
+        let num_declared = meta.fields.iter().map(|(field, _)| field + 1).max().unwrap_or(0);
+        if meta.is_audubon() && meta.fields.iter().any(|(_, name)| name == "accessURI") {
+            for (_, name) in &mut meta.fields {
+                match name.as_str() {
+                    "identifier" => *name = "mediaIdentifier".to_owned(),
+                    "accessURI" => *name = "identifier".to_owned(),
+                    _ => {}
+                }
+            }
+        }
+        meta.fields.retain(|(field, name)| *field == id || wanted(name));
+        meta.constants.retain(|(name, _)| wanted(name));
+        let fields: Vec<usize> = meta.fields.iter().map(|(field, _)| *field).collect();
+        let id = fields.iter().position(|field| *field == id).unwrap_or(0);
+        let constants = std::mem::take(&mut meta.constants);
+        let names = meta.fields.iter().map(|(_, name)| name).chain(constants.iter().map(|(name, _)| name));
+        let mut names = unique_names(names);
+        let constant_names = names.split_off(fields.len());
+        let constants =
+            constant_names.into_iter().zip(constants.into_iter().map(|(_, value)| value)).collect();
+        let (archive, context) = (archive.clone(), context.clone());
+        Self { archive, context, meta, num_declared, fields, names, id, constants }
+    }
+
+    fn open(&self, file: &str) -> Result<Option<RecordReader<ByteStream>>, IngestError> {
+        open_records(&self.archive, file, &self.meta, &self.context)
+    }
+
+    /// Reads a file, whose header tells how many fields its records have. If it has none, or one that
+    /// lacks declared fields, it cannot: then records may have any fields behind those.
+    fn read(
+        &self,
+        file: &str,
+        mut records: RecordReader<ByteStream>,
+    ) -> Result<DelimitedReader, IngestError> {
+        let path = self.archive.name_of(file);
+        let in_header = records.skip_header(self.meta.header_lines).map_err(IngestError::read(&path))?;
+        let num_fields = match in_header {
+            Some(count) if count >= self.num_declared => FieldCount::Exactly(count),
+            _ => FieldCount::AtLeast(self.num_declared),
+        };
+        DelimitedReader::with_columns(&path, records, self.names.clone(), self.fields.clone(), num_fields)
+    }
+
+    fn add_constants(&self, mut batch: RawBatch) -> Result<RawBatch, IngestError> {
+        if self.constants.is_empty() {
+            return Ok(batch);
+        }
+        let num_rows = batch.rows.num_rows();
+        let mut fields = batch.rows.schema_ref().fields().to_vec();
+        let mut columns = batch.rows.columns().to_vec();
+        for (name, value) in &self.constants {
+            fields.push(Arc::new(Field::new(name, DataType::Utf8, true)));
+            columns.push(Arc::new(StringArray::from_iter_values((0..num_rows).map(|_| value))));
+        }
+        batch.rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        Ok(batch)
+    }
+
+    fn has_column(&self, name: &str) -> bool {
+        let mut names = self.names.iter().chain(self.constants.iter().map(|(name, _)| name));
+        names.any(|column| column.eq_ignore_ascii_case(name))
+    }
+
+    fn num_columns(&self) -> usize {
+        self.names.len() + self.constants.len()
+    }
+}
+
+fn missing(file: &str) -> String {
+    format!("`{file}` is missing")
+}
+
+/// Opens a table with those of its columns that are wanted, and the id; `None` if there is no such file.
 fn open_table(
-    files: &ArchiveFiles,
-    meta: &TableMeta,
+    archive: &ArchiveFiles,
+    mut meta: TableMeta,
     context: &ReadContext,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Option<Table>, IngestError> {
-    let Some((stream, num_bytes)) = files.open(&meta.location, &context.meter)? else { return Ok(None) };
-    let path = Path::new(&meta.location);
-    let stream = decode(stream, &meta.encoding).map_err(|reason| files.error(reason))?;
-    let mut records = RecordReader::new(Window::new(stream), meta.dialect(), context.max_row_bytes);
-    let mut meta = meta.clone();
+    let mut files = std::mem::take(&mut meta.locations).into_iter();
+    let first = files.next().unwrap_or_default();
+    let Some(mut records) = open_records(archive, &first, &meta, context)? else { return Ok(None) };
+    let mut num_bytes = 0;
+    for file in std::iter::once(&first).chain(files.as_slice()) {
+        let opened = archive.open(file, &Arc::default())?;
+        num_bytes += opened.map(|(_, length)| length).ok_or_else(|| archive.error(missing(file)))?;
+    }
     if meta.fields.is_empty() {
         // No `meta.xml`: the header says it.
-        if let Event::Record(header) = records.next(None).map_err(IngestError::read(path))? {
+        let path = archive.name_of(&first);
+        if let Event::Record(header) = records.next(FieldCount::Any).map_err(IngestError::read(&path))? {
             let names = header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned());
             meta.fields = names.enumerate().collect();
         }
-        meta.header_lines = 0;
         meta.id = meta.fields.iter().find(|(_, name)| name == ID_COLUMN).map(|(field, _)| *field);
+        records =
+            open_records(archive, &first, &meta, context)?.ok_or_else(|| archive.error(missing(&first)))?;
     }
-    let id = meta.id.ok_or_else(|| files.error(format!("`{}` has no id", meta.location)))?;
-    if !meta.fields.iter().any(|(field, _)| *field == id) {
-        meta.fields.insert(0, (id, ID_COLUMN.to_owned()));
-    }
-    if meta.is_audubon() && meta.fields.iter().any(|(_, name)| name == "accessURI") {
-        for (_, name) in &mut meta.fields {
-            match name.as_str() {
-                "identifier" => *name = "mediaIdentifier".to_owned(),
-                "accessURI" => *name = "identifier".to_owned(),
-                _ => {}
-            }
-        }
-    }
-    meta.fields.retain(|(field, name)| *field == id || wanted(name));
-    let fields: Vec<usize> = meta.fields.iter().map(|(field, _)| *field).collect();
-    let id = fields.iter().position(|field| *field == id).unwrap_or(0);
-    let constants: Vec<(String, String)> =
-        meta.constants.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let names = meta.fields.iter().map(|(_, name)| name).chain(constants.iter().map(|(name, _)| name));
-    let mut names = unique_names(names);
-    let constants =
-        names.split_off(fields.len()).into_iter().zip(constants.into_iter().map(|(_, value)| value));
-    let constants = constants.collect();
-    let reader = DelimitedReader::with_columns(path, records, meta.header_lines, names, fields)?;
-    Ok(Some(Table { reader, id, num_bytes, constants }))
+    let id = meta.id.ok_or_else(|| archive.error(format!("`{first}` has no id")))?;
+    let layout = TableLayout::new(archive, context, meta, id, wanted);
+    let file = layout.read(&first, records)?;
+    Ok(Some(Table { file, files, layout, num_bytes }))
+}
+
+fn open_records(
+    archive: &ArchiveFiles,
+    file: &str,
+    meta: &TableMeta,
+    context: &ReadContext,
+) -> Result<Option<RecordReader<ByteStream>>, IngestError> {
+    let Some((stream, _)) = archive.open(file, &context.meter)? else { return Ok(None) };
+    let stream = decode(stream, &meta.encoding).map_err(|reason| archive.error(reason))?;
+    let mut window = Window::new(stream);
+    skip_byte_order_mark(&archive.name_of(file), &mut window)?;
+    Ok(Some(RecordReader::new(window, meta.dialect(), context.max_row_bytes)))
 }
 
 /// Text in UTF-8 from text in the encoding that `meta.xml` names.
@@ -273,7 +369,7 @@ fn start_join(
     if num_parts == 1 {
         let mut batches = Vec::new();
         while let Some(batch) = core.next_batch(malformed)? {
-            batches.push(id_first(&batch.rows, core.id)?);
+            batches.push(id_first(&batch.rows, core.layout.id)?);
         }
         return CoreRows::new(batches).map(Join::InMemory);
     }
@@ -281,11 +377,11 @@ fn start_join(
     let file = |name: &str, part: u64| ChunkFile::create(folder.join(format!("{name}-{part:03}")));
     let mut core_parts = (0..num_parts).map(|part| file("core", part)).collect::<Result<Vec<_>, _>>()?;
     while let Some(batch) = core.next_batch(malformed)? {
-        spread(&id_first(&batch.rows, core.id)?, 0, &mut core_parts)?;
+        spread(&id_first(&batch.rows, core.layout.id)?, 0, &mut core_parts)?;
     }
     let mut media_parts = (0..num_parts).map(|part| file("media", part)).collect::<Result<Vec<_>, _>>()?;
     while let Some(batch) = media.next_batch(malformed)? {
-        spread(&chunk_from_batch(batch)?, media.id, &mut media_parts)?;
+        spread(&chunk_from_batch(batch)?, media.layout.id, &mut media_parts)?;
     }
     let parts = core_parts.into_iter().zip(media_parts).rev().collect();
     Ok(Join::Parts { parts, current: None })
@@ -309,34 +405,56 @@ fn spread(rows: &RecordBatch, id: usize, parts: &mut [ChunkFile]) -> Result<(), 
     Ok(())
 }
 
-/// Columns behind the rows on disk: position, and whether any text of the row was not UTF-8.
+/// Columns behind the rows on disk: position, and the cells of the row whose text was not UTF-8.
 fn chunk_from_batch(batch: RawBatch) -> Result<RecordBatch, IngestError> {
-    let mut invalid = vec![false; batch.rows.num_rows()];
-    for (row, _) in &batch.invalid_text {
-        invalid[*row as usize] = true;
+    let mut invalid: Vec<Vec<u8>> = vec![Vec::new(); batch.rows.num_rows()];
+    for cell in &batch.invalid_text {
+        let of_row = &mut invalid[cell.row as usize];
+        of_row.extend(cell.column.to_le_bytes());
+        of_row.extend(cell.key.0.to_le_bytes());
     }
     let mut fields = batch.rows.schema_ref().fields().to_vec();
     fields.push(Arc::new(Field::new("ingest:position", DataType::UInt64, false)));
-    fields.push(Arc::new(Field::new("ingest:invalid", DataType::Boolean, false)));
+    fields.push(Arc::new(Field::new("ingest:invalid", DataType::Binary, false)));
     let mut columns = batch.rows.columns().to_vec();
     columns.push(Arc::new(UInt64Array::from(batch.positions)));
-    columns.push(Arc::new(BooleanArray::from(invalid)));
+    columns.push(Arc::new(BinaryArray::from_iter_values(invalid)));
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The way back. In a row that had bad bytes, each cell with a replacement character counts as bad.
+/// The way back.
 fn batch_from_chunk(chunk: &RecordBatch) -> Result<RawBatch, IngestError> {
     let num_columns = chunk.num_columns() - 2;
     let rows = chunk.project(&(0..num_columns).collect::<Vec<_>>())?;
     let positions = chunk.column(num_columns).as_primitive::<UInt64Type>().values().to_vec();
-    let invalid = chunk.column(num_columns + 1).as_boolean();
+    let invalid = chunk.column(num_columns + 1).as_binary::<i32>();
     let mut invalid_text = Vec::new();
-    for row in (0..rows.num_rows()).filter(|&row| invalid.value(row)) {
-        for (index, column) in rows.columns().iter().enumerate() {
-            if column.as_string::<i32>().value(row).contains('\u{fffd}') {
-                invalid_text.push((row as u32, index as u32));
-            }
+    for row in 0..rows.num_rows() as u32 {
+        let mut of_row = invalid.value(row as usize);
+        while let Some((column, rest)) = of_row.split_first_chunk() {
+            let Some((key, rest)) = rest.split_first_chunk() else { break };
+            let key = UrlKey(u128::from_le_bytes(*key));
+            invalid_text.push(InvalidCell { row, column: u32::from_le_bytes(*column), key });
+            of_row = rest;
         }
     }
     Ok(RawBatch { rows, positions, invalid_text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_utf8_is_known_after_a_while_on_disk() {
+        let names = ["a", "b"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec();
+        let text = || Arc::new(StringArray::from(vec!["\u{fffd}"; 3])) as ArrayRef;
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(names)), vec![text(), text()]).unwrap();
+        let cell = |row, column, bytes: &[u8]| InvalidCell { row, column, key: UrlKey::of_bytes(bytes) };
+        let invalid_text = vec![cell(0, 1, b"\xff"), cell(2, 0, b"\xfe"), cell(2, 1, b"\xfd")];
+        let batch = RawBatch { rows, positions: vec![4, 5, 7], invalid_text: invalid_text.clone() };
+        let back = batch_from_chunk(&chunk_from_batch(batch).unwrap()).unwrap();
+        assert_eq!((back.invalid_text, back.positions), (invalid_text, vec![4, 5, 7]));
+        assert_eq!(back.rows.num_columns(), 2);
+    }
 }

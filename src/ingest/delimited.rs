@@ -1,7 +1,7 @@
 //! CSV, TSV and other delimited tables with a header line; bare lists of URLs.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +10,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::error::IngestError;
 use super::options::InputFormat;
-use super::raw_batch::{BATCH_BYTES, BATCH_ROWS, MalformedLog, RawBatch};
-use super::record_reader::{Dialect, Event, RecordReader};
+use super::raw_batch::{
+    BATCH_BYTES, BATCH_ROWS, CELL_BYTES, InvalidCell, MalformedLog, RawBatch, check_num_columns,
+};
+use super::record_reader::{Dialect, Event, FieldCount, RecordReader};
 use super::text_columns::TextColumn;
 use super::window::Window;
 
@@ -27,8 +29,7 @@ pub(super) struct DelimitedReader {
     schema: SchemaRef,
     /// For each column of `schema`, which field of a record it is.
     fields: Vec<usize>,
-    /// Fields that a record must have; unknown until the first record of a table without a header.
-    num_fields: Option<usize>,
+    num_fields: FieldCount,
     columns: Vec<TextColumn>,
 }
 
@@ -42,16 +43,21 @@ impl DelimitedReader {
     ) -> Result<Self, IngestError> {
         let mut window = Window::new(stream);
         skip_byte_order_mark(path, &mut window)?;
+        let num_blank = skip_blank_lines(&mut window, max_row_bytes).map_err(IngestError::read(path))?;
         let length = window.find_line(max_row_bytes).map_err(IngestError::read(path))?;
         let first_line = &window.bytes()[..length.unwrap_or(0)];
+        if first_line.contains(&0) {
+            let reason = "it has zero bytes: the file is UTF-16 without a mark, or no text".to_owned();
+            return Err(IngestError::BadHeader { path: path.to_owned(), reason });
+        }
         if is_bare_url(first_line) && (format == InputFormat::Txt || !first_line.contains(&b',')) {
             let dialect = Dialect { delimiter: None, quote: None };
-            let records = RecordReader::new(window, dialect, max_row_bytes);
-            return Ok(Self::new(path, records, vec!["url".into()], vec![0], Some(1)));
+            let records = RecordReader::new(window, dialect, max_row_bytes).behind_lines(num_blank);
+            return Self::with_columns(path, records, vec!["url".into()], vec![0], FieldCount::Exactly(1));
         }
         let dialect = Dialect { delimiter: find_delimiter(first_line, format), quote: Some(b'"') };
-        let mut records = RecordReader::new(window, dialect, max_row_bytes);
-        let names = match records.next(None).map_err(IngestError::read(path))? {
+        let mut records = RecordReader::new(window, dialect, max_row_bytes).behind_lines(num_blank);
+        let names = match records.next(FieldCount::Any).map_err(IngestError::read(path))? {
             Event::Record(record) => unique_names(record.iter().map(String::from_utf8_lossy)),
             Event::Malformed { reason, .. } => {
                 return Err(IngestError::BadHeader { path: path.to_owned(), reason });
@@ -59,36 +65,22 @@ impl DelimitedReader {
             Event::End => Vec::new(),
         };
         let fields = (0..names.len()).collect();
-        let num_fields = Some(names.len());
-        Ok(Self::new(path, records, names, fields, num_fields))
+        let num_fields = FieldCount::Exactly(names.len());
+        Self::with_columns(path, records, names, fields, num_fields)
     }
 
-    /// A table whose columns are known from elsewhere (an archive's `meta.xml`): of each record the
-    /// `fields` are taken under `names`.
+    /// A table whose columns are known: of each record the `fields` are taken under `names`.
     pub(super) fn with_columns(
-        path: &Path,
-        mut records: RecordReader<ByteStream>,
-        header_lines: u64,
-        names: Vec<String>,
-        fields: Vec<usize>,
-    ) -> Result<Self, IngestError> {
-        records.skip_lines(header_lines).map_err(IngestError::read(path))?;
-        Ok(Self::new(path, records, names, fields, None))
-    }
-
-    fn new(
         path: &Path,
         records: RecordReader<ByteStream>,
         names: Vec<String>,
         fields: Vec<usize>,
-        num_fields: Option<usize>,
-    ) -> Self {
+        num_fields: FieldCount,
+    ) -> Result<Self, IngestError> {
+        check_num_columns(path, names.len())?;
         let columns = names.iter().map(|_| TextColumn::default()).collect();
-        Self { path: path.to_owned(), records, schema: text_schema(names), fields, num_fields, columns }
-    }
-
-    pub(super) fn schema(&self) -> &SchemaRef {
-        &self.schema
+        let schema = text_schema(names);
+        Ok(Self { path: path.to_owned(), records, schema, fields, num_fields, columns })
     }
 
     pub(super) fn next_batch(
@@ -103,15 +95,8 @@ impl DelimitedReader {
         while positions.len() < BATCH_ROWS && num_bytes < BATCH_BYTES {
             match self.records.next(self.num_fields).map_err(IngestError::read(&self.path))? {
                 Event::Record(record) => {
-                    if self.num_fields.is_none() {
-                        let needed = self.fields.iter().max().map_or(0, |last| last + 1);
-                        if record.len() < needed {
-                            let reason = format!("{} fields where {needed} are declared", record.len());
-                            return Err(IngestError::Archive { path: self.path.clone(), reason });
-                        }
-                        self.num_fields = Some(record.len());
-                    }
                     positions.push(record.line);
+                    num_bytes += self.columns.len() * CELL_BYTES;
                     for (column, &field) in self.columns.iter_mut().zip(&self.fields) {
                         let value = record.field(field);
                         num_bytes += value.len();
@@ -137,15 +122,16 @@ pub(super) fn text_schema(names: Vec<String>) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// Arrays of the columns, and the cells (row, column) that were not UTF-8.
-pub(super) fn finish_columns(columns: &mut [TextColumn]) -> (Vec<ArrayRef>, Vec<(u32, u32)>) {
+/// Arrays of the columns, and the cells that were not UTF-8.
+pub(super) fn finish_columns(columns: &mut [TextColumn]) -> (Vec<ArrayRef>, Vec<InvalidCell>) {
     let mut invalid_text = Vec::new();
     let arrays = columns
         .iter_mut()
         .enumerate()
         .map(|(index, column)| {
             let (array, invalid) = column.finish();
-            invalid_text.extend(invalid.into_iter().map(|row| (row, index as u32)));
+            let column = index as u32;
+            invalid_text.extend(invalid.into_iter().map(|(row, key)| InvalidCell { row, column, key }));
             array
         })
         .collect();
@@ -164,6 +150,20 @@ pub(super) fn skip_byte_order_mark<R: Read>(path: &Path, window: &mut Window<R>)
         _ => {}
     }
     Ok(())
+}
+
+/// Drops lines of nothing but white space. Returns how many.
+fn skip_blank_lines<R: Read>(window: &mut Window<R>, max_row_bytes: usize) -> io::Result<u64> {
+    let mut num_blank = 0;
+    while let Some(length) = window.find_line(max_row_bytes)? {
+        let has_end = length < window.bytes().len();
+        if !has_end || !window.bytes()[..length].trim_ascii().is_empty() {
+            break;
+        }
+        window.consume(length + 1);
+        num_blank += 1;
+    }
+    Ok(num_blank)
 }
 
 /// A first line that is itself a URL is no header: the file is a list of URLs, one per line.
@@ -209,6 +209,7 @@ pub(super) fn unique_names<S: AsRef<str>>(names: impl Iterator<Item = S>) -> Vec
 mod tests {
     use arrow::util::pretty::pretty_format_batches;
 
+    use super::super::raw_batch::MAX_COLUMNS;
     use super::*;
 
     fn read(format: InputFormat, text: &'static [u8]) -> Result<String, IngestError> {
@@ -238,7 +239,13 @@ mod tests {
             b"http://a/1,2.jpg\n\nhttp://a/\"3\n",
             "|url|\n|http://a/1,2.jpg|\n|http://a/\"3|\n",
         );
+        for blank in [&b"\n"[..], b"\r\n", b" \n\t\n"] {
+            check(InputFormat::Csv, [blank, b"a\tb\n1\t2\n"].concat().leak(), table);
+            check(InputFormat::Txt, [blank, b"a|b\n1|2\n"].concat().leak(), table);
+            check(InputFormat::Txt, [blank, b"http://a/1,2\n"].concat().leak(), "|url|\n|http://a/1,2|\n");
+        }
         check(InputFormat::Csv, b"", "");
+        check(InputFormat::Csv, b"\n", "");
         check(InputFormat::Csv, b"a,b\n", "");
     }
 
@@ -246,6 +253,29 @@ mod tests {
     fn other_encodings_are_refused() {
         let error = read(InputFormat::Csv, b"\xff\xfeu\0r\0l\0\n\0").unwrap_err();
         assert!(error.to_string().contains("UTF-16"), "{error}");
+        let error = read(InputFormat::Csv, b"u\0r\0l\0\n\0").unwrap_err();
+        assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn lines_are_counted_from_the_first_of_the_file() {
+        let text = b"\n\na,b\n1,2\n".as_slice();
+        let mut reader =
+            DelimitedReader::open(Path::new("list"), Box::new(text), InputFormat::Csv, 99).unwrap();
+        let batch = reader.next_batch(&mut MalformedLog::default()).unwrap().unwrap();
+        assert_eq!(batch.positions, [4]);
+    }
+
+    #[test]
+    fn memory_is_bounded_however_many_columns() {
+        let header = |count: usize| (0..count).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
+        let list = format!("{}\n{}", header(MAX_COLUMNS), (",".repeat(MAX_COLUMNS - 1) + "\n").repeat(600));
+        let stream = Box::new(io::Cursor::new(list.into_bytes()));
+        let mut reader = DelimitedReader::open(Path::new("list"), stream, InputFormat::Csv, 1 << 20).unwrap();
+        let batch = reader.next_batch(&mut MalformedLog::default()).unwrap().unwrap();
+        assert_eq!(batch.rows.num_rows(), BATCH_BYTES.div_ceil(MAX_COLUMNS * CELL_BYTES));
+        let error = read(InputFormat::Csv, header(MAX_COLUMNS + 1).into_bytes().leak()).unwrap_err();
+        assert!(matches!(error, IngestError::TooManyColumns { .. }), "{error}");
     }
 
     #[test]

@@ -7,9 +7,13 @@ use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
+use super::report::MalformedLine;
 use crate::catalog::CatalogError;
 use crate::runtime::Shutdown;
 use crate::storage::{ServerTableError, StorageError};
+
+/// Of a name that somebody else has given.
+const MAX_SHOWN_CHARS: usize = 80;
 
 /// Situations in which `ingest` stops. Nothing in the catalog is then half done: running it again
 /// after the cause is mended ends where an undisturbed ingest would have ended.
@@ -21,9 +25,9 @@ pub enum IngestError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
     Write { path: PathBuf, source: io::Error },
-    /// The gzip stream ends early: a download or a copy that did not finish.
-    #[error("`{path}` is a truncated gzip file; nothing of it was ingested")]
-    TruncatedGzip { path: PathBuf },
+    /// Compressed data end early: a download or a copy that did not finish.
+    #[error("`{path}` is truncated: its compressed data end too early; nothing of it was ingested")]
+    Truncated { path: PathBuf },
     #[error("`{path}` is damaged: {reason}; nothing of it was ingested")]
     Damaged { path: PathBuf, reason: String },
     #[error(
@@ -35,9 +39,14 @@ pub enum IngestError {
     /// All inputs together hold not a single row.
     #[error("`{path}` {what}; there is nothing to ingest")]
     NoRows { path: PathBuf, what: &'static str },
+    /// There are lines, but all inputs together have none that could be read.
+    #[error("no row could be read of {malformed} lines; the first, line {} of `{}`: {}", .first.line, .first.path.display(), .first.reason)]
+    AllMalformed { malformed: u64, first: MalformedLine },
+    #[error("`{path}` brings the number of columns to {num_columns}; at most {max} are taken")]
+    TooManyColumns { path: PathBuf, num_columns: usize, max: usize },
     #[error("the first line of `{path}` is not a usable header: {reason}")]
     BadHeader { path: PathBuf, reason: String },
-    #[error("no URL column in `{path}`; its columns are {columns}{}", did_you_mean(.nearest))]
+    #[error("no URL column in `{path}`; its columns are {columns}{}", name_it(.nearest))]
     MissingUrlColumn { path: PathBuf, columns: String, nearest: Option<String> },
     #[error("`{path}` has no column `{column}`, which {wanted_by}; its columns are {columns}{}", did_you_mean(.nearest))]
     MissingColumn {
@@ -94,7 +103,7 @@ impl IngestError {
     pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| match source.kind() {
             // What flate2 reports for a stream that ends or lies; plain files never give these.
-            io::ErrorKind::UnexpectedEof => Self::TruncatedGzip { path: path.to_owned() },
+            io::ErrorKind::UnexpectedEof => Self::Truncated { path: path.to_owned() },
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
                 Self::Damaged { path: path.to_owned(), reason: source.to_string() }
             }
@@ -124,6 +133,18 @@ pub(super) fn keep_going(shutdown: &Shutdown) -> Result<(), IngestError> {
     }
 }
 
+fn name_it(nearest: &Option<String>) -> String {
+    let name = nearest.as_deref().map_or_else(|| "NAME".to_owned(), printable);
+    format!("{}: name it with `--url-column {name}`", did_you_mean(nearest))
+}
+
+/// Text from outside, safe to show: what is no character for the eye is escaped, and what is long cut.
+pub(super) fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let shown: String = text.chars().take(MAX_SHOWN_CHARS).map(escaped).collect();
+    if text.chars().nth(MAX_SHOWN_CHARS).is_some() { shown + "…" } else { shown }
+}
+
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |name| format!(" (nearest: `{name}`)"))
+    nearest.as_ref().map_or_else(String::new, |name| format!(" (nearest: `{}`)", printable(name)))
 }

@@ -91,8 +91,11 @@ fn run(
     };
     let schema = UnionSchema::new(stored_schema.as_ref());
     let listed = read_lists(&plan, schema, uuid_ref.as_mut(), &mut report, progress)?;
-    if report.rows_read == 0 && report.malformed == 0 {
-        return Err(no_rows(&inputs[0]));
+    if report.rows_read == 0 {
+        return Err(match report.malformed_examples.into_iter().next() {
+            Some(first) => IngestError::AllMalformed { malformed: report.malformed, first },
+            None => no_rows(&inputs[0]),
+        });
     }
     fs::create_dir_all(layout.urls()).map_err(IngestError::write(&layout.urls()))?;
     let schema = listed.schema.manifest();

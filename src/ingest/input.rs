@@ -1,11 +1,11 @@
 //! Which files the inputs name, and how their bytes are opened.
 
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::delimited::ByteStream;
 use super::error::IngestError;
@@ -67,7 +67,8 @@ pub(super) fn find_inputs(paths: &[PathBuf], format: Option<InputFormat>) -> Res
 }
 
 /// An archive's folder is one input. Of any other the files of one format are taken: the first of
-/// Parquet, CSV, TSV, JSON lines and TXT that occurs, so a `README.txt` beside tables is no list.
+/// Parquet, CSV, TSV, JSON lines and TXT that occurs, so a `README.txt` beside tables is no list. Any
+/// other files that could be lists are not passed over in silence.
 fn find_in_folder(folder: &Path, format: Option<InputFormat>) -> Result<Vec<Input>, IngestError> {
     let is_archive = folder.join("meta.xml").is_file() || folder.join("multimedia.txt").is_file();
     if format == Some(InputFormat::Dwca) || format.is_none() && is_archive {
@@ -76,16 +77,31 @@ fn find_in_folder(folder: &Path, format: Option<InputFormat>) -> Result<Vec<Inpu
     let mut files = Vec::new();
     walk(folder, 0, &mut files)?;
     files.sort();
-    let wanted = InputFormat::ALL.into_iter().filter(|candidate| format.is_none_or(|f| f == *candidate));
-    for format in wanted {
-        let of_format = files.iter().filter(|(_, found)| *found == format);
-        let inputs: Vec<_> =
-            of_format.map(|(path, _)| Input { path: path.clone(), format: Some(format) }).collect();
-        if !inputs.is_empty() {
-            return Ok(inputs);
-        }
+    let (taken, left_out) =
+        choose_format(files, format).ok_or_else(|| IngestError::NothingToRead { path: folder.to_owned() })?;
+    if format.is_none() && !left_out.is_empty() {
+        let taken = taken[0].1.as_str();
+        let example = left_out[0].display();
+        let num_files = left_out.len();
+        let folder = folder.display();
+        tracing::warn!(
+            "of the folder `{folder}` only the {taken} files are read: {num_files} of other formats are left \
+             out, the first of them `{example}`; name it, or say which format with `input_format`"
+        );
     }
-    Err(IngestError::NothingToRead { path: folder.to_owned() })
+    Ok(taken.into_iter().map(|(path, format)| Input { path, format: Some(format) }).collect())
+}
+
+type Found = (PathBuf, InputFormat);
+
+/// The files of one format, and those of others that may well be lists, too.
+fn choose_format(files: Vec<Found>, format: Option<InputFormat>) -> Option<(Vec<Found>, Vec<PathBuf>)> {
+    let occurs = |wanted: &InputFormat| files.iter().any(|(_, found)| found == wanted);
+    let format =
+        InputFormat::ALL.into_iter().filter(|f| format.is_none_or(|format| *f == format)).find(occurs)?;
+    let (taken, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, found)| *found == format);
+    let lists = others.into_iter().filter(|(_, found)| *found != InputFormat::Txt);
+    Some((taken, lists.map(|(path, _)| path).collect()))
 }
 
 fn walk(folder: &Path, depth: u32, files: &mut Vec<(PathBuf, InputFormat)>) -> Result<(), IngestError> {
@@ -126,10 +142,8 @@ pub(super) fn open_bytes(input: &Input, meter: &Arc<ReadMeter>) -> Result<OpenIn
     if !is_gzip {
         return Ok(OpenInput { stream, first_bytes, is_gzip });
     }
-    // A gzip file may be several, one behind the other (as `cat` and bgzip make them).
-    let buffered = io::BufReader::with_capacity(256 << 10, stream);
-    let (first_bytes, stream) =
-        peek(Box::new(MultiGzDecoder::new(buffered))).map_err(IngestError::read(path))?;
+    let members = GzipMembers::new(path, stream);
+    let (first_bytes, stream) = peek(Box::new(members)).map_err(IngestError::read(path))?;
     Ok(OpenInput { stream, first_bytes, is_gzip })
 }
 
@@ -153,6 +167,45 @@ fn peek(mut stream: ByteStream) -> io::Result<(Vec<u8>, ByteStream)> {
     stream.by_ref().take(SNIFF_BYTES as u64).read_to_end(&mut first_bytes)?;
     let stream = Box::new(Cursor::new(first_bytes.clone()).chain(stream));
     Ok((first_bytes, stream))
+}
+
+/// Unpacks a gzip file, which may be several, one behind the other (as `cat` and bgzip make them). What
+/// follows the last and is none (tapes and some servers pad with zeros) is left, as `gzip` leaves it.
+struct GzipMembers {
+    path: PathBuf,
+    /// Nothing once the last member has ended.
+    member: Option<GzDecoder<BufReader<ByteStream>>>,
+}
+
+impl GzipMembers {
+    fn new(path: &Path, stream: ByteStream) -> Self {
+        let buffered = BufReader::with_capacity(256 << 10, stream);
+        Self { path: path.to_owned(), member: Some(GzDecoder::new(buffered)) }
+    }
+}
+
+impl Read for GzipMembers {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(to)?;
+            if count > 0 || to.is_empty() {
+                return Ok(count);
+            }
+            let next = member.get_mut().fill_buf()?.first().copied();
+            self.member = self
+                .member
+                .take()
+                .filter(|_| next == Some(0x1f))
+                .map(|ended| GzDecoder::new(ended.into_inner()));
+            if self.member.is_none() && next.is_some() {
+                let path = self.path.display();
+                tracing::warn!(
+                    "`{path}`: what follows the end of the gzip data is no gzip data and is left out"
+                );
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// Counts what is read of a file.
@@ -203,6 +256,18 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_formats_are_not_forgotten() {
+        use InputFormat::{Csv, Jsonl, Parquet, Txt};
+        let files = [("1.csv", Csv), ("2.csv", Csv), ("README.txt", Txt), ("x.json", Jsonl)];
+        let files: Vec<Found> = files.map(|(name, format)| (PathBuf::from(name), format)).into();
+        let (taken, left_out) = choose_format(files.clone(), None).unwrap();
+        assert_eq!(taken, files[..2]);
+        assert_eq!(left_out, [PathBuf::from("x.json")]);
+        assert_eq!(choose_format(files.clone(), Some(Txt)).unwrap().0, files[2..3]);
+        assert_eq!(choose_format(files, Some(Parquet)), None);
+    }
+
+    #[test]
     fn nothing_to_read_is_said() {
         assert!(matches!(find_inputs(&[], None), Err(IngestError::NoInput)));
         let folder = tempfile::tempdir().unwrap();
@@ -226,7 +291,7 @@ mod tests {
         let mut opened = open_bytes(&Input { path: file.path().to_owned(), format: None }, &meter)?;
         let mut text = Vec::new();
         opened.stream.read_to_end(&mut text).map_err(IngestError::read(file.path()))?;
-        assert_eq!(meter.bytes_read(), bytes.len() as u64);
+        assert!(meter.bytes_read() <= bytes.len() as u64);
         Ok(text)
     }
 
@@ -235,15 +300,19 @@ mod tests {
         let text = b"url\nhttp://a/\n".repeat(2000);
         let two = [gzip(&text), gzip(b"more")].concat();
         assert_eq!(read_file(&two).unwrap(), [&text[..], b"more"].concat());
+        // Zeros or other bytes behind a whole member are no reason to refuse it.
+        for behind in [&[0; 9][..], b"garbage", &[0; 300_000]] {
+            assert_eq!(read_file(&[&two[..], behind].concat()).unwrap(), [&text[..], b"more"].concat());
+        }
         for cut in [5, 20, gzip(&text).len() - 3] {
             let error = read_file(&gzip(&text)[..cut]).unwrap_err();
-            assert!(matches!(error, IngestError::TruncatedGzip { .. }), "{cut}: {error}");
+            assert!(matches!(error, IngestError::Truncated { .. }), "{cut}: {error}");
         }
         let mut damaged = gzip(&text);
         let middle = damaged.len() / 2;
         damaged[middle] ^= 0xff;
         let error = read_file(&damaged).unwrap_err();
-        assert!(matches!(error, IngestError::Damaged { .. } | IngestError::TruncatedGzip { .. }), "{error}");
+        assert!(matches!(error, IngestError::Damaged { .. } | IngestError::Truncated { .. }), "{error}");
     }
 
     #[test]

@@ -1,29 +1,23 @@
 //! JSON lines: one object per line, any fields in any order.
 //!
-//! All values become text: strings as they are, numbers and booleans as written in JSON, arrays and
-//! objects as JSON text. A field that appears late becomes a new column behind the others, so the
-//! columns of a batch always begin with those of the batch before it.
+//! All values become text: strings as they are, all else as it is written. A field that appears late
+//! becomes a new column behind the others, so the columns of a batch always begin with those of the
+//! batch before it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-
-use arrow::array::RecordBatch;
-use serde::Deserialize;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 
 use super::delimited::{ByteStream, finish_columns, skip_byte_order_mark, text_schema, unique_names};
 use super::error::IngestError;
-use super::raw_batch::{BATCH_BYTES, BATCH_ROWS, MalformedLog, RawBatch};
+use super::json_object::{JsonValue, for_each_field};
+use super::raw_batch::{
+    BATCH_BYTES, BATCH_ROWS, CELL_BYTES, InvalidCell, MAX_COLUMNS, MalformedLog, RawBatch,
+};
 use super::text_columns::TextColumn;
 use super::window::Window;
-
-/// Objects may have this many fields in all; more means data in place of names.
-const MAX_FIELDS: usize = 10_000;
+use crate::model::UrlKey;
+use arrow::array::{AsArray, RecordBatch};
 
 pub(super) struct JsonLinesReader {
     path: PathBuf,
@@ -68,11 +62,11 @@ impl JsonLinesReader {
                 match self.table.push_line(&text) {
                     Ok(()) => {
                         if matches!(text, Cow::Owned(_)) {
-                            invalid_rows.push(positions.len() as u32);
+                            invalid_rows.push((positions.len() as u32, UrlKey::of_bytes(line)));
                         }
                         positions.push(self.line);
                     }
-                    Err(reason) => malformed.note(&self.path, self.line, reason.to_string())?,
+                    Err(reason) => malformed.note(&self.path, self.line, reason)?,
                 }
             }
             let with_end = (length + 1).min(self.window.bytes().len());
@@ -82,13 +76,16 @@ impl JsonLinesReader {
             return Ok(None);
         }
         let rows = self.table.finish()?;
-        // Which bytes of the line were bad is lost: every cell that now has the mark is suspect.
+        // Which bytes of the line were bad is lost: every cell that now has the mark is suspect, and what
+        // tells it from others is the whole line.
         let invalid_text = invalid_rows
             .into_iter()
-            .flat_map(|row| (0..rows.num_columns() as u32).map(move |column| (row, column)))
-            .filter(|&(row, column)| {
-                let column = arrow::array::AsArray::as_string::<i32>(rows.column(column as usize));
-                column.value(row as usize).contains('\u{fffd}')
+            .flat_map(|(row, key)| {
+                (0..rows.num_columns() as u32).map(move |column| InvalidCell { row, column, key })
+            })
+            .filter(|cell| {
+                let column = rows.column(cell.column as usize).as_string::<i32>();
+                column.value(cell.row as usize).contains('\u{fffd}')
             })
             .collect();
         Ok(Some(RawBatch { rows, positions, invalid_text }))
@@ -107,13 +104,21 @@ struct Table {
 
 impl Table {
     /// Adds a row, or nothing at all if the line is not an object.
-    fn push_line(&mut self, line: &str) -> Result<(), serde_json::Error> {
+    fn push_line(&mut self, line: &str) -> Result<(), String> {
         let known_columns = self.columns.len();
-        let mut parser = serde_json::Deserializer::from_str(line);
-        let result = parser.deserialize_map(RowVisitor(self)).and_then(|()| parser.end());
+        let result = for_each_field(line, |name, value| {
+            let column = self.cell(name)?;
+            match value {
+                // Padding turns it into a null.
+                JsonValue::Null => {}
+                JsonValue::Text(text) => column.push(text.as_bytes()),
+                JsonValue::Written(text) => column.push(text.as_bytes()),
+            }
+            Ok(())
+        });
         if result.is_ok() {
             self.num_rows += 1;
-            self.num_bytes += line.len();
+            self.num_bytes += line.len() + self.columns.len() * CELL_BYTES;
             return result;
         }
         for name in self.names.drain(known_columns..) {
@@ -127,11 +132,12 @@ impl Table {
     }
 
     /// The column of this name, padded up to the current row. Of equal names the last counts.
-    fn cell<E: Error>(&mut self, name: &str) -> Result<&mut TextColumn, E> {
+    fn cell(&mut self, name: &str) -> Result<&mut TextColumn, String> {
         let index = match self.by_name.get(name) {
             Some(&index) => index,
-            None if self.columns.len() == MAX_FIELDS => {
-                return Err(E::custom(format_args!("more than {MAX_FIELDS} different fields in the file")));
+            // More means data in place of names.
+            None if self.columns.len() == MAX_COLUMNS => {
+                return Err(format!("more than {MAX_COLUMNS} different fields in the file"));
             }
             None => {
                 self.by_name.insert(name.to_owned(), self.columns.len());
@@ -157,95 +163,8 @@ impl Table {
     }
 }
 
-struct RowVisitor<'a>(&'a mut Table);
-
-impl<'de> Visitor<'de> for RowVisitor<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-            let column = self.0.cell(&name)?;
-            map.next_value_seed(CellSeed(column))?;
-        }
-        Ok(())
-    }
-}
-
-/// Appends one value as text; null appends nothing, which padding turns into a null.
-struct CellSeed<'a>(&'a mut TextColumn);
-
-impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl CellSeed<'_> {
-    fn push(self, value: impl fmt::Display) {
-        let mut text = Vec::new();
-        // Writing to a vector does not fail.
-        let _ = write!(text, "{value}");
-        self.0.push(&text);
-    }
-}
-
-impl<'de> Visitor<'de> for CellSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.push(value.as_bytes());
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.push(value);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.push(value);
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.push(value);
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.push(Value::from(value));
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        self.push(Value::deserialize(SeqAccessDeserializer::new(seq))?);
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.push(Value::deserialize(MapAccessDeserializer::new(map))?);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
-
     use super::*;
 
     /// Columns by name.
@@ -271,12 +190,12 @@ mod tests {
     #[test]
     fn values_become_text_and_late_fields_new_columns() {
         let (columns, malformed, positions) =
-            read(b"{\"url\":\"a\\u00e9\",\"n\":1}\n\n{\"n\":1.5,\"url\":null,\"x\":[1,{\"k\":true}]}\n{\"x\":false}");
+            read(b"{\"url\":\"a\\u00e9\",\"n\":12345678901234567890}\n\n{\"n\":1.50,\"url\":null,\"x\":[1,{\"k\":true}]}\n{\"x\":false}");
         assert_eq!(malformed.count, 0);
         assert_eq!(positions, [1, 3, 4]);
         let expect = [
             ("url".to_owned(), some(&["a\u{e9}", "-", "-"])),
-            ("n".to_owned(), some(&["1", "1.5", "-"])),
+            ("n".to_owned(), some(&["12345678901234567890", "1.50", "-"])),
             ("x".to_owned(), some(&["-", "[1,{\"k\":true}]", "false"])),
         ];
         assert_eq!(columns, expect);

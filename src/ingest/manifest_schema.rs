@@ -95,6 +95,8 @@ impl UnionSchema {
         for field in schema.fields() {
             match self.by_name.get(field.name()).copied() {
                 None => {
+                    // At once, for a batch may have a name twice, and a manifest must not.
+                    self.by_name.insert(field.name().clone(), fields.len());
                     fields.push(Arc::clone(field));
                     changed = true;
                 }
@@ -156,6 +158,9 @@ mod tests {
         assert!(!union.widen(&schema(&[("b", DataType::Int64)])));
         let expect = schema(&[("a", DataType::Utf8), ("b", DataType::Utf8), ("c", DataType::Boolean)]);
         assert_eq!(union.rows(), &expect);
+        let twice = schema(&[("d", DataType::Utf8), ("d", DataType::Utf8)]);
+        assert!(union.widen(&twice));
+        assert_eq!(union.rows().fields().len(), expect.fields().len() + 1);
         // What is stored is taken up again unchanged.
         let manifest = union.manifest();
         assert_eq!(manifest.field(manifest.fields().len() - 1).name(), SHARED_SERVER_COLUMN);

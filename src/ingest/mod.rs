@@ -31,6 +31,7 @@ mod folders;
 mod ingest;
 mod input;
 mod json_lines;
+mod json_object;
 mod manifest_file;
 mod manifest_schema;
 mod normalize;

@@ -1,6 +1,6 @@
 //! Rows of any list brought to one form: the leading columns, a server and a key, or a reason.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,39 +28,73 @@ pub(super) struct BoundInput {
     pub(super) path: PathBuf,
     binding: Arc<Binding>,
     from: SchemaRef,
+    /// See `Header`.
+    generations: Vec<usize>,
     carried: Vec<usize>,
     to: SchemaRef,
 }
 
 impl BoundInput {
+    /// Says what the columns mean. With `may_grow`, a column that is required may be absent: the error is
+    /// in its place, and is one if that column has not come by the end of the input.
     pub(super) fn new(
         index: u32,
         path: &Path,
         from: SchemaRef,
+        may_grow: bool,
         source: &dyn Source,
         options: &IngestOptions,
-    ) -> Result<Self, IngestError> {
-        let binding = Arc::new(source.bind(&Header::new(path, &from), options)?);
-        Ok(Self::with_binding(index, path, from, binding))
+    ) -> Result<(Self, Option<IngestError>), IngestError> {
+        let generations = vec![from.fields().len()];
+        Self::bind(index, path, from, generations, may_grow, source, options)
     }
 
-    /// The same input with columns that appeared later: what is bound stays bound.
-    pub(super) fn grown(&self, from: SchemaRef) -> Self {
-        Self::with_binding(self.index, &self.path, from, Arc::clone(&self.binding))
+    /// The same input with columns that appeared later: what is bound stays bound, and what was absent
+    /// may be among them.
+    pub(super) fn grown(
+        &self,
+        from: SchemaRef,
+        source: &dyn Source,
+        options: &IngestOptions,
+    ) -> Result<(Self, Option<IngestError>), IngestError> {
+        let mut generations = self.generations.clone();
+        generations.push(from.fields().len());
+        Self::bind(self.index, &self.path, from, generations, true, source, options)
     }
 
     pub(super) fn fits(&self, from: &SchemaRef) -> bool {
         self.from == *from
     }
 
-    fn with_binding(index: u32, path: &Path, from: SchemaRef, binding: Arc<Binding>) -> Self {
+    /// What the user should know of how the input is taken.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        self.binding.warning
+    }
+
+    fn bind(
+        index: u32,
+        path: &Path,
+        from: SchemaRef,
+        generations: Vec<usize>,
+        may_grow: bool,
+        source: &dyn Source,
+        options: &IngestOptions,
+    ) -> Result<(Self, Option<IngestError>), IngestError> {
+        let header = if may_grow {
+            Header::growing(path, &from, generations.clone())
+        } else {
+            Header::new(path, &from)
+        };
+        let binding = Arc::new(source.bind(&header, options)?);
+        let missing = header.into_missing();
         let carried = carried_columns(&from, |column| binding.is_used(column));
         let fields = carried
             .iter()
             .map(|(column, name)| Field::new(name, from.field(*column).data_type().clone(), true));
         let to = rows_schema(fields);
         let carried = carried.into_iter().map(|(column, _)| column).collect();
-        Self { index, path: path.to_owned(), binding, from, carried, to }
+        let path = path.to_owned();
+        Ok((Self { index, path, binding, from, generations, carried, to }, missing))
     }
 }
 
@@ -159,7 +193,7 @@ impl Normalizer {
                 }
                 Err(reason) => {
                     let null = lookup.number(ServerName::from_catalog(ServerName::NULL));
-                    (null, RecordState::Skipped(reason), row_key(&raw.rows, row))
+                    (null, RecordState::Skipped(reason), row_key(raw, binding, urls, row, reason))
                 }
             };
             kept.push(KeptRow { row: row as u32, server, key, state, is_url: server_has_url(state) });
@@ -189,8 +223,9 @@ struct KeptRow {
 /// The URL columns of a batch as text.
 struct UrlColumns {
     columns: Vec<StringArray>,
-    /// Cells that were not UTF-8: row and place in `columns`. Nearly always none.
-    invalid: HashSet<(u32, usize)>,
+    /// Cells that were not UTF-8: row and place in `columns`, and the key of their bytes. Nearly always
+    /// none.
+    invalid: HashMap<(u32, usize), UrlKey>,
 }
 
 impl UrlColumns {
@@ -198,7 +233,8 @@ impl UrlColumns {
         let columns = binding.url.iter().map(|&column| text_column(&raw.rows, column));
         let columns = columns.map(|column| column.map(|column| column.as_string().clone()));
         let place = |column: u32| binding.url.iter().position(|&url| url == column as usize);
-        let invalid = raw.invalid_text.iter().filter_map(|&(row, column)| Some((row, place(column)?)));
+        let invalid =
+            raw.invalid_text.iter().filter_map(|cell| Some(((cell.row, place(cell.column)?), cell.key)));
         Ok(Self { columns: columns.collect::<Result<_, IngestError>>()?, invalid: invalid.collect() })
     }
 
@@ -207,8 +243,14 @@ impl UrlColumns {
         let Some(place) = self.columns.iter().position(|column| column.is_valid(row)) else {
             return ("", true);
         };
-        let is_valid = self.invalid.is_empty() || !self.invalid.contains(&(row as u32, place));
+        let is_valid = self.invalid.is_empty() || !self.invalid.contains_key(&(row as u32, place));
         (self.columns[place].value(row).trim_ascii(), is_valid)
+    }
+
+    /// The key of the bytes that `text` of the row was made from, if they were not UTF-8.
+    fn invalid_key(&self, row: usize) -> Option<UrlKey> {
+        let place = self.columns.iter().position(|column| column.is_valid(row))?;
+        self.invalid.get(&(row as u32, place)).copied()
     }
 
     /// `identifier`: the one column as it is, if that is what the records say.
@@ -298,7 +340,9 @@ fn uuid_column(
 }
 
 fn text_column(rows: &RecordBatch, column: usize) -> Result<ArrayRef, IngestError> {
-    let column = rows.column(column);
+    let Some(column) = rows.columns().get(column) else {
+        return Ok(new_null_array(&DataType::Utf8, rows.num_rows()));
+    };
     Ok(if *column.data_type() == DataType::Utf8 {
         Arc::clone(column)
     } else {
@@ -306,21 +350,37 @@ fn text_column(rows: &RecordBatch, column: usize) -> Result<ArrayRef, IngestErro
     })
 }
 
-/// Key of a row without a URL: names and values of all its columns that are not null, so that the
-/// same row is the same record in every list, and a column more (all null) changes nothing.
-fn row_key(rows: &RecordBatch, row: usize) -> UrlKey {
+/// Key of a row without a usable URL: its `source_id`, what stands in place of the URL (as bytes), and
+/// the reason. A newer list has the same record, whatever else it says of it. A row that has neither is
+/// the same record if names and values of all its columns that are not null are the same.
+fn row_key(raw: &RawBatch, binding: &Binding, urls: &UrlColumns, row: usize, reason: SkipReason) -> UrlKey {
+    let (rows, url) = (&raw.rows, urls.text(row).0);
+    let value = |column: &ArrayRef| column.is_valid(row).then(|| array_value_to_string(column, row).ok())?;
+    let source_id = binding.source_id.and_then(|column| value(rows.columns().get(column)?));
+    let source_id = source_id.filter(|id| !id.is_empty());
     let mut text = Vec::new();
-    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        if column.is_valid(row)
-            && let Ok(value) = array_value_to_string(column, row)
-        {
-            text.extend_from_slice(field.name().as_bytes());
-            text.push(0x1f);
-            text.extend_from_slice(value.as_bytes());
-            text.push(0x1e);
+    if source_id.is_none() && url.is_empty() {
+        for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+            if let Some(value) = value(column) {
+                push_pair(&mut text, field.name(), value.as_bytes());
+            }
         }
+    } else {
+        push_pair(&mut text, "source_id", source_id.unwrap_or_default().as_bytes());
+        match urls.invalid_key(row) {
+            Some(key) => push_pair(&mut text, "bytes", &key.0.to_le_bytes()),
+            None => push_pair(&mut text, "url", url.as_bytes()),
+        }
+        push_pair(&mut text, "reason", reason.as_str().as_bytes());
     }
     UrlKey::of_bytes(&text)
+}
+
+fn push_pair(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.extend_from_slice(name.as_bytes());
+    text.push(0x1f);
+    text.extend_from_slice(value);
+    text.push(0x1e);
 }
 
 /// Sorts the kept rows by bucket, stably.

@@ -17,8 +17,11 @@ use uuid::Uuid;
 
 use super::delimited::unique_names;
 use super::error::IngestError;
-use super::raw_batch::{BATCH_BYTES, BATCH_ROWS, RawBatch, ReadMeter};
+use super::raw_batch::{
+    BATCH_BYTES, BATCH_ROWS, CELL_BYTES, InvalidCell, RawBatch, ReadMeter, check_num_columns,
+};
 use super::text_columns::TextColumn;
+use crate::model::UrlKey;
 
 pub(super) struct ParquetReader {
     path: PathBuf,
@@ -38,7 +41,9 @@ impl ParquetReader {
         let groups = builder.metadata().row_groups();
         let rows_total: u64 = groups.iter().map(|group| group.num_rows().unsigned_abs()).sum();
         let bytes: u64 = groups.iter().map(|group| group.total_byte_size().unsigned_abs()).sum();
-        let row_bytes = (bytes / rows_total.max(1)).max(1);
+        let num_columns = builder.schema().fields().len();
+        check_num_columns(path, num_columns)?;
+        let row_bytes = (bytes / rows_total.max(1) + (num_columns * CELL_BYTES) as u64).max(1);
         let batch_rows = (BATCH_BYTES as u64 / row_bytes).clamp(1, BATCH_ROWS as u64);
         let fields = builder.schema().fields();
         let names = unique_names(fields.iter().map(|field| field.name()));
@@ -63,7 +68,8 @@ impl ParquetReader {
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (index, column) in batch.columns().iter().enumerate() {
             let (column, invalid) = canonical_array(column)?;
-            invalid_text.extend(invalid.into_iter().map(|row| (row, index as u32)));
+            let at = index as u32;
+            invalid_text.extend(invalid.into_iter().map(|(row, key)| InvalidCell { row, column: at, key }));
             columns.push(column);
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -93,8 +99,8 @@ fn canonical_type(from: &DataType) -> DataType {
     }
 }
 
-/// The array in its canonical type, and the rows whose bytes were not UTF-8.
-fn canonical_array(array: &ArrayRef) -> Result<(ArrayRef, Vec<u32>), IngestError> {
+/// The array in its canonical type, and the rows whose bytes were not UTF-8, with their keys.
+fn canonical_array(array: &ArrayRef) -> Result<(ArrayRef, Vec<(u32, UrlKey)>), IngestError> {
     let array = match array.data_type() {
         DataType::Dictionary(_, value) => &cast(array, value)?,
         _ => array,
@@ -197,7 +203,8 @@ mod tests {
             assert_eq!(column.data_type(), data_type, "{name}");
             assert_eq!(array_value_to_string(column, 0).unwrap(), *value, "{name}");
         }
-        assert_eq!(found.invalid_text, [(0, 5)]);
+        let invalid = InvalidCell { row: 0, column: 5, key: UrlKey::of_bytes(b"\xff") };
+        assert_eq!(found.invalid_text, [invalid]);
         assert_eq!(found.positions, [1]);
         assert!(reader.next_batch().unwrap().is_none());
         assert_eq!(meter.bytes_read(), path.metadata().unwrap().len());

@@ -9,14 +9,31 @@ use arrow::array::RecordBatch;
 
 use super::error::IngestError;
 use super::report::{MAX_MALFORMED_EXAMPLES, MalformedLine};
+use crate::model::UrlKey;
 use crate::runtime::Shutdown;
 
 /// Rows of one batch at most. Cutting by rows and content, never by what a read returned, makes
 /// every later step independent of how the bytes arrived.
 pub(super) const BATCH_ROWS: usize = 8192;
 
-/// A batch also ends when its values have this many bytes.
+/// A batch also ends when its values have this many bytes, `CELL_BYTES` for each cell included.
 pub(super) const BATCH_BYTES: usize = 4 << 20;
+
+/// What a cell costs beside its value: where it ends.
+pub(super) const CELL_BYTES: usize = 4;
+
+/// Columns at most. Each costs some hundred bytes in every piece of a batch, however few its rows are;
+/// with more, memory would hold nothing else. No kind of list that we know comes near.
+pub(super) const MAX_COLUMNS: usize = 2000;
+
+/// # Errors
+/// When there are more than `MAX_COLUMNS`; `path` is the input that brings them.
+pub(super) fn check_num_columns(path: &Path, num_columns: usize) -> Result<(), IngestError> {
+    if num_columns <= MAX_COLUMNS {
+        return Ok(());
+    }
+    Err(IngestError::TooManyColumns { path: path.to_owned(), num_columns, max: MAX_COLUMNS })
+}
 
 /// Rows as a reader found them, columns Utf8, Int64, Float64 or Boolean.
 ///
@@ -26,8 +43,16 @@ pub(super) struct RawBatch {
     pub(super) rows: RecordBatch,
     /// Line (text) or row (Parquet) in the file, from 1.
     pub(super) positions: Vec<u64>,
-    /// Cells (row, column) whose text was not UTF-8; they hold replacement characters.
-    pub(super) invalid_text: Vec<(u32, u32)>,
+    pub(super) invalid_text: Vec<InvalidCell>,
+}
+
+/// A cell whose text was not UTF-8; it holds replacement characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InvalidCell {
+    pub(super) row: u32,
+    pub(super) column: u32,
+    /// Of the bytes that it had: by these it is told from others with the same replacements.
+    pub(super) key: UrlKey,
 }
 
 /// What readers need to know.

@@ -1,6 +1,5 @@
 //! The first half of an ingest: lists into buckets. Nothing outside the temporary folder changes.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{IngestError, keep_going};
@@ -10,7 +9,7 @@ use super::manifest_schema::UnionSchema;
 use super::normalize::{BoundInput, NormalBatch, Normalizer};
 use super::options::IngestOptions;
 use super::ordered::ordered;
-use super::raw_batch::{MalformedLog, RawBatch, ReadContext};
+use super::raw_batch::{MalformedLog, RawBatch, ReadContext, check_num_columns};
 use super::reader::Reader;
 use super::report::{IngestProgress, IngestReport, IngestStage};
 use super::source::Source;
@@ -48,6 +47,7 @@ pub(super) fn read_lists(
     progress: &mut dyn FnMut(IngestProgress),
 ) -> Result<Listed, IngestError> {
     let mut sorter = Sorter {
+        inputs: plan.inputs,
         listed: Listed {
             buckets: (0..NUM_BUCKETS).map(|number| Bucket::new(&plan.context.temp_folder, number)).collect(),
             servers: Vec::new(),
@@ -86,7 +86,8 @@ pub(super) fn read_lists(
     )?;
     report.malformed = malformed.count;
     report.malformed_examples = malformed.examples;
-    report.servers = sorter.listed.servers.len() as u64;
+    let has_name = |server: &&ListedServer| server.name.as_str() != ServerName::NULL;
+    report.servers = sorter.listed.servers.iter().filter(has_name).count() as u64;
     Ok(sorter.listed)
 }
 
@@ -95,39 +96,48 @@ fn read_all(plan: &ReadPlan<'_>, push: &mut dyn FnMut(Item) -> bool) -> Result<M
     for (index, input) in plan.inputs.iter().enumerate() {
         let mut reader = Reader::open(input, plan.context)?;
         let mut bound: Option<Arc<BoundInput>> = None;
+        let mut missing = None;
         while let Some(raw) = reader.next_batch(&mut malformed)? {
             let from = raw.rows.schema();
-            let now = match bound {
+            let (source, options) = (plan.source, plan.options);
+            let bound_now = match bound.take() {
                 Some(bound) if bound.fits(&from) => bound,
-                Some(bound) => Arc::new(bound.grown(from)),
-                None => Arc::new(bind(plan, index, &input.path, from)?),
+                earlier => {
+                    let (now, missing_now) = match earlier {
+                        Some(earlier) => earlier.grown(from, source, options)?,
+                        None => {
+                            let may_grow = reader.may_grow();
+                            BoundInput::new(index as u32, &input.path, from, may_grow, source, options)?
+                        }
+                    };
+                    missing = missing_now;
+                    Arc::new(now)
+                }
             };
-            bound = Some(Arc::clone(&now));
-            if !push((raw, now)) {
+            bound = Some(Arc::clone(&bound_now));
+            if !push((raw, bound_now)) {
                 return Ok(malformed);
             }
+        }
+        if let Some(missing) = missing {
+            return Err(missing);
+        }
+        if let Some(warning) = bound.and_then(|bound| bound.warning()) {
+            tracing::warn!("`{}`: {warning}", input.path.display());
         }
     }
     Ok(malformed)
 }
 
-fn bind(
-    plan: &ReadPlan<'_>,
-    index: usize,
-    path: &Path,
-    from: arrow::datatypes::SchemaRef,
-) -> Result<BoundInput, IngestError> {
-    BoundInput::new(index as u32, path, from, plan.source, plan.options)
-}
-
 /// Gives servers their numbers and rows their buckets.
-struct Sorter {
+struct Sorter<'a> {
+    inputs: &'a [Input],
     listed: Listed,
     numbers: std::collections::HashMap<ServerName, u32>,
     bucket_bytes: usize,
 }
 
-impl Sorter {
+impl Sorter<'_> {
     fn push(&mut self, batch: NormalBatch) -> Result<(), IngestError> {
         let listed = &mut self.listed;
         let numbers: Vec<u32> = batch
@@ -148,7 +158,12 @@ impl Sorter {
                 *server = numbers[*server as usize];
                 listed.servers[*server as usize].num_rows += 1;
             }
-            listed.schema.widen(rows.rows.schema_ref());
+            if listed.schema.widen(rows.rows.schema_ref()) {
+                check_num_columns(
+                    &self.inputs[batch.input as usize].path,
+                    listed.schema.rows().fields().len(),
+                )?;
+            }
             let bucket = &mut listed.buckets[bucket as usize];
             bucket.push(batch.input, rows, listed.schema.rows(), self.bucket_bytes)?;
         }

@@ -2,9 +2,10 @@
 //! `next_batch`.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::archive_files::ArchiveFiles;
 use super::darwin_core::DarwinCoreReader;
 use super::delimited::{ByteStream, DelimitedReader};
 use super::error::IngestError;
@@ -26,7 +27,7 @@ impl Reader {
     pub(super) fn open(input: &Input, context: &ReadContext) -> Result<Self, IngestError> {
         let path = &input.path;
         if path.is_dir() {
-            return Ok(Self::DarwinCore(DarwinCoreReader::open(path, context)?));
+            return Ok(Self::DarwinCore(DarwinCoreReader::open(ArchiveFiles::new(path, path), context)?));
         }
         let opened = open_bytes(input, &context.meter)?;
         let format = input.format.or_else(|| sniff_format(&opened.first_bytes));
@@ -45,10 +46,15 @@ impl Reader {
                     if is_file { path.clone() } else { spool(path, opened.stream, &context.temp_folder)? };
                 match format {
                     InputFormat::Parquet => Self::Parquet(ParquetReader::open(&file, &context.meter)?),
-                    _ => Self::DarwinCore(DarwinCoreReader::open(&file, context)?),
+                    _ => Self::DarwinCore(DarwinCoreReader::open(ArchiveFiles::new(&file, path), context)?),
                 }
             }
         })
+    }
+
+    /// Whether later batches may have columns that the first has not.
+    pub(super) fn may_grow(&self) -> bool {
+        matches!(self, Self::JsonLines(_))
     }
 
     pub(super) fn next_batch(
@@ -76,7 +82,48 @@ fn spool(path: &Path, mut stream: ByteStream, temp_folder: &Path) -> Result<Path
             Err(error) => return Err(IngestError::write(&spooled)(error)),
         }
     };
-    // Most likely the input is at fault; a full disk is told by the error's text.
-    io::copy(&mut stream, &mut file).map_err(IngestError::read(path))?;
+    copy(path, &mut stream, &spooled, &mut file)?;
     Ok(spooled)
+}
+
+/// Like `io::copy`, but its error says on which side it arose.
+fn copy(
+    from_path: &Path,
+    from: &mut impl Read,
+    to_path: &Path,
+    to: &mut impl Write,
+) -> Result<(), IngestError> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count]).map_err(IngestError::write(to_path))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(IngestError::read(from_path)(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full disk was reported as an input that cannot be read.
+    #[test]
+    fn a_copy_says_which_side_failed() {
+        let copy = |from: &mut dyn Read, to: &mut dyn Write| {
+            let (mut from, mut to) = (from, to);
+            copy(Path::new("from"), &mut from, Path::new("to"), &mut to)
+        };
+        let mut full = &mut [0; 3][..];
+        let error = copy(&mut &b"four"[..], &mut full).unwrap_err();
+        assert!(matches!(&error, IngestError::Write { path, .. } if path == Path::new("to")), "{error}");
+        let mut ends_early = flate2::read::GzDecoder::new(&b"\x1f\x8b"[..]);
+        let error = copy(&mut ends_early, &mut Vec::new()).unwrap_err();
+        assert!(matches!(&error, IngestError::Truncated { path } if path == Path::new("from")), "{error}");
+        assert!(!error.to_string().contains("gzip"), "{error}");
+        let mut whole = Vec::new();
+        copy(&mut &b"four"[..], &mut whole).unwrap();
+        assert_eq!(whole, b"four");
+    }
 }

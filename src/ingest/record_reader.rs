@@ -6,6 +6,10 @@
 //!
 //! A line without a quote is cut at its delimiters directly; `csv_core` would give the same fields
 //! more slowly (a property test holds the two equal).
+//!
+//! Tab-separated dumps often do not quote at all, and a title may begin with a quote. So there a line
+//! that has the fields of a record is one, whatever quotes are in it, and only other lines may be
+//! joined: no quote ever costs a line that is whole.
 
 use std::io::{self, Read};
 
@@ -18,6 +22,34 @@ pub(super) struct Dialect {
     pub(super) delimiter: Option<u8>,
     /// `None`: quotes are ordinary characters and every line is a record.
     pub(super) quote: Option<u8>,
+}
+
+/// Fields that a record may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FieldCount {
+    /// It is this record that tells: a header.
+    Any,
+    Exactly(usize),
+    AtLeast(usize),
+}
+
+impl FieldCount {
+    fn check(self, found: usize) -> Result<(), String> {
+        match self {
+            Self::Exactly(count) if found != count => {
+                Err(format!("{found} fields where {count} are expected"))
+            }
+            Self::AtLeast(count) if found < count => {
+                Err(format!("{found} fields where at least {count} are expected"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a record that has so many fields already is malformed whatever follows.
+    fn is_exceeded(self, found: usize) -> bool {
+        matches!(self, Self::Exactly(count) if found > count)
+    }
 }
 
 /// One record; valid until the next call of [`RecordReader::next`].
@@ -98,8 +130,14 @@ impl<R: Read> RecordReader<R> {
         }
     }
 
-    /// The next record that is not blank. With `expected`, other numbers of fields are malformed.
-    pub(super) fn next(&mut self, expected: Option<usize>) -> io::Result<Event<'_>> {
+    /// Lines before the window were dropped already.
+    pub(super) fn behind_lines(mut self, dropped: u64) -> Self {
+        self.line += dropped;
+        self
+    }
+
+    /// The next record that is not blank. Other numbers of fields than `expected` are malformed.
+    pub(super) fn next(&mut self, expected: FieldCount) -> io::Result<Event<'_>> {
         let (bytes, newlines) = std::mem::take(&mut self.pending);
         self.window.consume(bytes);
         self.line += newlines;
@@ -110,16 +148,11 @@ impl<R: Read> RecordReader<R> {
         let shape = match self.window.find_line(self.max_row_bytes)? {
             Some(length) if self.is_plain(length) => self.cut_line(length, expected),
             None if self.dialect.quote.is_none() => Shape::Malformed(self.too_long()),
-            length => match (self.parse_quoted(expected)?, length) {
-                // Tab-separated dumps often do not quote at all, and a title may begin with a quote.
-                (Shape::Malformed(reason), Some(length)) if self.dialect.delimiter == Some(b'\t') => {
-                    match self.cut_line(length, expected) {
-                        Shape::Malformed(_) => Shape::Malformed(reason),
-                        record => record,
-                    }
-                }
-                (shape, _) => shape,
+            Some(length) if self.lines_come_first(expected) => match self.unquote_line(length, expected) {
+                Shape::Malformed(_) => self.parse_joined(expected)?,
+                record => record,
             },
+            _ => self.parse_quoted(expected)?,
         };
         match shape {
             Shape::Record { bytes, newlines, in_output } => {
@@ -134,12 +167,19 @@ impl<R: Read> RecordReader<R> {
         }
     }
 
-    /// Drops lines unread, such as the header of an archive's table.
-    pub(super) fn skip_lines(&mut self, count: u64) -> io::Result<()> {
-        for _ in 0..count {
+    /// Drops the header of an archive's table. Returns how many fields its last line has, if it has
+    /// a line and that is no longer than a row may be.
+    pub(super) fn skip_header(&mut self, num_lines: u64) -> io::Result<Option<usize>> {
+        let mut num_fields = None;
+        for _ in 0..num_lines {
+            let length = self.window.find_line(self.max_row_bytes)?.filter(|&length| length > 0);
+            num_fields = length.map(|length| {
+                self.cut_line(length, FieldCount::Any);
+                self.fields.len()
+            });
             self.line += self.window.skip_line(false)?;
         }
-        Ok(())
+        Ok(num_fields)
     }
 
     /// Returns false at the end of the stream.
@@ -165,7 +205,17 @@ impl<R: Read> RecordReader<R> {
         self.dialect.quote.is_none_or(|quote| memchr::memchr2(quote, b'\r', without_cr(line)).is_none())
     }
 
-    fn cut_line(&mut self, length: usize, expected: Option<usize>) -> Shape {
+    /// Whether a line with a quote is tried as a record by itself before it is joined with others.
+    /// Where records have but one field, any line would be one.
+    fn lines_come_first(&self, expected: FieldCount) -> bool {
+        let several = match expected {
+            FieldCount::Any => false,
+            FieldCount::Exactly(count) | FieldCount::AtLeast(count) => count > 1,
+        };
+        several && self.dialect.delimiter == Some(b'\t')
+    }
+
+    fn cut_line(&mut self, length: usize, expected: FieldCount) -> Shape {
         let line = without_cr(&self.window.bytes()[..length]);
         self.fields.clear();
         let mut from = 0;
@@ -176,15 +226,53 @@ impl<R: Read> RecordReader<R> {
             }
         }
         self.fields.push((from, line.len() as u32));
-        if let Some(expected) = expected.filter(|&expected| expected != self.fields.len()) {
-            return Shape::Malformed(wrong_number(expected, &self.fields.len().to_string()));
+        if let Err(reason) = expected.check(self.fields.len()) {
+            return Shape::Malformed(reason);
         }
         // The last line may lack its `\n`.
         let newlines = u64::from(self.window.bytes().len() > length);
         Shape::Record { bytes: length + newlines as usize, newlines, in_output: false }
     }
 
-    fn parse_quoted(&mut self, expected: Option<usize>) -> io::Result<Shape> {
+    /// Cuts a line at its delimiters, then takes the quotes off the fields that are quoted as a whole.
+    fn unquote_line(&mut self, length: usize, expected: FieldCount) -> Shape {
+        let Shape::Record { bytes, newlines, .. } = self.cut_line(length, expected) else {
+            return Shape::Malformed(String::new());
+        };
+        let Some(quote) = self.dialect.quote else {
+            return Shape::Record { bytes, newlines, in_output: false };
+        };
+        if self.output.len() < length {
+            self.output.resize(length, 0);
+        }
+        let line = &self.window.bytes()[..length];
+        let mut end = 0;
+        for field in &mut self.fields {
+            let from = end;
+            let value = &line[field.0 as usize..field.1 as usize];
+            for piece in unquoted(value, quote) {
+                self.output[end..end + piece.len()].copy_from_slice(piece);
+                end += piece.len();
+            }
+            *field = (from as u32, end as u32);
+        }
+        Shape::Record { bytes, newlines, in_output: true }
+    }
+
+    /// A quoted field may hold line ends, but not a line that is a record by itself.
+    fn parse_joined(&mut self, expected: FieldCount) -> io::Result<Shape> {
+        let shape = self.parse_quoted(expected)?;
+        if let (Shape::Record { bytes, .. }, Some(delimiter)) = (&shape, self.dialect.delimiter) {
+            let mut lines = self.window.bytes()[..*bytes].split(|&byte| byte == b'\n');
+            let num_fields = |line| memchr::memchr_iter(delimiter, line).count() + 1;
+            if lines.any(|line| expected.check(num_fields(line)).is_ok()) {
+                return Ok(Shape::Malformed("a quote is not closed on its line".into()));
+            }
+        }
+        Ok(shape)
+    }
+
+    fn parse_quoted(&mut self, expected: FieldCount) -> io::Result<Shape> {
         self.restart_core();
         let (mut read, mut written, mut num_ends) = (0, 0, 0);
         loop {
@@ -212,8 +300,8 @@ impl<R: Read> RecordReader<R> {
             }
             written += num_written;
             num_ends += ends;
-            if let Some(expected) = expected.filter(|&expected| num_ends > expected) {
-                return Ok(Shape::Malformed(wrong_number(expected, "more")));
+            if expected.is_exceeded(num_ends) {
+                return Ok(Shape::Malformed("more fields than are expected".into()));
             }
             match result {
                 csv_core::ReadRecordResult::InputEmpty if supplied => {
@@ -225,8 +313,8 @@ impl<R: Read> RecordReader<R> {
                 csv_core::ReadRecordResult::Record => break,
             }
         }
-        if let Some(expected) = expected.filter(|&expected| expected != num_ends) {
-            return Ok(Shape::Malformed(wrong_number(expected, &num_ends.to_string())));
+        if let Err(reason) = expected.check(num_ends) {
+            return Ok(Shape::Malformed(reason));
         }
         self.fields.clear();
         let mut from = 0;
@@ -260,14 +348,39 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-fn wrong_number(expected: usize, found: &str) -> String {
-    format!("{found} fields where {expected} are expected")
+/// The pieces of a field's value: itself, or what is between its quotes, cut behind the first of each
+/// two quotes. A field with a single quote inside is not quoted as a whole.
+fn unquoted(value: &[u8], quote: u8) -> impl Iterator<Item = &[u8]> {
+    let inner = value.strip_prefix(&[quote]).and_then(|rest| rest.strip_suffix(&[quote]));
+    let mut rest = inner.filter(|inner| is_doubled(inner, quote)).unwrap_or(value);
+    let is_inner = rest.len() < value.len();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let at = memchr::memchr(quote, rest).filter(|_| is_inner);
+        let (piece, behind) = at.map_or((rest, &[][..]), |at| (&rest[..=at], &rest[at + 2..]));
+        rest = behind;
+        Some(piece)
+    })
+}
+
+/// Whether all quotes come in pairs.
+fn is_doubled(mut text: &[u8], quote: u8) -> bool {
+    while let Some(at) = memchr::memchr(quote, text) {
+        if text.get(at + 1) != Some(&quote) {
+            return false;
+        }
+        text = &text[at + 2..];
+    }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::FieldCount::{AtLeast, Exactly};
     use super::*;
 
     const CSV: Dialect = Dialect { delimiter: Some(b','), quote: Some(b'"') };
@@ -296,7 +409,7 @@ mod tests {
         sizes: Vec<usize>,
         dialect: Dialect,
         max: usize,
-        expected: Option<usize>,
+        expected: FieldCount,
     ) -> Vec<Found> {
         let window = Window::new(Pieces { bytes: text, sizes, turn: 0 });
         let mut reader = RecordReader::new(window, dialect, max);
@@ -328,20 +441,20 @@ mod tests {
             record(6, &["", ""]),
             record(7, &["last", "4"]),
         ];
-        assert_eq!(read_all(text, vec![1 << 20], CSV, 1 << 20, Some(2)), expect);
-        assert_eq!(read_all(text, vec![1], CSV, 1 << 20, Some(2)), expect);
+        assert_eq!(read_all(text, vec![1 << 20], CSV, 1 << 20, Exactly(2)), expect);
+        assert_eq!(read_all(text, vec![1], CSV, 1 << 20, Exactly(2)), expect);
     }
 
     #[test]
     fn an_unclosed_quote_costs_one_line() {
         let mut text = b"1,\"open\n".to_vec();
         text.extend(b"2,b\n".repeat(50));
-        let found = read_all(&text, vec![7], CSV, 64, Some(2));
+        let found = read_all(&text, vec![7], CSV, 64, Exactly(2));
         assert_eq!(found.len(), 51);
         assert!(matches!(&found[0], Err((1, reason)) if reason.contains("not closed")), "{:?}", found[0]);
         assert_eq!(found[50], record(51, &["2", "b"]));
         // The same at the end of the file, where no limit is reached.
-        let found = read_all(b"1,\"open\n2,b", vec![7], CSV, 1 << 20, Some(2));
+        let found = read_all(b"1,\"open\n2,b", vec![7], CSV, 1 << 20, Exactly(2));
         assert!(
             matches!(&found[0], Err((1, reason)) if reason.contains("end of the file")),
             "{:?}",
@@ -353,7 +466,7 @@ mod tests {
     #[test]
     fn wrong_numbers_of_fields_and_long_lines_are_malformed() {
         let text = format!("1,2\n1\n1,2,3\n{},2\n\"1\",\"2\",3\n3,4\n", "x".repeat(100));
-        let found = read_all(text.as_bytes(), vec![10], CSV, 50, Some(2));
+        let found = read_all(text.as_bytes(), vec![10], CSV, 50, Exactly(2));
         let lines: Vec<_> = found.iter().map(|f| f.as_ref().map(|r| r.0).map_err(|e| e.0)).collect();
         assert_eq!(lines, [Ok(1), Err(2), Err(3), Err(4), Err(5), Ok(6)]);
     }
@@ -362,23 +475,43 @@ mod tests {
     fn memory_is_bounded_on_an_endless_line() {
         let endless = io::repeat(b'x').take(64 << 20).chain(&b"\nlast,1\n"[..]);
         let mut reader = RecordReader::new(Window::new(endless), CSV, 1 << 20);
-        assert!(matches!(reader.next(Some(2)).unwrap(), Event::Malformed { line: 1, .. }));
-        let Event::Record(record) = reader.next(Some(2)).unwrap() else { panic!("a record follows") };
+        assert!(matches!(reader.next(Exactly(2)).unwrap(), Event::Malformed { line: 1, .. }));
+        let Event::Record(record) = reader.next(Exactly(2)).unwrap() else { panic!("a record follows") };
         assert_eq!((record.line, record.field(0)), (2, &b"last"[..]));
         assert!(reader.output.len() <= 2 << 20);
     }
 
+    const TSV: Dialect = Dialect { delimiter: Some(b'\t'), quote: Some(b'"') };
+
+    /// A title that began with a quote swallowed all rows up to the next one that had a quote.
     #[test]
-    fn a_tab_separated_line_whose_quote_makes_no_sense_is_cut_plainly() {
-        let dialect = Dialect { delimiter: Some(b'\t'), quote: Some(b'"') };
-        let found = read_all(b"1\t\"open\n2\t\"a\tb\"\n", vec![3], dialect, 100, Some(2));
-        assert_eq!(found, [record(1, &["1", "\"open"]), record(2, &["2", "a\tb"])]);
+    fn a_tab_separated_line_that_is_whole_is_a_record() {
+        let check = |text: &str, expect: &[Found]| {
+            assert_eq!(read_all(text.as_bytes(), vec![3], TSV, 100, Exactly(2)), expect, "{text}");
+        };
+        check(
+            "1\t\"open\n2\tb\n3\t5\" pot\n",
+            &[record(1, &["1", "\"open"]), record(2, &["2", "b"]), record(3, &["3", "5\" pot"])],
+        );
+        check(
+            "\"a \"\"b\"\"\"\t\"\"\r\n\"a\"b\"\t\"\n",
+            &[record(1, &["a \"b\"", ""]), record(2, &["\"a\"b\"", "\""])],
+        );
+        // Only lines that are no records are joined, or cut by quotes.
+        check("2\t\"a\tb\"\n", &[record(1, &["2", "a\tb"])]);
+        check(
+            "\"two\nlines\"\t3\n",
+            &[Err((1, "a quote is not closed on its line".into())), record(2, &["lines\"", "3"])],
+        );
+        let found = read_all(b"1\t2\t\"a\nb\"\n1\t\"a\nb\"\t3\n", vec![3], TSV, 100, AtLeast(3));
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[2], record(3, &["1", "a\nb", "3"]));
     }
 
     #[test]
     fn without_quoting_a_quote_is_a_character() {
         let dialect = Dialect { delimiter: Some(b'\t'), quote: None };
-        let found = read_all(b"a\t\"b\n\"c\td\"\n", vec![3], dialect, 100, Some(2));
+        let found = read_all(b"a\t\"b\n\"c\td\"\n", vec![3], dialect, 100, Exactly(2));
         assert_eq!(found, [record(1, &["a", "\"b"]), record(2, &["\"c", "d\""])]);
     }
 
@@ -443,9 +576,24 @@ mod tests {
             sizes in proptest::collection::vec(1usize..9, 1..4),
             expected in 1usize..4,
         ) {
-            let found = read_all(text.as_bytes(), sizes, CSV, 1 << 20, Some(expected));
+            let found = read_all(text.as_bytes(), sizes, CSV, 1 << 20, Exactly(expected));
             let found: Vec<Found> = found.into_iter().map(|f| f.map_err(|(line, _)| (line, String::new()))).collect();
             prop_assert_eq!(found, naive(&text, expected));
+        }
+
+        #[test]
+        fn no_quote_costs_a_tab_separated_line(text in "[ab\t\"\n]{0,60}", expected in 2usize..4) {
+            let found = read_all(text.as_bytes(), vec![1 << 20], TSV, 1 << 20, Exactly(expected));
+            for (index, line) in text.lines().enumerate() {
+                let fields: Vec<&str> = line.split('\t').collect();
+                if fields.len() == expected {
+                    let as_written = |field: &str| field.chars().filter(|&c| c != '"').collect::<String>();
+                    let is_it = |record: &Found| record.as_ref().is_ok_and(|(at, found)| {
+                        *at == index as u64 + 1 && found.iter().map(|f| as_written(f)).eq(fields.iter().map(|f| as_written(f)))
+                    });
+                    prop_assert!(found.iter().any(is_it), "line {} of {:?}: {:?}", index + 1, text, found);
+                }
+            }
         }
 
         #[test]
@@ -454,8 +602,8 @@ mod tests {
             sizes in proptest::collection::vec(1usize..9, 1..4),
             max in 4usize..40,
         ) {
-            let whole = read_all(&text, vec![1 << 20], CSV, max, Some(2));
-            prop_assert_eq!(read_all(&text, sizes, CSV, max, Some(2)), whole);
+            let whole = read_all(&text, vec![1 << 20], CSV, max, Exactly(2));
+            prop_assert_eq!(read_all(&text, sizes, CSV, max, Exactly(2)), whole);
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct IngestReport {
     pub malformed: u64,
     /// The first of them, in order.
     pub malformed_examples: Vec<MalformedLine>,
-    /// Servers of the list (those without a usable URL count as one).
+    /// Servers of the list.
     pub servers: u64,
     /// Partitions written.
     pub partitions: u64,

@@ -1,13 +1,14 @@
 //! Kinds of lists: which columns they need, what they mean, and which rows are left out.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::util::display::array_value_to_string;
 
-use super::error::IngestError;
+use super::error::{IngestError, printable};
 use super::options::{ColumnsOptions, IngestOptions};
 use super::sources::{Eol, FathomNet, Gbif, Generic, Lila, Tol200mFathomNet, Tol200mGeneral};
 use crate::model::nearest;
@@ -50,22 +51,54 @@ pub fn find_source(name: &str) -> Result<&'static dyn Source, IngestError> {
 pub(super) const URL_COLUMNS: [&str; 5] = ["identifier", "url", "image_url", "photo_url", "accessURI"];
 
 /// The columns of an input, to be looked up by name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Header<'a> {
     path: &'a Path,
     schema: &'a Schema,
+    /// Where the columns end that were there at first, that came next, and so on: a name that was found
+    /// once is found at the same place when more columns come.
+    generations: Vec<usize>,
+    may_grow: bool,
+    missing: RefCell<Option<IngestError>>,
 }
+
+/// Stands for a column that is not there, and perhaps will be: all of its values are null.
+const ABSENT: usize = usize::MAX;
 
 impl<'a> Header<'a> {
     pub(super) fn new(path: &'a Path, schema: &'a Schema) -> Self {
-        Self { path, schema }
+        let generations = vec![schema.fields().len()];
+        Self { path, schema, generations, may_grow: false, missing: RefCell::default() }
+    }
+
+    /// Of an input in which columns may appear late: what is required may be absent for now.
+    pub(super) fn growing(path: &'a Path, schema: &'a Schema, generations: Vec<usize>) -> Self {
+        Self { path, schema, generations, may_grow: true, missing: RefCell::default() }
+    }
+
+    /// The first column that was required and is absent.
+    pub(super) fn into_missing(self) -> Option<IngestError> {
+        self.missing.into_inner()
     }
 
     /// The column of this name; failing that, of this name in another case.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<usize> {
-        let position = |same: fn(&str, &str) -> bool| self.names().position(|column| same(column, name));
-        position(|a, b| a == b).or_else(|| position(|a, b| a.eq_ignore_ascii_case(b)))
+        self.find_first(&[name])
+    }
+
+    /// The first of these names that is a column's, among the columns that came first.
+    fn find_first(&self, names: &[&str]) -> Option<usize> {
+        let starts = std::iter::once(0).chain(self.generations.iter().copied());
+        starts.zip(&self.generations).find_map(|(from, &to)| {
+            let fields = &self.schema.fields()[from..to];
+            names.iter().find_map(|name| {
+                let position =
+                    |same: fn(&str, &str) -> bool| fields.iter().position(|f| same(f.name(), name));
+                let found = position(|a, b| a == b).or_else(|| position(|a, b| a.eq_ignore_ascii_case(b)));
+                found.map(|index| from + index)
+            })
+        })
     }
 
     /// Like `find`; `wanted_by` ends the sentence "has no column x, which ...".
@@ -73,21 +106,31 @@ impl<'a> Header<'a> {
     /// # Errors
     /// When there is none; the error lists the columns and the nearest name.
     pub fn require(&self, name: &str, wanted_by: &str) -> Result<usize, IngestError> {
-        self.find(name).ok_or_else(|| IngestError::MissingColumn {
+        let error = || IngestError::MissingColumn {
             path: self.path.to_owned(),
             column: name.to_owned(),
             wanted_by: wanted_by.to_owned(),
             columns: quoted(self.names()),
             nearest: nearest(name, self.names()).map(str::to_owned),
-        })
+        };
+        self.find(name).map_or_else(|| self.absent(error()), Ok)
     }
 
     fn require_url(&self) -> Result<usize, IngestError> {
-        URL_COLUMNS.iter().find_map(|name| self.find(name)).ok_or_else(|| IngestError::MissingUrlColumn {
+        let error = || IngestError::MissingUrlColumn {
             path: self.path.to_owned(),
             columns: quoted(self.names()),
             nearest: URL_COLUMNS.iter().find_map(|name| nearest(name, self.names())).map(str::to_owned),
-        })
+        };
+        self.find_first(&URL_COLUMNS).map_or_else(|| self.absent(error()), Ok)
+    }
+
+    fn absent(&self, error: IngestError) -> Result<usize, IngestError> {
+        if !self.may_grow {
+            return Err(error);
+        }
+        self.missing.borrow_mut().get_or_insert(error);
+        Ok(ABSENT)
     }
 
     fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
@@ -110,6 +153,8 @@ pub struct Binding {
     /// `None`: every record gets the UUIDv5 of its URL.
     pub uuid: Option<usize>,
     pub filter: Option<RowFilter>,
+    /// What the user should know of how the input is taken.
+    pub warning: Option<&'static str>,
 }
 
 impl std::fmt::Debug for Binding {
@@ -184,6 +229,7 @@ impl Binding {
             label: value(&columns.label, "label", "label")?,
             uuid: named(&columns.uuid, "uuid", usual.uuid)?,
             filter: None,
+            warning: None,
         })
     }
 
@@ -211,7 +257,7 @@ impl<'a> Row<'a> {
 
     #[must_use]
     pub fn is_null(&self, column: usize) -> bool {
-        self.rows.column(column).is_null(self.index)
+        self.rows.columns().get(column).is_none_or(|column| column.is_null(self.index))
     }
 
     /// The value as text; `None` for null.
@@ -230,9 +276,11 @@ impl<'a> Row<'a> {
     /// Whether the value is true, in the words that Spark takes for true.
     #[must_use]
     pub fn is_true(&self, column: usize) -> bool {
+        if self.is_null(column) {
+            return false;
+        }
         let array = self.rows.column(column);
         match array.data_type() {
-            _ if self.is_null(column) => false,
             DataType::Boolean => array.as_boolean().value(self.index),
             DataType::Int64 => array.as_primitive::<Int64Type>().value(self.index) != 0,
             _ => self.text(column).is_some_and(|text| {
@@ -245,7 +293,7 @@ impl<'a> Row<'a> {
 
 /// Names in backticks, the first thirty of them.
 fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    let names: Vec<String> = names.map(|name| format!("`{}`", printable(name))).collect();
     match names.len() {
         0 => "none".to_owned(),
         count if count > 30 => format!("{} and {} more", names[..30].join(", "), count - 30),

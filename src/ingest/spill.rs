@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array, UInt32Array, UInt64Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type, UInt32Type, UInt64Type};
+use arrow::error::ArrowError;
 
 use super::chunk_file::ChunkFile;
 use super::error::IngestError;
@@ -84,9 +85,14 @@ impl Bucket {
     }
 
     fn spill(&mut self, schema: &SchemaRef) -> Result<(), IngestError> {
-        let schema = prefix_schema(schema);
         let waiting = std::mem::take(&mut self.waiting);
-        let waiting = waiting.iter().map(|rows| adapt(rows, &schema)).collect::<Result<Vec<_>, _>>()?;
+        let prefixed = prefix_schema(schema);
+        let waiting = waiting.iter().map(|rows| {
+            let payload = payload(rows, schema)?;
+            let columns = [&rows.columns()[..PREFIX], payload.columns()].concat();
+            RecordBatch::try_new(Arc::clone(&prefixed), columns)
+        });
+        let waiting = waiting.collect::<Result<Vec<_>, _>>()?;
         let (chunks, keys) = match &mut self.spilled {
             Some(files) => files,
             none => {
@@ -94,7 +100,7 @@ impl Bucket {
                 none.insert((chunks, KeyFile::create(self.path.with_extension("keys"))?))
             }
         };
-        chunks.push(&concat_batches(&schema, &waiting)?)?;
+        chunks.push(&concat_batches(&prefixed, &waiting)?)?;
         keys.push(&self.waiting_keys)?;
         self.waiting_keys.clear();
         self.waiting_bytes = 0;
@@ -116,28 +122,32 @@ impl Bucket {
         schema: &SchemaRef,
         mut each: impl FnMut(Chunk) -> Result<(), IngestError>,
     ) -> Result<(), IngestError> {
-        let schema = prefix_schema(schema);
         if let Some((chunks, keys)) = &mut self.spilled {
             let mut keys = keys.read()?;
             for rows in chunks.read()? {
                 let rows = rows?;
                 let keys = keys.take(rows.num_rows())?;
-                each(without_prefix(&adapt(&rows, &schema)?, keys)?)?;
+                each(without_prefix(&rows, keys, schema)?)?;
             }
         }
         let mut keys = self.waiting_keys.iter().copied();
         for rows in &self.waiting {
             let keys = keys.by_ref().take(rows.num_rows()).collect();
-            each(without_prefix(&adapt(rows, &schema)?, keys)?)?;
+            each(without_prefix(rows, keys, schema)?)?;
         }
         Ok(())
     }
 }
 
-/// Bytes of the values, whatever buffers hold them: the same for the same rows.
+/// What a column of a batch costs beside its values: the array and its buffers' own headers.
+const COLUMN_BYTES: usize = 256;
+
+/// Bytes of the values, whatever buffers hold them, and of the columns that do: the same for the same
+/// rows.
 pub(super) fn num_bytes(rows: &RecordBatch) -> usize {
     // The size of a slice cannot be told only for types that do not occur here.
-    rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+    let values = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    rows.columns().iter().map(|column| COLUMN_BYTES + values(column)).sum()
 }
 
 fn prefix_schema(rows: &Schema) -> SchemaRef {
@@ -163,15 +173,20 @@ fn with_prefix(input: u32, rows: NormalRows) -> Result<RecordBatch, IngestError>
     Ok(RecordBatch::try_new(prefix_schema(rows.rows.schema_ref()), columns)?)
 }
 
-fn without_prefix(rows: &RecordBatch, keys: Vec<UrlKey>) -> Result<Chunk, IngestError> {
-    let payload: Vec<usize> = (PREFIX..rows.num_columns()).collect();
+/// The columns behind the prefix, brought to `schema`. They are told by their place: a list may have a
+/// column of a name that the prefix has.
+fn payload(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    adapt(&rows.project(&(PREFIX..rows.num_columns()).collect::<Vec<_>>())?, schema)
+}
+
+fn without_prefix(rows: &RecordBatch, keys: Vec<UrlKey>, schema: &SchemaRef) -> Result<Chunk, IngestError> {
     Ok(Chunk {
         servers: rows.column(0).as_primitive::<UInt32Type>().clone(),
         inputs: rows.column(1).as_primitive::<UInt32Type>().clone(),
         positions: rows.column(2).as_primitive::<UInt64Type>().clone(),
         states: rows.column(3).as_primitive::<UInt8Type>().clone(),
         keys,
-        rows: rows.project(&payload)?,
+        rows: payload(rows, schema)?,
     })
 }
 

@@ -152,7 +152,8 @@ fn rows_become_records_with_a_server_a_key_and_a_state() {
     let skipped = [("bad_scheme", 1), ("bad_utf8", 1), ("empty_url", 1), ("ignored_server", 1)];
     assert_eq!(report.skipped, BTreeMap::from(skipped.map(|(reason, count)| (reason.to_owned(), count))));
     assert_eq!((report.malformed, report.malformed_examples[0].line), (1, 10));
-    assert_eq!((report.servers, report.partitions, report.files), (4, 4, 4));
+    // Records without a usable URL have a partition, too, but no server.
+    assert_eq!((report.servers, report.partitions, report.files), (3, 4, 4));
 
     let partitions = dataset.partitions();
     let folders: Vec<&str> = partitions.iter().map(|partition| partition.folder.as_str()).collect();
@@ -434,6 +435,10 @@ fn useless_inputs_are_told_apart() {
     check("empty.csv", b"", "is empty");
     check("header.csv", b"url\n", "has no rows");
     check("columns.csv", b"a,b\n1,2\n", "no URL column");
+    check("columns.jsonl", b"{\"a\":1}\n{\"b\":2}\n", "no URL column");
+    check("malformed.csv", b"url,x\n1\n2\n", "no row could be read of 2 lines; the first, line 2");
+    check("malformed.jsonl", b"[1]\n", "a JSON array");
+    check("malformed.json", b"u\n", "no JSON object");
     check("binary.bin", b"\x7fELF\0\0", "format");
     check("broken.parquet", b"PAR1", "Parquet");
     let strict = IngestOptions { strict: true, ..small(10) };
@@ -477,6 +482,171 @@ fn several_lists_make_one_schema() {
     let names: Vec<_> = schema.fields()[7..].iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["height", "width", "late", "new", "record", "shared_server_name"]);
     assert_eq!(schema.field_with_name("width").unwrap().data_type(), &DataType::Utf8);
+}
+
+/// Rows between a title that begins with a quote and the next title with one were lost without a word.
+#[test]
+fn quotes_in_a_tab_separated_list_cost_nothing() {
+    let dataset = Dataset::new();
+    let title = |n| match n {
+        10 => "\"Leaf of oak".to_owned(),
+        900 => "5\" pot".to_owned(),
+        n => format!("title {n}"),
+    };
+    let rows: String = (0..1000).map(|n| format!("{n}\t{}\thttp://a.org/{n}\n", title(n))).collect();
+    let report = dataset.ingest_text("multimedia.tsv", format!("id\ttitle\turl\n{rows}"), &small(2000));
+    assert_eq!((report.records_new, report.malformed), (1000, 0));
+    let titles = texts(&dataset.manifest(&dataset.partitions()[0]), "title");
+    assert_eq!(titles, (0..1000).map(|n| Some(title(n))).collect::<Vec<_>>());
+}
+
+/// Columns of such names were taken for the ones of rows that wait.
+#[test]
+fn a_column_may_have_any_name() {
+    let names = ["ingest:server", "ingest:input", "ingest:position", "ingest:state", "ingest:invalid"];
+    let rows =
+        (0..3000).map(|n| format!("http://s{}.org/{n},a,b,c,d,{}\n", n % 7, format!("{n} ").repeat(80)));
+    let list = format!("url,{}\n{}", names.join(","), rows.collect::<String>());
+    for memory_bytes in [512 << 20, 16 << 20] {
+        let dataset = Dataset::new();
+        // With a second list, rows of the first are brought to more columns than they had.
+        let lists = [
+            dataset.write("1.csv", &list),
+            dataset.write("2.csv", "url,more,ingest:server,ingest:state\nhttp://s0.org/x,m,a,d\n"),
+        ];
+        let report = dataset.ingest(&lists, &IngestOptions { memory_bytes, ..small(1000) }).unwrap();
+        assert_eq!(report.records_new, 3001);
+        for partition in dataset.partitions() {
+            let rows = dataset.manifest(&partition);
+            assert!(texts(&rows, "ingest:server").iter().all(|value| value.as_deref() == Some("a")));
+            assert!(texts(&rows, "ingest:state").iter().all(|value| value.as_deref() == Some("d")));
+        }
+    }
+}
+
+/// The folder of a server must have a name that a filesystem takes, or nothing at all is ingested.
+#[test]
+fn a_host_that_makes_no_folder_is_no_server() {
+    let dataset = Dataset::new();
+    let hosts = ["a".repeat(243), "a".repeat(244), "*".repeat(81), "*".repeat(82), "a".repeat(238) + ":81"];
+    let list: String = hosts.iter().map(|host| format!("http://{host}/\n")).collect();
+    let report = dataset.ingest_text("list.txt", list, &small(10));
+    assert_eq!((report.records_new, report.servers), (5, 3));
+    assert_eq!(report.skipped, BTreeMap::from([("bad_url".to_owned(), 2)]));
+}
+
+#[test]
+fn fields_that_come_late_are_bound_like_others() {
+    let dataset = Dataset::new();
+    let early = |n: u32| format!("{{\"x\":{n},\"title\":\"t\"}}\n");
+    let late = |n: u32| {
+        format!("{{\"url\":\"http://a/{n}\",\"license\":\"cc0\",\"Title\":\"no\",\"LABEL\":\"l\"}}\n")
+    };
+    let list: String = (0..9000).map(early).chain((0..9000).map(late)).collect();
+    let report = dataset.ingest_text("list.jsonl", list, &small(20_000));
+    assert_eq!(report.records_new, 18_000);
+    assert_eq!(report.skipped, BTreeMap::from([("empty_url".to_owned(), 9000)]));
+    let rows = dataset.manifest(&dataset.partitions()[1]);
+    let all = |column: &str, expect: Option<&str>| {
+        assert!(texts(&rows, column).iter().all(|value| value.as_deref() == expect), "{column}");
+    };
+    all("license", Some("cc0"));
+    all("label", Some("l"));
+    // What was found once stays where it was found.
+    all("title", None);
+    let schema = dataset.catalog.view().unwrap().manifest_schema().unwrap().unwrap();
+    let names: Vec<_> = schema.fields()[7..].iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["x", "Title_input", "record", "shared_server_name"]);
+}
+
+/// What makes a record of a row without a usable URL: not all that the list happens to say of it.
+#[test]
+fn rows_without_a_url_are_told_apart_by_what_stands_in_its_place() {
+    let dataset = Dataset::new();
+    let mut list =
+        b"source_id,url,title\n1,ftp://a/1,\n,http://a/\xff,\n,http://a/\xfe,\n,,x\n,,y\n2,,\n3,,\n".to_vec();
+    let report = dataset.ingest_text("1.csv", &list, &small(10));
+    assert_eq!((report.records_new, report.duplicates), (7, 0));
+    // A newer list knows more of the first.
+    list.splice(32..32, *b"a title");
+    let report = dataset.ingest_text("2.csv", &list, &small(10));
+    assert_eq!((report.records_new, report.records_known, report.records_gone), (0, 7, 0));
+}
+
+/// `files` of an archive, `meta.xml` among them.
+fn archive(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
+    folder
+}
+
+const CORE_META: &str = r#"<core fieldsTerminatedBy="\t" fieldsEnclosedBy="" ignoreHeaderLines="1">
+    <files><location>occurrence.txt</location></files><id index="0"/>
+    <field index="1" term="http://rs.tdwg.org/dwc/terms/basisOfRecord"/></core>"#;
+
+/// A constant of the media table and a column of the core made two columns of one name, and no query
+/// of the dataset worked any more.
+#[test]
+fn a_constant_hides_the_column_of_the_core() {
+    let meta = format!(
+        r#"<archive>{CORE_META}<extension fieldsTerminatedBy="\t" fieldsEnclosedBy="" ignoreHeaderLines="1"
+        rowType="http://rs.gbif.org/terms/1.0/Multimedia"><files><location>m.txt</location></files>
+        <coreid index="0"/><field index="1" term="http://purl.org/dc/terms/identifier"/>
+        <field default="Photo" term="http://rs.tdwg.org/dwc/terms/basisOfRecord"/></extension></archive>"#
+    );
+    let folder = archive(&[
+        ("meta.xml", meta.as_bytes()),
+        ("occurrence.txt", b"id\tbasis\n1\tX\n"),
+        ("m.txt", b"id\turl\n1\thttp://a/1\n"),
+    ]);
+    let dataset = Dataset::new();
+    dataset.ingest(&[folder.path().to_owned()], &small(10)).unwrap();
+    let rows = dataset.manifest(&dataset.partitions()[0]);
+    assert_eq!(texts(&rows, "basisOfRecord"), [Some("Photo".to_owned())]);
+    let names: BTreeSet<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names.len(), rows.num_columns());
+}
+
+/// The first row decided how many fields the others have, and files behind the first were not read.
+#[test]
+fn archives_of_odd_rows_and_several_files() {
+    let meta = |header_lines: u32| {
+        format!(
+            r#"<archive>{CORE_META}<extension fieldsTerminatedBy="\t" fieldsEnclosedBy=""
+            ignoreHeaderLines="{header_lines}" rowType="http://rs.gbif.org/terms/1.0/Multimedia">
+            <files><location>1.txt</location><location>2.txt</location></files><coreid index="0"/>
+            <field index="1" term="http://purl.org/dc/terms/identifier"/></extension></archive>"#
+        )
+    };
+    let core = ("occurrence.txt", &b"id\tbasis\n1\tX\n"[..]);
+    let second = ("2.txt", &b"\xef\xbb\xbfid\turl\tmore\n1\thttp://a/4\t\n"[..]);
+    let check = |meta: &str, first: &[u8], urls: &[u32], malformed: &[(u64, &str)]| {
+        let folder = archive(&[("meta.xml", meta.as_bytes()), core, ("1.txt", first), second]);
+        let dataset = Dataset::new();
+        let report = dataset.ingest(&[folder.path().to_owned()], &small(10)).unwrap();
+        let found = texts(&dataset.manifest(&dataset.partitions()[0]), "identifier");
+        assert_eq!(found, urls.iter().map(|n| Some(format!("http://a/{n}"))).collect::<Vec<_>>());
+        for (example, (line, reason)) in report.malformed_examples.iter().zip(malformed) {
+            assert_eq!(example.path, folder.path().join("1.txt"));
+            assert!(example.line == *line && example.reason.contains(reason), "{example:?}");
+        }
+        assert_eq!(report.malformed, malformed.len() as u64);
+    };
+    let rows = b"id\turl\tmore\n1\thttp://a/1\n1\thttp://a/2\t\n1\thttp://a/3\t\t\n";
+    check(&meta(1), rows, &[2, 4], &[(2, "2 fields where 3"), (4, "4 fields where 3")]);
+    // A header that lacks declared columns says nothing of the rows.
+    check(&meta(1), b"id\n1\thttp://a/1\n1\n1\thttp://a/3\t\t\n", &[1, 3, 4], &[(3, "at least 2")]);
+    let without_header = b"\xef\xbb\xbf1\thttp://a/1\n1\n1\thttp://a/3\t\t\n";
+    let folder =
+        archive(&[("meta.xml", meta(0).as_bytes()), core, ("1.txt", without_header), ("2.txt", b"")]);
+    let dataset = Dataset::new();
+    let report = dataset.ingest(&[folder.path().to_owned()], &small(10)).unwrap();
+    assert_eq!((report.records_new, report.malformed), (2, 1));
+    let rows = dataset.manifest(&dataset.partitions()[0]);
+    assert_eq!(texts(&rows, "basisOfRecord"), [Some("X".to_owned()), Some("X".to_owned())]);
+    fs::remove_file(folder.path().join("2.txt")).unwrap();
+    let error = Dataset::new().ingest(&[folder.path().to_owned()], &small(10)).unwrap_err();
+    assert!(error.to_string().contains("`2.txt` is missing"), "{error}");
 }
 
 /// Archive with `rows` media of `rows / 2` occurrences; `padding` makes the core larger.
@@ -544,7 +714,7 @@ fn archives_are_joined_with_their_occurrences() {
     bytes[200] ^= 0x55;
     let dataset = Dataset::new();
     let error = dataset.ingest(&[dataset.write("damaged.zip", bytes)], &gbif(512 << 20)).unwrap_err();
-    assert!(matches!(error, IngestError::Damaged { .. } | IngestError::TruncatedGzip { .. }), "{error}");
+    assert!(matches!(error, IngestError::Damaged { .. } | IngestError::Truncated { .. }), "{error}");
     assert!(dataset.partitions().is_empty());
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
+use crate::model::UrlKey;
+
 /// One column: values end to end, and where each ends. An empty value is a null.
 #[derive(Debug)]
 pub(super) struct TextColumn {
@@ -35,8 +37,9 @@ impl TextColumn {
         self.values.truncate(self.offsets[len] as usize);
     }
 
-    /// The array, and the rows whose bytes were not UTF-8 (they hold replacement characters now).
-    pub(super) fn finish(&mut self) -> (ArrayRef, Vec<u32>) {
+    /// The array, and the rows whose bytes were not UTF-8 (they hold replacement characters now) with the
+    /// keys of these bytes.
+    pub(super) fn finish(&mut self) -> (ArrayRef, Vec<(u32, UrlKey)>) {
         let column = std::mem::take(self);
         let capacity = column.values.len() + column.values.len() / 8;
         self.values.reserve(capacity);
@@ -63,12 +66,17 @@ fn build(values: Vec<u8>, offsets: Vec<i32>, nulls: Option<NullBuffer>) -> Resul
         .map_err(|_| (values.to_vec(), buffer.to_vec()))
 }
 
-fn replace_invalid(values: &[u8], offsets: &[i32], nulls: Option<NullBuffer>) -> (ArrayRef, Vec<u32>) {
+fn replace_invalid(
+    values: &[u8],
+    offsets: &[i32],
+    nulls: Option<NullBuffer>,
+) -> (ArrayRef, Vec<(u32, UrlKey)>) {
     let mut invalid = Vec::new();
     let rows = offsets.windows(2).enumerate().map(|(row, ends)| {
-        let text = String::from_utf8_lossy(&values[ends[0] as usize..ends[1] as usize]);
+        let bytes = &values[ends[0] as usize..ends[1] as usize];
+        let text = String::from_utf8_lossy(bytes);
         if matches!(text, std::borrow::Cow::Owned(_)) {
-            invalid.push(row as u32);
+            invalid.push((row as u32, UrlKey::of_bytes(bytes)));
         }
         nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)).then_some(text)
     });
@@ -91,7 +99,7 @@ mod tests {
         let (array, invalid) = column.finish();
         let array = array.as_string::<i32>();
         assert_eq!(array.iter().collect::<Vec<_>>(), [Some("ab"), None, Some("\u{fffd}"), Some("ö")]);
-        assert_eq!(invalid, [2]);
+        assert_eq!(invalid, [(2, UrlKey::of_bytes(b"\xff"))]);
         assert_eq!(column.len(), 0);
     }
 
@@ -101,7 +109,7 @@ mod tests {
         column.push(b"a\xc3");
         column.push(b"\xb6b");
         let (array, invalid) = column.finish();
-        assert_eq!(invalid, [0, 1]);
+        assert_eq!(invalid, [(0, UrlKey::of_bytes(b"a\xc3")), (1, UrlKey::of_bytes(b"\xb6b"))]);
         assert_eq!(array.len(), 2);
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
 use super::SkipReason;
@@ -56,6 +56,14 @@ impl ServerName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether `server_name=S` is a name that filesystems take, which end at 255 bytes. Every byte that
+    /// could be escaped there (as `%3A`) counts as three. DNS itself ends at 253.
+    fn fits_a_folder(&self) -> bool {
+        let stays = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let escaped: usize = self.0.bytes().map(|byte| if stays(byte) { 1 } else { 3 }).sum();
+        "server_name=".len() + escaped <= 255
     }
 }
 
@@ -111,7 +119,7 @@ impl<'a> RecordUrl<'a> {
             return Err(SkipReason::BadScheme);
         }
         let server = ServerName::from_url(&url).ok_or(SkipReason::NoHost)?;
-        if matches!(url.host(), Some(Host::Domain(name)) if name.len() > 253) || url.port() == Some(0) {
+        if !server.fits_a_folder() || url.port() == Some(0) {
             return Err(SkipReason::BadUrl);
         }
         Ok(Self { text, server })
@@ -179,6 +187,9 @@ mod tests {
         check("http://exa mple.org/", Err(SkipReason::BadUrl));
         check("http://example.org:99999/", Err(SkipReason::BadUrl));
         check("http://example.org:0/", Err(SkipReason::BadUrl));
+        check(&format!("http://{}/", "a".repeat(244)), Err(SkipReason::BadUrl));
+        check(&format!("http://{}:81/", "a".repeat(239)), Err(SkipReason::BadUrl));
+        check(&format!("http://{}/", "*".repeat(82)), Err(SkipReason::BadUrl));
         check(&format!("http://example.org/{}", "a".repeat(9000)), Err(SkipReason::UrlTooLong));
     }
 

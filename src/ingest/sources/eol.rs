@@ -24,6 +24,13 @@ impl Source for Eol {
             ..UsualNames::default()
         };
         let mut binding = Binding::new(header, &options.columns, &usual, WANTED_BY)?;
+        // What was renamed in the configuration is there; what was not must be under its usual name.
+        if options.columns.license.is_none() {
+            header.require(usual.license, WANTED_BY)?;
+        }
+        if options.columns.source.is_none() {
+            header.require(usual.source, WANTED_BY)?;
+        }
         let url = binding.url[0];
         let id = binding.source_id;
         binding.filter = Some(Box::new(move |row: &Row<'_>| {

@@ -28,10 +28,14 @@ fn options(source: &str) -> IngestOptions {
     IngestOptions { initializer_type: source.to_owned(), ..IngestOptions::default() }
 }
 
+fn bind(options: &IngestOptions, raw: &RawBatch) -> Result<BoundInput, IngestError> {
+    let source = find_source(&options.initializer_type)?;
+    Ok(BoundInput::new(0, Path::new("list"), raw.rows.schema(), false, source, options)?.0)
+}
+
 fn normalize(options: &IngestOptions, rows: &[&[&str]]) -> Result<NormalBatch, IngestError> {
     let raw = table(rows);
-    let source = find_source(&options.initializer_type)?;
-    let input = BoundInput::new(0, Path::new("list"), raw.rows.schema(), source, options)?;
+    let input = bind(options, &raw)?;
     let normalizer = Normalizer {
         max_url_bytes: 100,
         ignored_servers: Default::default(),
@@ -84,6 +88,11 @@ fn named_columns_must_exist() {
     assert!(error.contains("`columns.url` names") && error.contains("nearest: `Pictures`"), "{error}");
     let error = normalize(&options(""), &[&["identifer", "x"], &["a", "b"]]).unwrap_err().to_string();
     assert!(error.contains("`identifer`, `x`") && error.contains("nearest: `identifer`"), "{error}");
+    assert!(error.contains("`--url-column identifer`"), "{error}");
+    // Names come from outside: they neither steer the terminal nor fill it.
+    let long = "x".repeat(1000);
+    let error = normalize(&options(""), &[&["\u{1b}[2J", &long], &["a", "b"]]).unwrap_err().to_string();
+    assert!(error.contains("`\\u{1b}[2J`") && !error.contains('\u{1b}') && error.len() < 300, "{error}");
     let error = normalize(&options("gbiff"), &[&["url"], &["a"]]).unwrap_err().to_string();
     assert!(error.contains("nearest: `gbif`"), "{error}");
 }
@@ -110,9 +119,45 @@ fn gbif_takes_still_images_of_organisms() {
         ("not_a_still_image", 2),
     ];
     check(&options("gbif"), rows, "source_id", &["1", "2"], &filtered);
-    // Without the column, nothing is known against the row.
+    // In a table of media alone, nothing is known against the row.
     let rows: &[&[&str]] = &[&head[..4], &["1", "http://a/1", "StillImage", "-"]];
     check(&options("gbif"), rows, "source_id", &["1"], &[]);
+    assert!(bind(&options("gbif"), &table(rows)).unwrap().warning().is_some());
+    let rows: &[&[&str]] =
+        &[&[head[..4].to_vec(), vec!["species"]].concat(), &["1", "http://a/1", "-", "-", "-"]];
+    let error = normalize(&options("gbif"), rows).unwrap_err().to_string();
+    assert!(error.contains("no column `basisOfRecord`"), "{error}");
+}
+
+#[test]
+fn gbif_reads_types_and_urls_as_publishers_write_them() {
+    let rows: &[&[&str]] = &[
+        &["gbifID", "identifier", "accessURI", "type"],
+        &["1", "urn:uuid:1", "http://a/1", "http://purl.org/dc/dcmitype/StillImage"],
+        &["2", "urn:uuid:2", "http://a/2", "image"],
+        &["3", "urn:uuid:3", "http://a/3", "dcmitype:stillimage"],
+        &["4", "urn:uuid:4", "http://a/4", "http://purl.org/dc/dcmitype/MovingImage"],
+        &["5", "urn:uuid:5", "http://a/5", "-"],
+    ];
+    let filtered = [("not_a_still_image", 2)];
+    check(&options("gbif"), rows, "identifier", &["http://a/1", "http://a/2", "http://a/3"], &filtered);
+    check(&options("gbif"), rows, "identifier_input", &["urn:uuid:1", "urn:uuid:2", "urn:uuid:3"], &filtered);
+    let rows: &[&[&str]] = &[&["gbifID", "accessURI", "format"], &["1", "http://a/1", "image/jpeg"]];
+    check(&options("gbif"), rows, "identifier", &["http://a/1"], &[]);
+    let error =
+        normalize(&options("gbif"), &[&["gbifID", "accessURI"], &["1", "x"]]).unwrap_err().to_string();
+    assert!(error.contains("no column `type`"), "{error}");
+}
+
+#[test]
+fn eol_lists_say_whose_the_pictures_are() {
+    let head = ["EOL content ID", "EOL Full-Size Copy URL", "License Name", "Copyright Owner"];
+    for absent in 2..4 {
+        let left = |row: [&'static str; 4]| [&row[..absent], &row[absent + 1..]].concat();
+        let rows: &[&[&str]] = &[&left(head), &left(["1", "http://a/1", "cc-by", "Ann"])];
+        let error = normalize(&options("eol"), rows).unwrap_err().to_string();
+        assert!(error.contains(head[absent]), "{error}");
+    }
 }
 
 #[test]
