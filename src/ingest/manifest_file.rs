@@ -14,6 +14,7 @@ use parquet::schema::types::ColumnPath;
 use super::error::IngestError;
 use crate::catalog::ManifestFile;
 use crate::model::ServerName;
+use crate::storage::{Checksummed, Sign as _};
 
 /// `server_name=S`, escaped as Hive and Spark do.
 pub(super) fn server_folder(urls_folder: &Path, server: &ServerName) -> PathBuf {
@@ -61,14 +62,14 @@ pub(super) fn write_file(folder: &Path, part: u32, rows: &RecordBatch) -> Result
 /// A Parquet file that gets its name when it is whole.
 pub(super) struct ParquetOutput {
     path: PathBuf,
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<Checksummed<File>>,
 }
 
 impl ParquetOutput {
     pub(super) fn create(path: &Path, schema: SchemaRef) -> Result<Self, IngestError> {
         let temporary = temporary_name(path);
         let file = File::create(&temporary).map_err(IngestError::write(&temporary))?;
-        let writer = ArrowWriter::try_new(file, schema, Some(properties()));
+        let writer = ArrowWriter::try_new(Checksummed::new(file), schema, Some(properties()));
         Ok(Self { path: path.to_owned(), writer: writer.map_err(IngestError::write_parquet(path))? })
     }
 
@@ -78,9 +79,10 @@ impl ParquetOutput {
 
     /// Syncs, renames, syncs the folder. Returns the path and the file's length in bytes.
     pub(super) fn finish(self) -> Result<(PathBuf, u64), IngestError> {
-        let Self { path, writer } = self;
+        let Self { path, mut writer } = self;
         let temporary = temporary_name(&path);
-        let file = writer.into_inner().map_err(IngestError::write_parquet(&path))?;
+        let signed = writer.sign().and_then(|()| writer.into_inner());
+        let file = signed.map_err(IngestError::write_parquet(&path))?.into_inner();
         file.sync_all().map_err(IngestError::write(&temporary))?;
         let bytes = file.metadata().map_err(IngestError::write(&temporary))?.len();
         fs::rename(&temporary, &path).map_err(IngestError::write(&path))?;

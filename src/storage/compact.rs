@@ -20,7 +20,10 @@ use parquet::file::writer::SerializedFileWriter;
 use super::atomic::sync_folder;
 use super::part_writer::{arrow_writer, error_batch};
 use super::schema::{errors_properties, successes_properties, successes_write_schema};
-use super::{AtomicFile, DatasetLayout, StorageError, StorageOptions, errors_schema, write_atomically};
+use super::{
+    AtomicFile, Checksummed, DatasetLayout, Sign as _, StorageError, StorageOptions, errors_schema,
+    write_atomically,
+};
 use crate::model::{DataFile, Epoch, PartRow, RecordIndex, ServerName};
 
 /// What to compact.
@@ -82,7 +85,7 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
     let error = StorageError::parquet(file.temporary());
     let schema = ArrowSchemaConverter::new().convert(&successes_write_schema()).map_err(&error)?;
     let mut writer = SerializedFileWriter::new(
-        file.handle()?,
+        Checksummed::new(file.handle()?),
         schema.root_schema_ptr(),
         successes_properties(input.options).into(),
     )
@@ -97,11 +100,14 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
         }
         num_rows += rows;
     }
-    writer.close().map_err(&error)?;
+    writer.sign().and_then(|()| writer.close()).map_err(&error)?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
 }
 
-fn append_row_groups(writer: &mut SerializedFileWriter<File>, path: &Path) -> Result<u64, StorageError> {
+fn append_row_groups(
+    writer: &mut SerializedFileWriter<Checksummed<File>>,
+    path: &Path,
+) -> Result<u64, StorageError> {
     let error = StorageError::parquet(path);
     let source = File::open(path).map_err(StorageError::io("open", path))?;
     let handle = source.try_clone().map_err(StorageError::io("open", path))?;
@@ -164,6 +170,6 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
             writer.write(&kept).map_err(&error)?;
         }
     }
-    writer.close().map_err(&error)?;
+    writer.sign().and_then(|()| writer.close()).map_err(&error)?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
 }

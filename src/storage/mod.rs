@@ -4,6 +4,7 @@
 //! catalog name it. Nothing that has its final name is ever written to again.
 
 mod atomic;
+mod checksum;
 mod compact;
 mod error;
 mod layout;
@@ -13,6 +14,7 @@ mod schema;
 mod sweep;
 
 pub use atomic::{AtomicFile, write_atomically};
+pub use checksum::{Checksummed, PAGES_CRC32_KEY, PagesChecksum, Sign};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};

@@ -1,0 +1,136 @@
+//! A checksum of a Parquet file's pages, which its own footer carries.
+//!
+//! Parquet has a place for a checksum of each page, but the `parquet` crate leaves it empty. So whatever is
+//! written passes through a [`Checksummed`], and before the footer is written, [`Sign`] puts the CRC-32 of
+//! everything up to there into it. `ddl check --deep` compares.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use flate2::Crc;
+use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::writer::SerializedFileWriter;
+
+/// Key of the Parquet metadata that holds a [`PagesChecksum`].
+pub const PAGES_CRC32_KEY: &str = "ddl.pages_crc32";
+
+/// The CRC-32 of a file's first bytes, and how many they are. As text: `1a2b3c4d 4711`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PagesChecksum {
+    crc32: u32,
+    bytes: u64,
+}
+
+impl PagesChecksum {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (crc32, bytes) = text.split_once(' ')?;
+        Some(Self { crc32: u32::from_str_radix(crc32, 16).ok()?, bytes: bytes.parse().ok()? })
+    }
+
+    /// The checksum of as many bytes of another file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn of_same_bytes(self, file: impl Read) -> io::Result<Self> {
+        let mut found = Checksummed::new(io::sink());
+        io::copy(&mut file.take(self.bytes), &mut found)?;
+        Ok(found.checksum())
+    }
+}
+
+impl fmt::Display for PagesChecksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x} {}", self.crc32, self.bytes)
+    }
+}
+
+/// Passes bytes on, and keeps their checksum.
+#[derive(Debug)]
+pub struct Checksummed<W> {
+    inner: W,
+    crc: Crc,
+    bytes: u64,
+}
+
+impl<W> Checksummed<W> {
+    pub fn new(inner: W) -> Self {
+        Self { inner, crc: Crc::new(), bytes: 0 }
+    }
+
+    pub fn into_inner(self) -> W {
+        self.inner
+    }
+
+    fn checksum(&self) -> PagesChecksum {
+        PagesChecksum { crc32: self.crc.sum(), bytes: self.bytes }
+    }
+
+    fn fact(&self) -> KeyValue {
+        KeyValue::new(PAGES_CRC32_KEY.into(), self.checksum().to_string())
+    }
+}
+
+impl<W: Write> Write for Checksummed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.crc.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Writers of Parquet files whose footer shall carry the checksum of their pages.
+pub trait Sign {
+    /// To be called once, when all rows are written and only the footer is left.
+    ///
+    /// # Errors
+    /// When buffered bytes cannot be written.
+    fn sign(&mut self) -> Result<(), ParquetError>;
+}
+
+impl<W: Write + Send> Sign for ArrowWriter<Checksummed<W>> {
+    fn sign(&mut self) -> Result<(), ParquetError> {
+        self.flush()?;
+        self.sync()?;
+        let fact = self.inner().fact();
+        self.append_key_value_metadata(fact);
+        Ok(())
+    }
+}
+
+impl<W: Write + Send> Sign for SerializedFileWriter<Checksummed<W>> {
+    fn sign(&mut self) -> Result<(), ParquetError> {
+        self.flush()?;
+        let fact = self.inner().fact();
+        self.append_key_value_metadata(fact);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_the_bytes_and_survives_its_text() {
+        let mut writer = Checksummed::new(Vec::new());
+        writer.write_all(b"1234").unwrap();
+        writer.write_all(b"56789").unwrap();
+        let checksum = writer.checksum();
+        // The check value of CRC-32.
+        assert_eq!(checksum.to_string(), "cbf43926 9");
+        assert_eq!(PagesChecksum::parse(&checksum.to_string()), Some(checksum));
+        assert_eq!(checksum.of_same_bytes(&b"123456789 and a footer"[..]).unwrap(), checksum);
+        assert_ne!(checksum.of_same_bytes(&b"1234567"[..]).unwrap(), checksum);
+        for text in ["", "cbf43926", "x 9", "cbf43926 -1"] {
+            assert_eq!(PagesChecksum::parse(text), None, "{text}");
+        }
+    }
+}
