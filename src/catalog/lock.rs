@@ -45,12 +45,6 @@ impl LockHolder {
         }
     }
 
-    /// Whether the process may still be there: known for this node, believed for others.
-    #[must_use]
-    pub fn may_be_alive(&self) -> bool {
-        !self.is_gone(&rustix::system::uname().nodename().to_string_lossy())
-    }
-
     fn is_gone(&self, node: &str) -> bool {
         self.node == node && process_start(self.pid) != Some(self.process_start)
     }
@@ -137,6 +131,26 @@ pub fn lock_holder(catalog: &Path) -> Option<LockHolder> {
     read_holder(&lock_path(catalog))
 }
 
+/// Who holds the catalog and may still be alive: known for this node, believed of others until they have been
+/// silent for `lock_timeout`.
+#[must_use]
+pub fn live_holder(catalog: &Path, lock_timeout: Duration) -> Option<LockHolder> {
+    let path = lock_path(catalog);
+    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    read_holder(&path).filter(|holder| match holder.node == node {
+        true => !holder.is_gone(&node),
+        false => !is_silent(&path, lock_timeout),
+    })
+}
+
+fn is_silent(path: &Path, lock_timeout: Duration) -> bool {
+    fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .ok()
+        .and_then(|modified| modified.elapsed().ok())
+        .is_some_and(|silence| silence > lock_timeout)
+}
+
 fn lock_path(catalog: &Path) -> PathBuf {
     let mut name = catalog.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
@@ -158,11 +172,7 @@ fn take(
             Err(source) => return Err(CatalogError::Io { action: "create", path: path.to_owned(), source }),
         }
         let holder = read_holder(path);
-        let silent = fs::metadata(path)
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|modified| modified.elapsed().ok())
-            .is_some_and(|silence| silence > lock_timeout);
+        let silent = is_silent(path, lock_timeout);
         match holder {
             Some(holder) if !holder.is_gone(node) && (holder.node == node || !silent) => {
                 return Err(CatalogError::InUse { path: catalog.to_owned(), holder: Box::new(holder) });
@@ -219,6 +229,7 @@ mod tests {
         let mut dead = LockHolder::this_process(None);
         dead.process_start += 1;
         write_holder(&lock_path(&catalog), &dead).unwrap();
+        assert_eq!(live_holder(&catalog, TIMEOUT), None);
         CatalogLock::acquire(&catalog, None, TIMEOUT).unwrap();
     }
 
@@ -244,8 +255,10 @@ mod tests {
         other.node = "elsewhere".into();
         write_holder(&lock_path(&catalog), &other).unwrap();
         assert!(CatalogLock::acquire(&catalog, None, TIMEOUT).is_err());
+        assert_eq!(live_holder(&catalog, TIMEOUT), Some(other));
         let file = fs::File::options().append(true).open(lock_path(&catalog)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(61)).unwrap();
+        assert_eq!(live_holder(&catalog, TIMEOUT), None);
         let lock = CatalogLock::acquire(&catalog, None, TIMEOUT).unwrap();
         assert_eq!(lock_holder(&catalog).as_ref(), Some(&lock.holder));
     }
