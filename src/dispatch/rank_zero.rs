@@ -114,6 +114,13 @@ pub async fn coordinate(
     })?;
     drop(view);
     run.run_id = catalog.start_run(run.clone())?;
+    tracing::info!(
+        run_id = run.run_id,
+        num_ranks,
+        partitions = work.len(),
+        pending = counts.pending,
+        "coordinating the run"
+    );
     let (jobs, mut results, committer) = committer::start(catalog.clone())
         .map_err(|error| DispatchError::Rank { rank: 0, message: error.to_string() })?;
     let status_interval = options.status_interval;
@@ -177,6 +184,15 @@ pub async fn coordinate(
     let status = state.status(state_name);
     (state.observe)(&status);
     let _ = publish(&status_folder, &status);
+    tracing::info!(
+        run_id = state.run.run_id,
+        ending = state_name,
+        images = state.run.success,
+        failed = state.run.failed,
+        skipped = state.run.skipped,
+        seconds = state.started.elapsed().as_secs(),
+        "the run has ended"
+    );
     state.run.ended_at = Some(now_ms());
     state.run.ending = Some(state_name.into());
     let run_at_end = state.run.clone();

@@ -151,8 +151,11 @@ pub async fn work<E: Executor>(
     send(ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() })?;
     let executor = loop {
         match inbox.recv().await {
-            Some(ToWorker::Welcome { settings, .. }) => match make_executor(&settings) {
-                Ok(executor) => break executor,
+            Some(ToWorker::Welcome { run_id, settings }) => match make_executor(&settings) {
+                Ok(executor) => {
+                    tracing::info!(run_id, "run begins");
+                    break executor;
+                }
                 Err(message) => {
                     send(ToCoordinator::Failed { message })?;
                     send(ToCoordinator::Bye)?;
@@ -185,6 +188,7 @@ pub async fn work<E: Executor>(
                         send(ToCoordinator::Release { partition, epoch, trouble: None })?;
                         continue;
                     }
+                    tracing::debug!(folder = %claim.folder, partition.partition_id, %epoch, "partition claimed");
                     let handle = ClaimHandle { partition, epoch, requests: requests.clone(), stop: stop.clone() };
                     let run = executor.clone().run(claim, handle);
                     open.spawn(async move { (partition, epoch, run.await) });
@@ -195,6 +199,7 @@ pub async fn work<E: Executor>(
                     }
                 }
                 Some(ToWorker::Stop) => {
+                    tracing::info!("told to stop");
                     ending = true;
                     stop.request(StopReason::Terminate);
                 }
@@ -231,6 +236,9 @@ pub async fn work<E: Executor>(
             }
         }
     }
-    send(ToCoordinator::Alive(executor.progress()))?;
+    let progress = executor.progress();
+    let RankProgress { success, failed, skipped, received_bytes, .. } = progress;
+    tracing::info!(images = success, failed, skipped, received_bytes, "run ends for this rank");
+    send(ToCoordinator::Alive(progress))?;
     send(ToCoordinator::Bye)
 }
