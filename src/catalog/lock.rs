@@ -57,12 +57,6 @@ impl LockHolder {
         }
     }
 
-    /// Whether the process may still be there: known for this node, believed for others.
-    #[must_use]
-    pub fn may_be_alive(&self) -> bool {
-        !self.is_gone(&this_node())
-    }
-
     fn is_gone(&self, node: &str) -> bool {
         self.node == node && process_start(self.pid) != Some(self.process_start)
     }
@@ -201,8 +195,10 @@ pub fn lock_holder(catalog: &Path) -> Option<LockHolder> {
     read_holder(&lock_path(catalog))
 }
 
-/// Who holds the catalog and may still be alive.
-pub(super) fn live_holder(catalog: &Path, lock_timeout: Duration) -> Option<LockHolder> {
+/// Who holds the catalog and may still be alive: known for this node, believed of others until they have been
+/// silent for `lock_timeout`.
+#[must_use]
+pub fn live_holder(catalog: &Path, lock_timeout: Duration) -> Option<LockHolder> {
     match judge(&lock_path(catalog), lock_timeout) {
         Judgement::Held(holder) => holder,
         Judgement::Free | Judgement::Stale(_) => None,
@@ -511,8 +507,10 @@ mod tests {
         other.node = "elsewhere".into();
         write_holder(&lock_path(&catalog), &other);
         assert!(CatalogLock::acquire(&catalog, None, TIMEOUT).is_err());
+        assert_eq!(live_holder(&catalog, TIMEOUT), Some(other));
         let file = fs::File::options().append(true).open(lock_path(&catalog)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(61)).unwrap();
+        assert_eq!(live_holder(&catalog, TIMEOUT), None);
         let lock = CatalogLock::acquire(&catalog, None, TIMEOUT).unwrap();
         assert_eq!(lock_holder(&catalog).as_ref(), Some(&lock.held.holder));
     }

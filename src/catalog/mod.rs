@@ -32,7 +32,7 @@ mod writer;
 
 pub use encoding::RecordStatus;
 pub use error::CatalogError;
-pub use lock::{LockHolder, lock_holder};
+pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
 pub use rows::{DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow};
 pub use upgrade::FORMAT;

@@ -5,21 +5,22 @@
 //! panic on damaged pages, so all of its work happens inside [`guarded`].
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 
 use super::report::BreachKind;
-use crate::model::{DataFile, RecordIndex};
+use crate::model::{DataFile, PixelSize, RecordIndex};
+use crate::storage::{PAGES_CRC32_KEY, PagesChecksum};
 
 /// Why a file was not read to its end.
 #[derive(Debug)]
@@ -89,6 +90,43 @@ impl StatedFile {
         Ok(Self { file, metadata })
     }
 
+    /// Whether its columns are these, in this order.
+    pub(super) fn has_schema(&self, expected: &Schema) -> Result<(), Flaw> {
+        let found = self.metadata.schema().fields();
+        let differs = |place: usize| match (found.get(place), expected.fields().get(place)) {
+            (Some(found), Some(expected)) => {
+                found.name() != expected.name() || found.data_type() != expected.data_type()
+            }
+            _ => true,
+        };
+        match (0..found.len().max(expected.fields().len())).find(|&place| differs(place)) {
+            None => Ok(()),
+            Some(place) => {
+                let name = |fields: &Fields| match fields.get(place) {
+                    Some(field) => format!("`{}` ({})", field.name(), field.data_type()),
+                    None => "nothing".into(),
+                };
+                let detail =
+                    format!("column {place} is {} instead of {}", name(found), name(expected.fields()));
+                Err(Flaw::new(BreachKind::WrongSchema, detail))
+            }
+        }
+    }
+
+    /// Deep: whether all bytes before the footer are those that were written.
+    pub(super) fn check_pages(&self) -> Result<(), Flaw> {
+        let stated = self.fact(PAGES_CRC32_KEY).and_then(PagesChecksum::parse).ok_or_else(|| {
+            Flaw::new(BreachKind::WrongSchema, format!("`{PAGES_CRC32_KEY}` states no checksum"))
+        })?;
+        let mut file = &self.file;
+        let found = file.rewind().and_then(|()| stated.of_same_bytes(file)).map_err(Flaw::unreadable)?;
+        if found == stated {
+            return Ok(());
+        }
+        let detail = format!("they give `{found}`, `{PAGES_CRC32_KEY}` is `{stated}`");
+        Err(Flaw::new(BreachKind::PagesChecksum, detail))
+    }
+
     /// A value of the footer's key-value metadata.
     pub(super) fn fact(&self, key: &str) -> Option<&str> {
         let facts = self.metadata.metadata().file_metadata().key_value_metadata()?;
@@ -150,6 +188,24 @@ pub(super) fn text(batch: &RecordBatch, name: &str) -> Result<StringArray, Flaw>
 /// A column of whole numbers.
 pub(super) fn number(batch: &RecordBatch, name: &str) -> Result<Int64Array, Flaw> {
     Ok(column(batch, name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+}
+
+/// A column of `[height, width]`; `None` for what is no such pair.
+pub(super) fn pixel_sizes(batch: &RecordBatch, name: &str) -> Result<Vec<Option<PixelSize>>, Flaw> {
+    let column = batch.column_by_name(name);
+    let lists = column.and_then(|column| column.as_list_opt::<i32>()).ok_or_else(|| wrong_type(name))?;
+    let size = |list: ArrayRef| {
+        let sides: Vec<u32> = list
+            .as_primitive_opt::<Int64Type>()?
+            .iter()
+            .filter_map(|side| u32::try_from(side?).ok())
+            .collect();
+        match sides[..] {
+            [height, width] => Some(PixelSize { height, width }),
+            _ => None,
+        }
+    };
+    Ok(lists.iter().map(|list| list.and_then(size)).collect())
 }
 
 /// A column of bytes.

@@ -9,7 +9,7 @@ use std::thread;
 use super::error::CheckError;
 use super::folders::KnownFolders;
 use super::options::CheckOptions;
-use super::partition::check_partition;
+use super::partition::{ViewSource, check_partition};
 use super::report::{Breach, BreachKind, CheckProgress, CheckReport, Findings};
 use super::url_keys::check_url_keys;
 use crate::catalog::{CatalogView, ServerRow};
@@ -18,18 +18,19 @@ use crate::storage::DatasetLayout;
 
 /// Compares a dataset's files with its catalog. Changes nothing.
 ///
-/// The dataset must be at rest. `progress` is called on the caller's thread, after each partition.
+/// `views` gives a view of what is committed now. A writer may be at work meanwhile: each partition is checked as
+/// one view has it. `progress` is called on the caller's thread, after each partition.
 ///
 /// # Errors
 /// When the catalog's storage fails, a folder of servers cannot be listed, or a thread is refused. Files that
 /// cannot be read are findings, not errors.
 pub fn check_dataset(
     layout: &DatasetLayout,
-    view: &CatalogView,
+    views: ViewSource<'_>,
     options: CheckOptions,
     progress: &dyn Fn(CheckProgress),
 ) -> Result<CheckReport, CheckError> {
-    let plan = Plan::new(view)?;
+    let plan = Plan::new(&views()?)?;
     let jobs = plan.jobs();
     let num_threads = match options.threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
@@ -50,7 +51,7 @@ pub fn check_dataset(
             let send = send.clone();
             thread::Builder::new()
                 .name(format!("check-{number}"))
-                .spawn_scoped(scope, move || work(plan, layout, view, options, jobs, next, &send))
+                .spawn_scoped(scope, move || work(plan, layout, views, options, jobs, next, &send))
                 .map_err(CheckError::Thread)?;
         }
         drop(send);
@@ -65,8 +66,9 @@ pub fn check_dataset(
     })?;
 
     plan.compare_totals(jobs.len(), &mut merged, options.max_breaches);
-    // Orphans only, which are no server's.
+    // What is no server's: orphans, and what the ingests have added.
     let mut rest = Findings::new(ServerName::from_catalog(""), None, options.max_breaches);
+    plan.compare_with_ingests(&mut rest);
     KnownFolders::new(layout, &plan.folder_names(), &plan.partitions)
         .unknown_files(layout, &mut |path, bytes| rest.orphan(path, bytes))?;
     merged.add(jobs.len() + 1, rest.report);
@@ -84,7 +86,7 @@ enum Job {
 fn work(
     plan: &Plan,
     layout: &DatasetLayout,
-    view: &CatalogView,
+    views: ViewSource<'_>,
     options: &CheckOptions,
     jobs: &[Job],
     next: &AtomicUsize,
@@ -94,11 +96,15 @@ fn work(
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(&job) = jobs.get(index) else { return };
         let found = match job {
-            Job::Partition(key) => check_partition(layout, view, options, &plan.name(key.server_id), key),
+            Job::Partition(key) => check_partition(layout, views, options, &plan.name(key.server_id), key),
             Job::UrlKeys(id) => {
                 let mut findings = Findings::new(plan.name(id), None, options.max_breaches);
                 let num_records = plan.servers.get(&id).map_or(0, |server| server.found.1);
-                check_url_keys(view, plan.partitions_of(id), num_records, &mut findings).map(|()| findings)
+                let partitions = plan.partitions_of(id);
+                views()
+                    .map_err(CheckError::from)
+                    .and_then(|view| check_url_keys(&view, partitions, num_records, &mut findings))
+                    .map(|()| findings)
             }
         };
         if send.send((index, found)).is_err() {
@@ -119,13 +125,16 @@ struct Plan {
     servers: BTreeMap<ServerId, ServerTotals>,
     /// In ascending order.
     partitions: Vec<PartitionKey>,
+    /// Records that the ingests say they have added.
+    num_ingested: u64,
 }
 
 impl Plan {
     fn new(view: &CatalogView) -> Result<Self, CheckError> {
         let servers =
             view.servers()?.into_iter().map(|row| (row.id, ServerTotals { row: Some(row), found: (0, 0) }));
-        let mut plan = Self { servers: servers.collect(), partitions: Vec::new() };
+        let num_ingested = view.ingests()?.iter().map(|ingest| ingest.new).sum();
+        let mut plan = Self { servers: servers.collect(), partitions: Vec::new(), num_ingested };
         view.for_each_partition(|key, row| {
             plan.partitions.push(key);
             let totals =
@@ -156,6 +165,15 @@ impl Plan {
         let start = self.partitions.partition_point(|key| key.server_id < id);
         let end = self.partitions.partition_point(|key| key.server_id <= id);
         &self.partitions[start..end]
+    }
+
+    /// There may be more records than ingests have told of: one that was killed has told nothing.
+    fn compare_with_ingests(&self, findings: &mut Findings) {
+        let found: u64 = self.servers.values().map(|server| server.found.1).sum();
+        if found < self.num_ingested {
+            let detail = format!("{found} records, but the ingests have added {}", self.num_ingested);
+            findings.breach(BreachKind::IngestTotals, None, detail);
+        }
     }
 
     /// Compares each server's totals with its partitions.

@@ -2,10 +2,10 @@
 
 use arrow::array::Array as _;
 
-use super::data_file::{Flaw, StatedFile, binary, number, record_at, text, text_at};
+use super::data_file::{Flaw, StatedFile, binary, number, pixel_sizes, record_at, text, text_at};
 use super::report::{BreachKind, Offences};
 use crate::imaging::inspect;
-use crate::model::{HashAlgorithm, ImageFormat};
+use crate::model::{HashAlgorithm, ImageFormat, PixelSize};
 use crate::storage::HASH_ALGORITHM_KEY;
 
 /// Images per batch: as many as a page holds (`set_write_batch_size` in storage), so a batch keeps two pages.
@@ -18,12 +18,13 @@ const BATCH_ROWS: usize = 16;
 pub(super) fn check_images(file: StatedFile, offences: &mut Offences) -> Result<u64, Flaw> {
     let algorithm = hash_algorithm(&file)?;
     let mut hashed_bytes = 0;
-    let columns = ["record", "image", "image_bytes", "image_format", "hashsum_resized"];
+    let columns = ["record", "image", "image_bytes", "image_format", "resized_size", "hashsum_resized"];
     file.for_each_batch(&columns, BATCH_ROWS, &mut |batch| {
         let images = binary(batch, "image")?;
         let [records, lengths] = [number(batch, "record")?, number(batch, "image_bytes")?];
+        let sizes = pixel_sizes(batch, "resized_size")?;
         let [formats, hashsums] = [text(batch, "image_format")?, text(batch, "hashsum_resized")?];
-        for row in 0..batch.num_rows() {
+        for (row, size) in sizes.into_iter().enumerate() {
             let image = if images.is_valid(row) { images.value(row) } else { &[] };
             // A row that names no record has been reported by now.
             let record = record_at(&records, row).unwrap_or_default();
@@ -42,7 +43,7 @@ pub(super) fn check_images(file: StatedFile, offences: &mut Offences) -> Result<
                     format!("record {record} has {} bytes, `image_bytes` is {length:?}", image.len())
                 });
             }
-            if let Err(detail) = check_format(image, text_at(&formats, row)) {
+            if let Err(detail) = check_header(image, text_at(&formats, row), size) {
                 offences.add(BreachKind::BrokenImage, || format!("record {record}: {detail}"));
             }
         }
@@ -62,15 +63,26 @@ fn hash_algorithm(file: &StatedFile) -> Result<HashAlgorithm, Flaw> {
         })
 }
 
-/// Raw pixels have no header: their digest is all that can be asked for.
-fn check_format(image: &[u8], format: &str) -> Result<(), String> {
+/// Raw pixels have no header: there must be as many as the size says.
+fn check_header(image: &[u8], format: &str, size: Option<PixelSize>) -> Result<(), String> {
+    let shown = |size: Option<PixelSize>| {
+        size.map_or("null".into(), |size| format!("{}x{}", size.height, size.width))
+    };
     if format == ImageFormat::Raw.as_str() {
-        return Ok(());
+        let expected = size.map(|size| 3 * u128::from(size.height) * u128::from(size.width));
+        return if expected == Some(image.len() as u128) {
+            Ok(())
+        } else {
+            Err(format!("`resized_size` is {}, the pixels have {} bytes", shown(size), image.len()))
+        };
     }
-    let found = inspect(image).map_err(|error| error.to_string())?.image_format.as_str();
-    if found == format {
-        Ok(())
-    } else {
-        Err(format!("`image_format` is `{format}`, the bytes are `{found}`"))
+    let header = inspect(image).map_err(|error| error.to_string())?;
+    let found = header.image_format.as_str();
+    if found != format {
+        return Err(format!("`image_format` is `{format}`, the bytes are `{found}`"));
     }
+    if size != Some(header.size) {
+        return Err(format!("`resized_size` is {}, the image is {}", shown(size), shown(Some(header.size))));
+    }
+    Ok(())
 }

@@ -2,15 +2,18 @@
 //!
 //! [`check_dataset`] asks of every partition whether its states, counts and URL keys agree with each other and
 //! with its manifest, and whether every success and every failure stands in the files where it must, once, with
-//! the record's own uuid, URL and digest. `deep` reads the images as well and hashes them again. Each rule has
-//! a [`BreachKind`].
+//! the record's own uuid, URL, digest or cause. `deep` reads every file to its end, compares the checksum of its
+//! pages, and measures and hashes the images again. Each rule has a [`BreachKind`]. What no rule sees is a damaged
+//! footer that still reads as one and states the same columns and rows.
 //!
 //! What no commit names is an orphan: it does not exist for ddl, so it is reported apart and is no breach.
 //! [`repair_dataset`] removes orphans and writes missing `completed` markers; no breach of data can be repaired.
 //!
-//! The dataset must be at rest: a download beside a check moves files (parts become final files) that the
-//! check's view of the catalog still names. The caller sees to it ([`crate::catalog::lock_holder`]);
-//! a repair cannot start beside one, for it needs the writer's [`Catalog`](crate::catalog::Catalog).
+//! A writer may be at work beside a check. Partitions are then checked one by one as they are committed, and what
+//! is suspect is asked again of a fresh view, for a download moves files (parts become final files). Only orphans
+//! cannot be told from files that are being written: the caller takes them back
+//! ([`CheckReport::set_in_use_by`]). A repair cannot start beside a writer, for it needs the writer's
+//! [`Catalog`](crate::catalog::Catalog).
 //!
 //! Symbolic links are read through where the catalog names what is behind them, but no walk for orphans follows
 //! one, and none is removed. Names that begin with `_` or `.` belong to others (`_duplicates/`, ingest's temporary

@@ -8,30 +8,55 @@ use super::error::CheckError;
 use super::folders::partition_orphans;
 use super::images::check_images;
 use super::options::CheckOptions;
-use super::records::{IDENTITY_COLUMNS, PartDigests, Records};
+use super::records::{IDENTITY_COLUMNS, OUTCOME_COLUMNS, PartDigests, Records};
 use super::report::{BreachKind, Findings, Offences};
 use crate::catalog::{
     CatalogError, CatalogView, DispositionCounts, PartitionRow, PartitionStage, RecordStatus,
 };
 use crate::model::{DataFile, PartitionKey, ServerName, UrlKey};
-use crate::storage::DatasetLayout;
+use crate::storage::{DatasetLayout, errors_schema, successes_schema};
+
+/// Gives a view of what is committed now.
+pub(super) type ViewSource<'a> = &'a (dyn Fn() -> Result<CatalogView, CatalogError> + Sync);
 
 /// Rows of the small columns read at a time: at most 32 MiB of URLs (`max_url_bytes` is 8 KiB by default).
 const BATCH_ROWS: usize = 4096;
 
 /// Checks a partition, its files and what else lies in its folders.
+///
+/// A partition that is completed meanwhile gets other files than the view names. So what does not hold is
+/// asked again of a fresh view, unless that names the same files. A stage is never undone: three looks suffice.
 pub(super) fn check_partition(
     layout: &DatasetLayout,
+    views: ViewSource<'_>,
+    options: &CheckOptions,
+    folder: &ServerName,
+    key: PartitionKey,
+) -> Result<Findings, CheckError> {
+    loop {
+        let view = views()?;
+        let row = partition_row(&view, key)?;
+        let findings = check_once(layout, &view, &row, options, folder, key)?;
+        if findings.report.is_sound() || partition_row(&views()?, key)?.stage == row.stage {
+            return Ok(findings);
+        }
+    }
+}
+
+fn partition_row(view: &CatalogView, key: PartitionKey) -> Result<PartitionRow, CatalogError> {
+    view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))
+}
+
+fn check_once(
+    layout: &DatasetLayout,
     view: &CatalogView,
+    row: &PartitionRow,
     options: &CheckOptions,
     folder: &ServerName,
     key: PartitionKey,
 ) -> Result<Findings, CheckError> {
     let findings = Findings::new(folder.clone(), Some(key.partition_id), options.max_breaches);
-    let row =
-        view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))?;
-    let mut check =
-        PartitionCheck { layout, folder, partition_id: key.partition_id, row: &row, options, findings };
+    let mut check = PartitionCheck { layout, folder, partition_id: key.partition_id, row, options, findings };
     let entries = check.read_entries(view, key)?;
     check.compare_entries(&entries);
     check.check_stage();
@@ -40,7 +65,7 @@ pub(super) fn check_partition(
     check.check_data(&mut records, &entries);
     check.check_marker();
     let PartitionCheck { mut findings, .. } = check;
-    let walk = partition_orphans(layout, folder, key.partition_id, &row, &mut |path, bytes| {
+    let walk = partition_orphans(layout, folder, key.partition_id, row, &mut |path, bytes| {
         findings.orphan(path, bytes);
     });
     if let Err(error) = walk {
@@ -169,7 +194,7 @@ impl PartitionCheck<'_> {
             is_complete &= self.check_data_file(&path, stated, holds, has_states.then_some(&mut *records));
         }
         if is_complete {
-            records.report_lost(&mut offences);
+            records.compare_outcomes(self.row.image_bytes, &mut offences);
         }
         self.findings.offences(None, offences);
     }
@@ -203,17 +228,20 @@ impl PartitionCheck<'_> {
         let mut offences = Offences::default();
         let is_part = self.row.stage == PartitionStage::Open;
         let done = self.read(path, stated, |open| {
+            match holds {
+                Holds::Successes => open.has_schema(&successes_schema())?,
+                Holds::Errors => open.has_schema(&errors_schema())?,
+            }
             let Some(records) = records else { return Ok(()) };
             if holds == Holds::Successes {
-                let [record, uuid, identifier] = IDENTITY_COLUMNS;
-                return open.for_each_batch(
-                    &[record, uuid, identifier, "hashsum_original"],
-                    BATCH_ROWS,
-                    &mut |batch| records.success_rows(batch, &mut offences),
-                );
+                let columns = [&IDENTITY_COLUMNS[..], &["hashsum_original", "image_bytes"]].concat();
+                return open.for_each_batch(&columns, BATCH_ROWS, &mut |batch| {
+                    records.success_rows(batch, &mut offences)
+                });
             }
             let mut in_file = HashSet::new();
-            open.for_each_batch(&IDENTITY_COLUMNS, BATCH_ROWS, &mut |batch| {
+            let columns = [&IDENTITY_COLUMNS[..], &OUTCOME_COLUMNS].concat();
+            open.for_each_batch(&columns, BATCH_ROWS, &mut |batch| {
                 records.error_rows(batch, &mut in_file, is_part, &mut offences)
             })
         });
@@ -238,7 +266,19 @@ impl PartitionCheck<'_> {
         stated: DataFile,
         read: impl FnOnce(StatedFile) -> Result<(), Flaw>,
     ) -> bool {
-        match guarded(|| StatedFile::open(path, stated).and_then(read)) {
+        let mut damage = Ok(());
+        let result = guarded(|| {
+            let open = StatedFile::open(path, stated)?;
+            if self.options.deep {
+                // Read on all the same: the rows may say what is damaged.
+                damage = open.check_pages();
+            }
+            read(open)
+        });
+        if let Err(flaw) = damage {
+            self.findings.breach(flaw.kind, Some(path), flaw.detail);
+        }
+        match result {
             Ok(()) => {
                 self.findings.report.num_files += 1;
                 self.findings.report.file_bytes += stated.bytes;

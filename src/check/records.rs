@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array as _, Int64Array, RecordBatch, StringArray};
 
 use super::data_file::{Flaw, number, record_at, text, text_at};
 use super::report::{BreachKind, Offences};
 use crate::catalog::RecordStatus;
-use crate::model::{ContentDigest, Disposition, PartId, RecordIndex, RecordState, UrlKey};
+use crate::model::{
+    ContentDigest, Disposition, FailureCause, PartId, RecordIndex, RecordState, SkipReason, UrlKey,
+};
 
 /// Columns that tell whose row it is.
 pub(super) const IDENTITY_COLUMNS: [&str; 3] = ["record", "uuid", "identifier"];
@@ -35,7 +37,10 @@ pub(super) struct Records<'a> {
     /// By record; `None` when the catalog's digests do not decode.
     digests: Option<Vec<Option<ContentDigest>>>,
     successes: Vec<bool>,
-    errors: Vec<bool>,
+    /// The last word on each.
+    errors: Vec<Option<ErrorWord>>,
+    /// Sum of the column `image_bytes`.
+    image_bytes: u64,
 }
 
 impl<'a> Records<'a> {
@@ -45,7 +50,8 @@ impl<'a> Records<'a> {
             manifest: Vec::new(),
             digests: None,
             successes: vec![false; states.len()],
-            errors: vec![false; states.len()],
+            errors: vec![None; states.len()],
+            image_bytes: 0,
         }
     }
 
@@ -109,6 +115,8 @@ impl<'a> Records<'a> {
     pub(super) fn success_rows(&mut self, batch: &RecordBatch, offences: &mut Offences) -> Result<(), Flaw> {
         let rows = IdentityRows::new(batch)?;
         let hashsums = text(batch, "hashsum_original")?;
+        self.image_bytes +=
+            number(batch, "image_bytes")?.iter().flatten().map(i64::unsigned_abs).sum::<u64>();
         for row in 0..batch.num_rows() {
             let Some(record) = self.expected(&rows, row, offences, |state| state == RecordState::Success)
             else {
@@ -146,6 +154,7 @@ impl<'a> Records<'a> {
         offences: &mut Offences,
     ) -> Result<(), Flaw> {
         let rows = IdentityRows::new(batch)?;
+        let words = ErrorWords::new(batch)?;
         for row in 0..batch.num_rows() {
             let is_expected = |state| match state {
                 RecordState::Failed(_) | RecordState::Skipped(_) => true,
@@ -161,25 +170,37 @@ impl<'a> Records<'a> {
                 offences
                     .add(BreachKind::RepeatedRecord, || format!("record {record} failed several times here"));
             }
-            self.errors[record as usize] = true;
+            self.errors[record as usize] = Some(words.at(row));
             self.compare_identity(record, &rows, row, offences);
         }
         Ok(())
     }
 
-    /// Successes and failures without a row. Ask only when every file was read. Records that are skipped
-    /// need no row: most were never asked for.
-    pub(super) fn report_lost(&self, offences: &mut Offences) {
+    /// What only shows when every file was read: successes and failures without a row, the last word on each
+    /// failure, the bytes of all images. Records that are skipped need no row: most were never asked for.
+    pub(super) fn compare_outcomes(&self, image_bytes: u64, offences: &mut Offences) {
         for (record, status) in self.states.iter().enumerate() {
+            let error = self.errors[record];
             let is_lost = match status.state {
                 RecordState::Success => !self.successes[record],
-                RecordState::Failed(_) => !self.errors[record],
+                RecordState::Failed(_) => error.is_none(),
                 RecordState::Pending | RecordState::Skipped(_) => false,
             };
             if is_lost {
                 let disposition = status.state.disposition();
                 offences.add(BreachKind::LostRecord, || format!("record {record} ({disposition})"));
             }
+            if error.is_some_and(|error| !error.agrees_with(status)) {
+                offences.add(BreachKind::WrongError, || {
+                    let cause = status.state.cause().unwrap_or_default();
+                    format!("record {record} is {} `{cause}`", status.state.disposition())
+                });
+            }
+        }
+        if self.image_bytes != image_bytes {
+            offences.add(BreachKind::ImageBytes, || {
+                format!("{} in the files, {image_bytes} in the catalog", self.image_bytes)
+            });
         }
     }
 
@@ -214,6 +235,66 @@ impl<'a> Records<'a> {
         if self.manifest.get(record as usize).is_some_and(|known| *known != rows.identity(row)) {
             let uuid = text_at(&rows.uuid, row);
             offences.add(BreachKind::WrongRecord, || format!("record {record}, here with uuid `{uuid}`"));
+        }
+    }
+}
+
+/// What a row of a file of errors says of its record.
+#[derive(Clone, Copy)]
+struct ErrorWord {
+    /// `None` when the cause is no known word.
+    state: Option<RecordState>,
+    error_code: i64,
+    /// 0 where no response came.
+    http_status: i64,
+    retry_count: i64,
+}
+
+impl ErrorWord {
+    /// Whether the catalog says the same, of a record that still is what the row was written for.
+    fn agrees_with(&self, status: &RecordStatus) -> bool {
+        match status.state {
+            // A part may keep an error that was undone.
+            RecordState::Pending | RecordState::Success => true,
+            RecordState::Skipped(_) => self.state == Some(status.state),
+            RecordState::Failed(_) => {
+                self.state == Some(status.state)
+                    && status.error_code().map(i64::from) == Some(self.error_code)
+                    && i64::from(status.http_status) == self.http_status
+                    && i64::from(status.retry_count) == self.retry_count
+            }
+        }
+    }
+}
+
+/// The columns that say what became of a batch's records.
+pub(super) const OUTCOME_COLUMNS: [&str; 4] = ["cause", "error_code", "http_status", "retry_count"];
+
+struct ErrorWords {
+    cause: StringArray,
+    numbers: [Int64Array; 3],
+}
+
+impl ErrorWords {
+    fn new(batch: &RecordBatch) -> Result<Self, Flaw> {
+        let [cause, error_code, http_status, retry_count] = OUTCOME_COLUMNS;
+        let numbers = [number(batch, error_code)?, number(batch, http_status)?, number(batch, retry_count)?];
+        Ok(Self { cause: text(batch, cause)?, numbers })
+    }
+
+    fn at(&self, row: usize) -> ErrorWord {
+        let cause = text_at(&self.cause, row);
+        let failed = FailureCause::ALL.iter().find(|known| known.as_str() == cause);
+        let skipped = SkipReason::ALL.iter().find(|known| known.as_str() == cause);
+        let number = |column: &Int64Array| if column.is_valid(row) { column.value(row) } else { 0 };
+        let [error_code, http_status, retry_count] = self.numbers.each_ref().map(number);
+        ErrorWord {
+            state: failed
+                .map(|&cause| RecordState::Failed(cause))
+                .or(skipped.map(|&reason| RecordState::Skipped(reason))),
+            error_code,
+            http_status,
+            retry_count,
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum BreachKind {
     StateCount,
     /// A stage that the partition cannot be in: complete with records pending, or with parts.
     Stage,
+    /// There are fewer records than the ingests have added.
+    IngestTotals,
     /// A server's numbers of partitions and records are not the sums over its partitions.
     ServerTotals,
     /// Two records of a server have the same URL key.
@@ -48,15 +50,22 @@ pub enum BreachKind {
     WrongRecord,
     /// `hashsum_original` is not the digest that the catalog has.
     Digest,
+    /// The stored images have not as many bytes as the catalog says.
+    ImageBytes,
+    /// A row of a file of errors gives another cause, code or number of attempts than the catalog.
+    WrongError,
     /// A finished partition without its `completed` marker.
     MissingMarker,
     /// A `completed` marker in a partition that is not complete.
     StrayMarker,
+    /// Deep: the bytes before a file's footer are not those that were written.
+    PagesChecksum,
     /// Deep: the stored bytes do not give `hashsum_resized`.
     ImageDigest,
     /// Deep: the stored bytes are not as many as `image_bytes` says.
     ImageLength,
-    /// Deep: the stored bytes are not an image of the format that `image_format` names.
+    /// Deep: the stored bytes are not an image of the format that `image_format` and the size that
+    /// `resized_size` names.
     BrokenImage,
 }
 
@@ -79,6 +88,7 @@ impl BreachKind {
             Self::RecordCount => ("record_count", "numbers of records disagree"),
             Self::StateCount => ("state_count", "counts are not those of the states"),
             Self::Stage => ("stage", "impossible stage"),
+            Self::IngestTotals => ("ingest_totals", "records are missing"),
             Self::ServerTotals => ("server_totals", "totals of the server disagree"),
             Self::DuplicateUrl => ("duplicate_url", "the same URL twice"),
             Self::MissingFile => ("missing_file", "file is missing"),
@@ -93,8 +103,11 @@ impl BreachKind {
             Self::RepeatedRecord => ("repeated_record", "record has several rows"),
             Self::WrongRecord => ("wrong_record", "row belongs to another record"),
             Self::Digest => ("digest", "digest differs from the catalog's"),
+            Self::ImageBytes => ("image_bytes", "bytes of images differ from the catalog's"),
+            Self::WrongError => ("wrong_error", "error differs from the catalog's"),
             Self::MissingMarker => ("missing_marker", "`completed` marker is missing"),
             Self::StrayMarker => ("stray_marker", "`completed` marker should not be"),
+            Self::PagesChecksum => ("pages_checksum", "file has other bytes"),
             Self::ImageDigest => ("image_digest", "image has other bytes"),
             Self::ImageLength => ("image_length", "image has another length"),
             Self::BrokenImage => ("broken_image", "not the image it should be"),
@@ -111,7 +124,7 @@ impl fmt::Display for BreachKind {
 /// A rule that does not hold in one place. What many records of one file share is one breach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Breach {
-    /// The server, or the folder that small servers share.
+    /// The server, or the folder that small servers share; empty for the dataset as a whole.
     pub server_name: ServerName,
     /// `None` when it concerns the server as a whole.
     pub partition_id: Option<u32>,
@@ -125,7 +138,10 @@ pub struct Breach {
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.server_name)?;
+        match self.server_name.as_str() {
+            "" => f.write_str("dataset")?,
+            name => write!(f, "`{name}`")?,
+        }
         if let Some(partition_id) = self.partition_id {
             write!(f, " partition {partition_id}")?;
         }
@@ -184,6 +200,9 @@ pub struct CheckReport {
     pub orphans: Vec<PathBuf>,
     pub num_orphans: u64,
     pub orphan_bytes: u64,
+    /// Who was at work on the dataset meanwhile. Orphans are then not told: a file that is being written looks
+    /// like one.
+    pub in_use_by: Option<String>,
 }
 
 impl CheckReport {
@@ -191,6 +210,13 @@ impl CheckReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.num_breaches == 0
+    }
+
+    /// Takes back what was said of orphans, for a writer was at work.
+    pub fn set_in_use_by(&mut self, writer: String) {
+        self.in_use_by = Some(writer);
+        self.orphans.clear();
+        (self.num_orphans, self.orphan_bytes) = (0, 0);
     }
 }
 

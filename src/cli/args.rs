@@ -175,11 +175,19 @@ pub struct DownloadArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ddl status
+  ddl status --watch                         again every 2 seconds, until all is downloaded
+  ddl status --json | jq .counts.pending")]
 pub struct StatusArgs {
     /// Shows all servers, not only those with most to do
     #[arg(long)]
     pub all: bool,
-    /// Prints JSON
+    /// Shows it again every 2 seconds until nothing is left to do; Ctrl-C ends it
+    #[arg(long)]
+    pub watch: bool,
+    /// Prints JSON; with --watch, one line each time
     #[arg(long)]
     pub json: bool,
 }
@@ -225,11 +233,20 @@ Examples:
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits 1 when anything does not agree; each breach is told with what to do about it.
+Beside a download it checks what is committed; only --repair needs the dataset for itself.
+
+Examples:
+  ddl check
+  ddl check --deep                           reads every byte; takes as long as a copy
+  ddl check --repair                         after a kill: removes what was never committed
+  ddl check --json | jq .breaches")]
 pub struct CheckArgs {
-    /// Reads every image and computes its digest again
+    /// Reads every file to its end, compares its checksum, and computes the digest of every image again
     #[arg(long)]
     pub deep: bool,
-    /// Removes files that no commit names
+    /// First removes files that no commit names, and writes missing `completed` markers
     #[arg(long)]
     pub repair: bool,
     /// Prints the report as JSON

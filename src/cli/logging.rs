@@ -13,6 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::args::{ColorChoice, GlobalArgs, LogFormat};
+use super::progress::LogLines;
 
 /// A log file of a dataset.
 pub(super) struct LogFile<'a> {
@@ -37,11 +38,11 @@ pub(super) fn start(global: &GlobalArgs, file: Option<&LogFile<'_>>) {
         ColorChoice::Never => false,
         ColorChoice::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
-    let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi).with_target(false);
+    let stderr = tracing_subscriber::fmt::layer().with_writer(|| LogLines).with_ansi(ansi).with_target(false);
     let (text, json) = match global.log_format {
         LogFormat::Text => (Some(stderr.with_filter(level)), None),
         LogFormat::Json => {
-            (None, Some(tracing_subscriber::fmt::layer().json().with_writer(io::stderr).with_filter(level)))
+            (None, Some(tracing_subscriber::fmt::layer().json().with_writer(|| LogLines).with_filter(level)))
         }
     };
     let file = file.and_then(|file| {

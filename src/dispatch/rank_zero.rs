@@ -200,6 +200,13 @@ async fn run_to_end(
     })?;
     drop(view);
     run.run_id = catalog.start_run(run.clone())?;
+    tracing::info!(
+        run_id = run.run_id,
+        num_ranks,
+        partitions = work.len(),
+        pending = counts.pending,
+        "coordinating the run"
+    );
     let (jobs, mut results, committer) = committer::start(catalog.clone())
         .map_err(|error| DispatchError::CatalogThread { message: error.to_string() })?;
     let mut publisher = Publisher::new(status_folder, options.status_interval);
@@ -258,6 +265,15 @@ async fn run_to_end(
     let status = state.status(state_name);
     (state.observe)(&status);
     publisher.finish(status).await;
+    tracing::info!(
+        run_id = state.run.run_id,
+        ending = state_name,
+        images = state.run.success,
+        failed = state.run.failed,
+        skipped = state.run.skipped,
+        seconds = state.started.elapsed().as_secs(),
+        "the run has ended"
+    );
     state.run.ended_at = Some(now_ms());
     state.run.ending = Some(state_name.into());
     let run_at_end = state.run.clone();

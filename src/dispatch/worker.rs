@@ -186,8 +186,11 @@ async fn work_at<E: Executor>(
     line.send(ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() })?;
     let executor = loop {
         match line.next().await? {
-            Word::Message(ToWorker::Welcome { settings, .. }) => match make_executor(&settings) {
-                Ok(executor) => break executor,
+            Word::Message(ToWorker::Welcome { run_id, settings }) => match make_executor(&settings) {
+                Ok(executor) => {
+                    tracing::info!(run_id, "run begins");
+                    break executor;
+                }
                 Err(message) => {
                     line.send(ToCoordinator::Failed { claim: None, message })?;
                     return line.say_goodbye().await;
@@ -231,6 +234,7 @@ async fn work_at<E: Executor>(
                 }
                 Word::Message(ToWorker::Revoked { partition, epoch }) => claims.revoke(partition, epoch),
                 Word::Message(ToWorker::Stop) => {
+                    tracing::info!("told to stop");
                     ending = true;
                     claims.stop.request(StopReason::Terminate);
                 }
@@ -253,7 +257,10 @@ async fn work_at<E: Executor>(
             }
         }
     }
-    line.send(ToCoordinator::Alive(executor.progress()))?;
+    let progress = executor.progress();
+    let RankProgress { success, failed, skipped, received_bytes, .. } = progress;
+    tracing::info!(images = success, failed, skipped, received_bytes, "run ends for this rank");
+    line.send(ToCoordinator::Alive(progress))?;
     line.say_goodbye().await
 }
 
@@ -347,6 +354,7 @@ impl<E: Executor> OpenClaims<E> {
     /// Starts work on a claim, once an older claim of the same partition is gone.
     fn open(&mut self, claim: Claim) {
         let (partition, epoch) = (claim.partition, claim.epoch);
+        tracing::debug!(folder = %claim.folder, partition.partition_id, %epoch, "partition claimed");
         let (hold, revoked) = oneshot::channel::<()>();
         let (here, gone) = oneshot::channel::<()>();
         let older = self.newest.insert(partition, OpenClaim { epoch, hold: Some(hold), gone });

@@ -86,6 +86,14 @@ async fn write_parts(
                 .await?;
                 let row = report.part;
                 handle.report_part(report).await?;
+                tracing::debug!(
+                    folder = %claim.folder,
+                    partition_id = claim.partition.partition_id,
+                    %part,
+                    images = row.successes.num_rows,
+                    failures = row.errors.num_rows,
+                    "part committed"
+                );
                 committed.push(row);
                 sequence += 1;
             }

@@ -33,6 +33,8 @@ pub(super) async fn work_on_partition(
     claim: &Arc<Claim>,
     handle: &ClaimHandle,
 ) -> Result<ClaimEnding, ExecutorError> {
+    let started = Instant::now();
+    let mut rows = None;
     if !claim.compacted {
         on_disk(&executor.writers, executor, claim, |executor, claim| {
             let layout = &executor.settings.layout;
@@ -47,13 +49,16 @@ pub(super) async fn work_on_partition(
         let Some(downloaded) = Downloads::new(executor, claim, handle).run().await? else {
             return Ok(ClaimEnding::Released);
         };
-        compact(executor, claim, handle, downloaded).await?;
+        rows = Some(compact(executor, claim, handle, downloaded).await?);
     }
     on_disk(&executor.compactors, executor, claim, |executor, claim| {
         finish_partition(&executor.settings.layout, &claim.folder, claim.partition.partition_id)
     })
     .await?;
     handle.report_finished().await?;
+    let (images, failures) = rows.unzip();
+    let seconds = started.elapsed().as_secs();
+    tracing::info!(folder = %claim.folder, partition_id = claim.partition.partition_id, images, failures, seconds, "partition finished");
     Ok(ClaimEnding::Finished)
 }
 
@@ -63,12 +68,13 @@ struct Downloaded {
     failed: HashSet<RecordIndex>,
 }
 
+/// Returns the numbers of images and of failures.
 async fn compact(
     executor: &Arc<DownloadExecutor>,
     claim: &Arc<Claim>,
     handle: &ClaimHandle,
     downloaded: Downloaded,
-) -> Result<(), ExecutorError> {
+) -> Result<(u64, u64), ExecutorError> {
     let report = on_disk(&executor.compactors, executor, claim, move |executor, claim| {
         let output = compact_partition(&CompactionInput {
             layout: &executor.settings.layout,
@@ -88,7 +94,9 @@ async fn compact(
         })
     })
     .await?;
-    handle.report_compaction(report).await
+    let rows = (report.successes.num_rows, report.errors.num_rows);
+    handle.report_compaction(report).await?;
+    Ok(rows)
 }
 
 /// The records of a claim on their way.

@@ -16,7 +16,7 @@ use parquet::schema::types::ColumnPath;
 use super::error::IngestError;
 use crate::catalog::ManifestFile;
 use crate::model::ServerName;
-use crate::storage::{AtomicFile, unescape_hive};
+use crate::storage::{AtomicFile, Checksummed, Sign as _, unescape_hive};
 
 /// Ends the names of files that are not whole yet.
 const WRITER: &str = "ingest";
@@ -33,13 +33,13 @@ pub(super) fn write_file(folder: &Path, part: u32, rows: &RecordBatch) -> Result
 /// A Parquet file that gets its name when it is whole.
 struct ParquetOutput {
     file: AtomicFile,
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<Checksummed<File>>,
 }
 
 impl ParquetOutput {
     fn create(path: &Path, schema: SchemaRef) -> Result<Self, IngestError> {
         let file = AtomicFile::create(path, WRITER)?;
-        let writer = ArrowWriter::try_new(file.handle()?, schema, Some(properties()));
+        let writer = ArrowWriter::try_new(Checksummed::new(file.handle()?), schema, Some(properties()));
         Ok(Self { writer: writer.map_err(IngestError::write_parquet(path))?, file })
     }
 
@@ -49,8 +49,11 @@ impl ParquetOutput {
 
     /// The finished file, which has no name yet.
     fn close(self) -> Result<AtomicFile, IngestError> {
-        let Self { file, writer } = self;
-        writer.into_inner().map_err(IngestError::write_parquet(file.temporary()))?;
+        let Self { file, mut writer } = self;
+        writer
+            .sign()
+            .and_then(|()| writer.into_inner())
+            .map_err(IngestError::write_parquet(file.temporary()))?;
         Ok(file)
     }
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::PipelineError;
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, CatalogReader, lock_holder};
+use crate::catalog::{
+    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, live_holder, lock_holder,
+};
 use crate::config::{Resolved, Settings};
 use crate::slurm::JobEnvironment;
 use crate::storage::{DatasetLayout, create_folder, sync_folder};
@@ -66,6 +68,14 @@ impl Dataset {
             Catalog::create(&path, &self.catalog_options()?).map_err(|error| self.name_holder(error))?;
         sync_folder(&path)?;
         Ok(catalog)
+    }
+
+    /// Who is at work on it now, going by the lock file.
+    ///
+    /// # Errors
+    /// When the configuration's `lock_timeout` is no duration.
+    pub fn in_use_by(&self) -> Result<Option<LockHolder>, PipelineError> {
+        Ok(live_holder(&self.layout.catalog(), self.catalog_options()?.lock_timeout))
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

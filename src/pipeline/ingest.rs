@@ -6,7 +6,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::download::watch_job_end;
 use super::{Dataset, PipelineError};
-use crate::catalog::IngestRow;
+use crate::catalog::{Catalog, IngestRow};
 use crate::config;
 use crate::ingest::{IngestOptions, IngestProgress, IngestReport};
 use crate::runtime::{Shutdown, install_signals};
@@ -34,6 +34,7 @@ pub fn ingest(
     let inputs = dataset.settings.inputs()?;
     dataset.resolved.require_paths(PATHS)?;
     let _listening = listen(shutdown)?;
+    let is_new = !dataset.layout.catalog().exists();
     let catalog = dataset.create()?;
     let mut row = IngestRow {
         started_at: now_ms(),
@@ -41,7 +42,16 @@ pub fn ingest(
         configuration: config::to_yaml(&dataset.resolved),
         ..IngestRow::default()
     };
-    let report = crate::ingest::ingest(inputs, &options, &dataset.layout, &catalog, shutdown, progress)?;
+    let report = match crate::ingest::ingest(inputs, &options, &dataset.layout, &catalog, shutdown, progress)
+    {
+        Ok(report) => report,
+        Err(error) => {
+            if is_new {
+                remove_if_empty(&catalog);
+            }
+            return Err(error.into());
+        }
+    };
     row.ended_at = Some(now_ms());
     row.rows = report.rows_read;
     row.new = report.records_new;
@@ -70,6 +80,14 @@ fn listen(shutdown: &Shutdown) -> Result<Runtime, PipelineError> {
     watch_job_end(shutdown);
     drop(within);
     Ok(runtime)
+}
+
+/// A list that is refused leaves no dataset behind, which a download would take for a finished one.
+fn remove_if_empty(catalog: &Catalog) {
+    let is_empty = catalog.view().and_then(|view| view.servers()).is_ok_and(|servers| servers.is_empty());
+    if is_empty && let Err(error) = std::fs::remove_file(catalog.path()) {
+        tracing::debug!(%error, "cannot remove the empty catalog");
+    }
 }
 
 pub(super) fn now_ms() -> u64 {

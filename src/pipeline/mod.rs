@@ -4,12 +4,14 @@
 //! that it needs, opens the dataset, and lets them work. `cli` puts a terminal around it; the library's two
 //! entry points, [`crate::download_images`] and later ones, are these verbs too.
 
+mod check;
 mod dataset;
 mod download;
 mod error;
 mod ingest;
 mod status;
 
+pub use check::{check, repair};
 pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;

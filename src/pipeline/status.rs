@@ -1,10 +1,13 @@
 //! `ddl status`: how a dataset stands, also while a download runs.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Serialize;
 
 use super::{Dataset, PipelineError};
-use crate::catalog::{CatalogError, CatalogView, DispositionCounts, LockHolder, lock_holder};
+use crate::catalog::{CatalogError, CatalogView, DispositionCounts};
 use crate::dispatch::{PublishedStatus, read_published};
+use crate::model::ServerName;
 
 /// Where the numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,14 +18,16 @@ pub enum StatusSource {
     Published,
 }
 
+/// How a dataset stands. What `status.json` does not tell is `None` where that is the source.
 #[derive(Clone, Debug, Serialize)]
 pub struct DatasetStatus {
     pub source: StatusSource,
     pub counts: DispositionCounts,
-    pub num_servers: u64,
-    pub num_partitions: u64,
-    pub finished_partitions: u64,
-    pub image_bytes: u64,
+    /// Servers, each by its own name, also those that share a folder.
+    pub num_servers: Option<u64>,
+    pub num_partitions: Option<u64>,
+    pub finished_partitions: Option<u64>,
+    pub image_bytes: Option<u64>,
     /// Most pending records first.
     pub servers: Vec<ServerStatus>,
     /// Who is at work on it now.
@@ -31,9 +36,22 @@ pub struct DatasetStatus {
     pub run: Option<PublishedStatus>,
 }
 
+impl DatasetStatus {
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let is_finished = match self.source {
+            StatusSource::Catalog => self.finished_partitions == self.num_partitions,
+            StatusSource::Published => self.run.as_ref().is_some_and(|run| run.unfinished_partitions == 0),
+        };
+        is_finished && self.counts.pending == 0
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct ServerStatus {
-    pub server_name: String,
+    /// The folder of a server, or one that small servers share; `None` for records without a usable URL.
+    pub server_name: Option<String>,
     pub counts: DispositionCounts,
     pub image_bytes: u64,
 }
@@ -44,9 +62,7 @@ pub struct ServerStatus {
 /// When there is neither.
 pub fn dataset_status(dataset: &Dataset) -> Result<DatasetStatus, PipelineError> {
     let run = read_published(&dataset.layout.status());
-    let in_use_by = lock_holder(&dataset.layout.catalog())
-        .filter(LockHolder::may_be_alive)
-        .map(|holder| holder.to_string());
+    let in_use_by = dataset.in_use_by()?.map(|holder| holder.to_string());
     let view = dataset.open_reader().and_then(|reader| Ok(reader.view()?));
     match (view, &run) {
         (Ok(view), _) => Ok(DatasetStatus { in_use_by, run, ..from_catalog(&view)? }),
@@ -60,10 +76,10 @@ pub fn dataset_status(dataset: &Dataset) -> Result<DatasetStatus, PipelineError>
         ) => Ok(DatasetStatus {
             source: StatusSource::Published,
             counts: published.counts,
-            num_servers: 0,
-            num_partitions: 0,
-            finished_partitions: 0,
-            image_bytes: published.image_bytes,
+            num_servers: None,
+            num_partitions: None,
+            finished_partitions: None,
+            image_bytes: None,
             servers: Vec::new(),
             in_use_by,
             run,
@@ -74,40 +90,34 @@ pub fn dataset_status(dataset: &Dataset) -> Result<DatasetStatus, PipelineError>
 
 fn from_catalog(view: &CatalogView) -> Result<DatasetStatus, PipelineError> {
     let rows = view.servers()?;
-    let mut servers: std::collections::HashMap<_, _> = rows
+    let shared: HashSet<&ServerName> = rows.iter().filter(|row| row.shared).map(|row| &row.folder).collect();
+    let is_server = |name: &ServerName| name.as_str() != ServerName::NULL && !shared.contains(name);
+    let num_servers = view.server_ids()?.keys().filter(|name| is_server(name)).count() as u64;
+    let mut servers: HashMap<_, _> = rows
         .iter()
         .map(|row| {
             let status = ServerStatus {
-                server_name: row.folder.to_string(),
+                server_name: (row.folder.as_str() != ServerName::NULL).then(|| row.folder.to_string()),
                 counts: DispositionCounts::default(),
                 image_bytes: 0,
             };
             (row.id, status)
         })
         .collect();
-    let mut status = DatasetStatus {
-        source: StatusSource::Catalog,
-        counts: DispositionCounts::default(),
-        num_servers: rows.len() as u64,
-        num_partitions: 0,
-        finished_partitions: 0,
-        image_bytes: 0,
-        servers: Vec::new(),
-        in_use_by: None,
-        run: None,
-    };
+    let mut counts = DispositionCounts::default();
+    let (mut num_partitions, mut finished_partitions, mut image_bytes) = (0, 0, 0);
     view.for_each_partition(|key, row| {
-        status.counts += row.counts;
-        status.num_partitions += 1;
-        status.finished_partitions += u64::from(!row.needs_work());
-        status.image_bytes += row.image_bytes;
+        counts += row.counts;
+        num_partitions += 1;
+        finished_partitions += u64::from(!row.needs_work());
+        image_bytes += row.image_bytes;
         if let Some(server) = servers.get_mut(&key.server_id) {
             server.counts += row.counts;
             server.image_bytes += row.image_bytes;
         }
     })?;
-    status.servers = servers.into_values().collect();
-    status.servers.sort_by(|a, b| {
+    let mut servers: Vec<_> = servers.into_values().collect();
+    servers.sort_by(|a, b| {
         (b.counts.pending, b.counts.failed, b.counts.total(), &a.server_name).cmp(&(
             a.counts.pending,
             a.counts.failed,
@@ -115,5 +125,15 @@ fn from_catalog(view: &CatalogView) -> Result<DatasetStatus, PipelineError> {
             &b.server_name,
         ))
     });
-    Ok(status)
+    Ok(DatasetStatus {
+        source: StatusSource::Catalog,
+        counts,
+        num_servers: Some(num_servers),
+        num_partitions: Some(num_partitions),
+        finished_partitions: Some(finished_partitions),
+        image_bytes: Some(image_bytes),
+        servers,
+        in_use_by: None,
+        run: None,
+    })
 }

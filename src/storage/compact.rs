@@ -1,8 +1,9 @@
 //! A complete partition: its parts become `successes.parquet` and `errors.parquet`.
 //!
 //! Successes are copied as they are, each part's pages in one stretch, and their metadata is moved along with
-//! them, page index included: nothing is decoded, and the bytes need not even pass through this process. A reader
-//! of one image thus reads its page, not its row group. Errors are few; they are read, and only those that still
+//! them, page index included: nothing is decoded, and the bytes need not even pass through this process, as the
+//! checksum of the whole follows from those of the parts. A reader of one image thus reads its page, not its row
+//! group. Errors are few; they are read, and only those that still
 //! are the record's last word are kept.
 
 use std::collections::HashSet;
@@ -30,7 +31,10 @@ use super::atomic::sync_folder;
 use super::part_writer::{arrow_writer, error_batch};
 use super::schema::{errors_properties, successes_properties, successes_write_schema};
 use super::sweep::sweep_temporary;
-use super::{AtomicFile, DatasetLayout, StorageError, StorageOptions, errors_schema, write_atomically};
+use super::{
+    AtomicFile, DatasetLayout, PAGES_CRC32_KEY, PagesChecksum, Sign as _, StorageError, StorageOptions,
+    errors_schema, write_atomically,
+};
 use crate::model::{DataFile, Epoch, PartRow, RecordIndex, ServerName};
 
 /// What to compact.
@@ -92,7 +96,7 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
     let file = AtomicFile::create(&path, &input.epoch.to_string())?;
     let mut target = file.handle()?;
     target.write_all(MAGIC).map_err(StorageError::io("write", file.temporary()))?;
-    let mut position = MAGIC.len() as u64;
+    let mut checksum = PagesChecksum::of_same_bytes_as(MAGIC);
     let mut merged = MergedMetadata::new(input.options);
     for part in input.parts.iter().filter(|part| part.successes.num_rows > 0) {
         let path = input.layout.success_part(input.folder, input.partition_id, part.part);
@@ -107,6 +111,10 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
             return Err(unexpected(format!("{rows} rows instead of {}", part.successes.num_rows)));
         }
         let data = data_range(&metadata);
+        let pages = pages_checksum(&metadata).and_then(|checksum| checksum.after(MAGIC));
+        let pages = pages
+            .filter(|pages| data == (MAGIC.len() as u64..MAGIC.len() as u64 + pages.bytes()))
+            .ok_or_else(|| unexpected("it does not state the checksum of its pages".into()))?;
         (&source).seek(SeekFrom::Start(data.start)).map_err(StorageError::io("open", &path))?;
         // Between two files the kernel copies by itself.
         let length = data.end - data.start;
@@ -116,18 +124,25 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
             return Err(unexpected(format!("{copied} bytes of data instead of {length}")));
         }
         merged
-            .add(metadata, position.cast_signed() - data.start.cast_signed())
+            .add(metadata, checksum.bytes().cast_signed() - data.start.cast_signed())
             .map_err(|error| unexpected(error.to_string()))?;
-        position += copied;
+        checksum = checksum.followed_by(pages);
     }
     let num_rows = merged.num_rows();
-    let footer = merged.encode(position).map_err(StorageError::parquet(file.temporary()))?;
+    let footer = merged.encode(checksum).map_err(StorageError::parquet(file.temporary()))?;
     target.write_all(&footer).map_err(StorageError::io("write", file.temporary()))?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
 }
 
 /// First and last bytes of a Parquet file.
 const MAGIC: &[u8] = b"PAR1";
+
+/// What a file's footer says of its pages.
+fn pages_checksum(metadata: &ParquetMetaData) -> Option<PagesChecksum> {
+    let facts = metadata.file_metadata().key_value_metadata()?;
+    let fact = facts.iter().find(|fact| fact.key == PAGES_CRC32_KEY)?;
+    PagesChecksum::parse(fact.value.as_deref()?)
+}
 
 /// Where a file's pages are: one stretch, for nothing is between them.
 fn data_range(metadata: &ParquetMetaData) -> Range<u64> {
@@ -186,14 +201,16 @@ impl MergedMetadata {
         Ok(())
     }
 
-    /// What follows the data, which ends at `position`.
-    fn encode(self, position: u64) -> parquet::errors::Result<Vec<u8>> {
+    /// What follows the data, whose checksum this is.
+    fn encode(self, data: PagesChecksum) -> parquet::errors::Result<Vec<u8>> {
         let num_rows = self.num_rows().cast_signed();
+        let mut facts = self.properties.key_value_metadata().cloned().unwrap_or_default();
+        facts.push(data.fact());
         let file = FileMetaData::new(
             self.properties.writer_version().as_num(),
             num_rows,
             Some(self.properties.created_by().to_owned()),
-            self.properties.key_value_metadata().cloned(),
+            Some(facts),
             self.schema.into(),
             None,
         );
@@ -203,10 +220,10 @@ impl MergedMetadata {
             .set_column_index((self.column_index.len() == count).then_some(self.column_index))
             .set_offset_index((self.offset_index.len() == count).then_some(self.offset_index))
             .build();
-        let mut footer = Footer { skip: position, bytes: Vec::new() };
+        let mut footer = Footer { skip: data.bytes(), bytes: Vec::new() };
         let mut tracked = TrackedWrite::new(&mut footer);
         let piece = vec![0; 1 << 20];
-        let mut left = position as usize;
+        let mut left = data.bytes() as usize;
         while left > 0 {
             let length = left.min(piece.len());
             tracked.write_all(&piece[..length])?;
@@ -287,7 +304,7 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
             writer.write(&kept).map_err(&error)?;
         }
     }
-    writer.close().map_err(&error)?;
+    writer.sign().and_then(|()| writer.close()).map_err(&error)?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
 }
 

@@ -4,6 +4,7 @@
 //! folder lies in; only then may the catalog name it. Nothing that has its final name is ever written to again.
 
 mod atomic;
+mod checksum;
 mod compact;
 mod error;
 mod layout;
@@ -14,6 +15,7 @@ mod server_tables;
 mod sweep;
 
 pub use atomic::{AtomicFile, create_folder, sync_folder, write_atomically};
+pub use checksum::{Checksummed, PAGES_CRC32_KEY, PagesChecksum, Sign};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};

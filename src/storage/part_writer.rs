@@ -19,7 +19,9 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::WriterProperties;
 
 use super::schema::{IMAGE_PAGE_BYTES, errors_properties, successes_properties, successes_write_schema};
-use super::{AtomicFile, ManifestRecord, StorageError, StorageOptions, errors_schema};
+use super::{
+    AtomicFile, Checksummed, ManifestRecord, Sign as _, StorageError, StorageOptions, errors_schema,
+};
 use crate::model::{ContentDigest, DataFile, ImageFormat, PerceptualHash, PixelSize, RecordIndex};
 
 /// What distributed-downloader writes where the list gives no licence, source or title.
@@ -60,7 +62,7 @@ pub struct ErrorRow {
 /// Writes the successes of one part, a row group at a time. Memory: one row group.
 pub struct PartWriter {
     file: AtomicFile,
-    writer: ArrowWriter<std::fs::File>,
+    writer: ArrowWriter<Checksummed<std::fs::File>>,
     num_rows: u64,
 }
 
@@ -100,9 +102,9 @@ impl PartWriter {
     ///
     /// # Errors
     /// As [`PartWriter::write_row_group`].
-    pub fn seal(self) -> Result<DataFile, StorageError> {
+    pub fn seal(mut self) -> Result<DataFile, StorageError> {
         let error = StorageError::parquet(self.file.temporary());
-        self.writer.close().map_err(error)?;
+        self.writer.sign().and_then(|()| self.writer.close()).map_err(error)?;
         Ok(DataFile { num_rows: self.num_rows, bytes: self.file.commit()? })
     }
 }
@@ -119,7 +121,7 @@ pub fn write_error_part(
     let file = AtomicFile::create(path, "part")?;
     let error = StorageError::parquet(file.temporary());
     let mut writer = arrow_writer(&file, errors_schema(), errors_properties(options))?;
-    writer.write(&error_batch(rows)).map_err(&error)?;
+    writer.write(&error_batch(rows)).and_then(|()| writer.sign()).map_err(&error)?;
     writer.close().map_err(&error)?;
     Ok(DataFile { num_rows: rows.len() as u64, bytes: file.commit()? })
 }
@@ -130,9 +132,9 @@ pub(super) fn arrow_writer(
     file: &AtomicFile,
     schema: arrow::datatypes::SchemaRef,
     properties: WriterProperties,
-) -> Result<ArrowWriter<std::fs::File>, StorageError> {
+) -> Result<ArrowWriter<Checksummed<std::fs::File>>, StorageError> {
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(file.handle()?, schema, options)
+    ArrowWriter::try_new_with_options(Checksummed::new(file.handle()?), schema, options)
         .map_err(StorageError::parquet(file.temporary()))
 }
 

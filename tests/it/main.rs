@@ -1,5 +1,6 @@
 //! Integration tests, in one binary: it links once. They drive the real `ddl` against real servers.
 
+mod beside;
 mod dataset;
 mod demo;
 mod disk;

@@ -10,9 +10,9 @@ use redb::TableDefinition;
 
 use super::builder::{FAILED, PENDING, PartPlan, TestDataset, write_manifest, write_parquet};
 use super::kinds;
-use crate::catalog::{PartitionStage, Report};
+use crate::catalog::{IngestRow, PartitionStage, Report};
 use crate::check::{BreachKind, CheckOptions};
-use crate::model::{PartId, PartRow, PartitionKey, RecordState};
+use crate::model::{FailureCause, PartId, PartRow, PartitionKey, RecordState};
 
 /// An open partition with a part of two successes and two failures, and one record pending.
 fn open_partition() -> (TestDataset, PartitionKey) {
@@ -145,6 +145,43 @@ fn another_digest_than_the_catalogs() {
     assert_eq!(with_part(plan, |part| part.digests[40] ^= 1), [BreachKind::Digest]);
 }
 
+/// The catalog knows why a record failed, and so does the file of errors.
+#[test]
+fn an_error_that_the_catalog_tells_otherwise() {
+    let plan = PartPlan { successes: &[], errors: &[0, 1], outcomes: &[] };
+    type Change = fn(&mut crate::catalog::RecordOutcome);
+    let changes: [Change; 3] = [
+        |outcome| outcome.state = RecordState::Failed(FailureCause::Dns).to_byte(),
+        |outcome| outcome.http_status = 410,
+        |outcome| outcome.retry_count = 2,
+    ];
+    for change in changes {
+        assert_eq!(with_part(plan, |part| change(&mut part.outcomes[1])), [BreachKind::WrongError]);
+    }
+    let ignored = RecordState::Skipped(crate::model::SkipReason::IgnoredServer);
+    assert_eq!(with_part(plan, |part| part.outcomes[0].state = ignored.to_byte()), [BreachKind::WrongError]);
+}
+
+#[test]
+fn other_bytes_of_images_than_the_catalogs() {
+    let (mut dataset, key) = finished_partition();
+    dataset.tamper_row(key, |row| row.image_bytes += 1);
+    assert_eq!(kinds(&dataset.check_light()), [BreachKind::ImageBytes]);
+}
+
+#[test]
+fn fewer_records_than_were_ingested() {
+    let (dataset, _) = open_partition();
+    let ingest = |new| IngestRow { new, ..IngestRow::default() };
+    dataset.catalog().record_ingest(ingest(5)).unwrap();
+    assert_eq!(dataset.check_light().breaches, []);
+    dataset.catalog().record_ingest(ingest(1)).unwrap();
+    let report = dataset.check_light();
+    assert_eq!(kinds(&report), [BreachKind::IngestTotals]);
+    let expected = "dataset: records are missing: 5 records, but the ingests have added 6";
+    assert_eq!(report.breaches[0].to_string(), expected);
+}
+
 #[test]
 fn files_of_two_partitions_exchanged() {
     let mut dataset = TestDataset::new();
@@ -195,7 +232,9 @@ fn a_file_of_other_columns() {
     let batch = RecordBatch::try_from_iter([("uuid", column)]).unwrap();
     part.part.errors = write_parquet(&dataset.error_part(key, 0), &batch);
     dataset.commit(Report::Part(part));
-    assert_eq!(kinds(&dataset.check_light()), [BreachKind::WrongSchema]);
+    let report = dataset.check_light();
+    assert_eq!(kinds(&report), [BreachKind::WrongSchema]);
+    assert_eq!(report.breaches[0].detail, "column 1 is nothing instead of `identifier` (Utf8)");
 }
 
 #[test]

@@ -26,8 +26,9 @@ use crate::model::{
     RecordIndex, RecordState, RecordUrl, ServerId, ServerName, UrlKey,
 };
 use crate::storage::{
-    CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions, ManifestRecord,
-    PartWriter, StorageOptions, compact_partition, finish_partition, write_error_part,
+    Checksummed, CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions,
+    ManifestRecord, PartWriter, Sign as _, StorageOptions, compact_partition, finish_partition,
+    write_error_part,
 };
 
 pub(super) const PENDING: RecordState = RecordState::Pending;
@@ -37,7 +38,7 @@ const EPOCH: Epoch = Epoch(1 << 32 | 1);
 const STORAGE: StorageOptions = StorageOptions { hash_algorithm: HashAlgorithm::Blake3, raw_pixels: false };
 
 /// Which rows of the two files of a part, and what its report says became of records.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct PartPlan<'a> {
     pub successes: &'a [RecordIndex],
     pub errors: &'a [RecordIndex],
@@ -155,7 +156,12 @@ impl TestDataset {
         let mut errors = DataFile::default();
         if !plan.errors.is_empty() {
             let path = self.layout.error_part(&folder, key.partition_id, part);
-            let rows: Vec<_> = plan.errors.iter().map(|&record| self.error_row(key, record)).collect();
+            let state_of = |record| {
+                let outcome = plan.outcomes.iter().find(|(known, _)| *known == record);
+                outcome.map_or(FAILED, |(_, state)| *state)
+            };
+            let rows: Vec<_> =
+                plan.errors.iter().map(|&record| self.error_row(key, record, state_of(record))).collect();
             errors = write_error_part(&path, &rows, STORAGE).unwrap();
         }
         let usual = plan.successes.iter().map(|&record| (record, RecordState::Success));
@@ -254,14 +260,15 @@ impl TestDataset {
         }
     }
 
-    fn error_row(&self, key: PartitionKey, record: RecordIndex) -> ErrorRow {
+    fn error_row(&self, key: PartitionKey, record: RecordIndex, state: RecordState) -> ErrorRow {
+        let http_status = (state == FAILED).then_some(404);
         ErrorRow {
             record: self.record(key, record),
             retry_count: 0,
-            error_code: 404,
+            error_code: http_status.map_or(-2, i32::from),
             error_msg: "not found".into(),
-            cause: FailureCause::HttpStatus.as_str(),
-            http_status: Some(404),
+            cause: state.cause().unwrap_or(FailureCause::HttpStatus.as_str()),
+            http_status,
             fetched_at: 0,
         }
     }
@@ -290,8 +297,7 @@ impl TestDataset {
     }
 
     pub(super) fn check(&self, options: CheckOptions) -> CheckReport {
-        let view = self.catalog().view().unwrap();
-        check_dataset(&self.layout, &view, options, &|_| {}).unwrap()
+        check_dataset(&self.layout, &|| self.catalog().view(), options, &|_| {}).unwrap()
     }
 
     pub(super) fn check_light(&self) -> CheckReport {
@@ -309,8 +315,8 @@ impl TestDataset {
     /// Checks as a process does that only reads.
     pub(super) fn check_by_reader(mut self) -> CheckReport {
         self.catalog = None;
-        let view = CatalogReader::open(&self.layout.catalog(), &catalog_options()).unwrap().view().unwrap();
-        check_dataset(&self.layout, &view, CheckOptions::default(), &|_| {}).unwrap()
+        let reader = CatalogReader::open(&self.layout.catalog(), &catalog_options()).unwrap();
+        check_dataset(&self.layout, &|| reader.view(), CheckOptions::default(), &|_| {}).unwrap()
     }
 
     /// Changes the catalog's tables behind its back.
@@ -382,7 +388,7 @@ pub(super) fn write_manifest(folder: &Path, number: usize, records: &[Arc<Manife
     ManifestFile { name, num_records: records.len() as u32, bytes }
 }
 
-/// Writes a file as no part of ddl does: in place, and with nothing in its metadata.
+/// Writes a file as no part of ddl does: in place, and without its hash algorithm.
 pub(super) fn write_parquet(path: &Path, batch: &RecordBatch) -> DataFile {
     write_with(path, batch, None)
 }
@@ -396,8 +402,11 @@ pub(super) fn write_parquet_with_algorithm(path: &Path, batch: &RecordBatch) -> 
 
 fn write_with(path: &Path, batch: &RecordBatch, properties: Option<WriterProperties>) -> DataFile {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), properties).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(Checksummed::new(File::create(path).unwrap()), batch.schema(), properties)
+            .unwrap();
     writer.write(batch).unwrap();
+    writer.sign().unwrap();
     writer.close().unwrap();
     DataFile { num_rows: batch.num_rows() as u64, bytes: fs::metadata(path).unwrap().len() }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
 
 use super::builder::{PENDING, PartPlan, TestDataset, read_parquet, write_parquet};
 use super::kinds;
 use crate::catalog::Report;
 use crate::check::{BreachKind, CheckReport};
-use crate::model::{HashAlgorithm, ImageFormat, PartitionKey};
+use crate::model::{HashAlgorithm, ImageFormat, PartitionKey, PixelSize};
 use crate::storage::ImageRow;
 
 fn new_dataset() -> (TestDataset, PartitionKey) {
@@ -42,8 +43,8 @@ fn a_flipped_byte_of_an_image() {
     fs::write(&path, &bytes).unwrap();
     assert_eq!(dataset.check_light().breaches, []);
     let report = dataset.check_deep();
-    assert_eq!(kinds(&report), [BreachKind::ImageDigest]);
-    assert!(report.breaches[0].detail.starts_with("record 1 gives"), "{}", report.breaches[0]);
+    assert_eq!(kinds(&report), [BreachKind::PagesChecksum, BreachKind::ImageDigest]);
+    assert!(report.breaches[1].detail.starts_with("record 1 gives"), "{}", report.breaches[1]);
 }
 
 #[test]
@@ -86,7 +87,6 @@ fn rewritten(
         write_parquet(&path, &batch)
     };
     dataset.commit(Report::Part(part));
-    assert_eq!(dataset.check_light().breaches, []);
     dataset.check_deep()
 }
 
@@ -104,7 +104,7 @@ fn a_length_that_is_not_the_images() {
         },
         true,
     );
-    assert_eq!(kinds(&report), [BreachKind::ImageLength]);
+    assert_eq!(kinds(&report), [BreachKind::ImageBytes, BreachKind::ImageLength]);
     assert!(report.breaches[0].detail.ends_with(", and 1 more"), "{}", report.breaches[0]);
 }
 
@@ -112,4 +112,65 @@ fn a_length_that_is_not_the_images() {
 fn a_file_that_does_not_say_how_it_was_hashed() {
     assert_eq!(kinds(&rewritten(|batch| batch, false)), [BreachKind::WrongSchema]);
     assert_eq!(rewritten(|batch| batch, true).breaches, []);
+}
+
+/// Titles, licences, sizes, causes: what no digest of an image covers.
+#[test]
+fn a_flipped_bit_anywhere_before_a_footer() {
+    let mut dataset = TestDataset::new();
+    let key = dataset.partition("a.example", 0, &[PENDING; 4]);
+    dataset.part(key, &[0, 1], &[2]);
+    let open = dataset.partition("a.example", 1, &[PENDING; 2]);
+    dataset.part(open, &[0], &[1]);
+    dataset.part(key, &[3], &[]);
+    dataset.finish(key, &[2]);
+    let images = dataset.images_folder(key);
+    let files = [
+        images.join("successes.parquet"),
+        images.join("errors.parquet"),
+        dataset.success_part(open, 0),
+        dataset.error_part(open, 0),
+        dataset.manifest_file(key, 0),
+    ];
+    for path in files {
+        let sound = fs::read(&path).unwrap();
+        for at in (4..end_of_pages(&path)).step_by(97) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&path, &bytes).unwrap();
+            let report = dataset.check_deep();
+            let of_pages = report.breaches.iter().find(|breach| breach.kind == BreachKind::PagesChecksum);
+            assert_eq!(
+                of_pages.and_then(|breach| breach.file.as_ref()),
+                Some(&path),
+                "byte {at}: {report:?}"
+            );
+        }
+        fs::write(&path, &sound).unwrap();
+    }
+    assert_eq!(dataset.check_deep().breaches, []);
+}
+
+fn end_of_pages(path: &std::path::Path) -> usize {
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
+    columns
+        .map(|column| column.byte_range())
+        .map(|(start, length)| (start + length) as usize)
+        .max()
+        .unwrap_or(0)
+}
+
+#[test]
+fn a_size_that_is_not_the_images() {
+    let report = with_image(|row| row.resized_size = PixelSize { height: 2, width: 3 });
+    assert_eq!(kinds(&report), [BreachKind::BrokenImage]);
+    assert_eq!(report.breaches[0].detail, "record 1: `resized_size` is 2x3, the image is 3x2");
+
+    let report = with_image(|row| {
+        row.image = vec![7; 17].into();
+        row.image_format = ImageFormat::Raw;
+        row.hashsum_resized = HashAlgorithm::Blake3.digest(&row.image);
+    });
+    assert_eq!(kinds(&report), [BreachKind::BrokenImage]);
 }

@@ -107,8 +107,7 @@ fn a_reader_and_any_number_of_threads_see_the_same() {
 fn progress_counts_every_partition() {
     let dataset = all_sorts();
     let seen = RefCell::new(Vec::new());
-    let view = dataset.catalog().view().unwrap();
-    check_dataset(&dataset.layout, &view, CheckOptions::default(), &|progress| {
+    check_dataset(&dataset.layout, &|| dataset.catalog().view(), CheckOptions::default(), &|progress| {
         seen.borrow_mut().push(progress);
     })
     .unwrap();
@@ -122,4 +121,26 @@ fn an_empty_catalog_is_sound() {
     let report = TestDataset::new().check_light();
     assert!(report.is_sound());
     assert_eq!(report.num_records, 0);
+}
+
+/// A download completes a partition between the check's look at the catalog and its look at the files: the parts
+/// that the view names are gone, and nothing is wrong.
+#[test]
+fn a_partition_that_is_completed_meanwhile_is_looked_at_again() {
+    let mut dataset = TestDataset::new();
+    let key = dataset.partition("a.example", 0, &[PENDING; 4]);
+    dataset.part(key, &[0, 1], &[2]);
+    dataset.part(key, &[3], &[]);
+    let old_views = [dataset.catalog().view().unwrap(), dataset.catalog().view().unwrap()];
+    dataset.finish(key, &[2]);
+    // One for the plan, one for the partition.
+    let old_views = std::sync::Mutex::new(Vec::from(old_views));
+    let views = || match old_views.lock().unwrap().pop() {
+        Some(view) => Ok(view),
+        None => dataset.catalog().view(),
+    };
+    let options = CheckOptions { threads: 1, ..CheckOptions::default() };
+    let report = check_dataset(&dataset.layout, &views, options, &|_| {}).unwrap();
+    assert_eq!(report.breaches, []);
+    assert_eq!((report.partitions.finished, report.num_records, report.num_images), (1, 4, 3));
 }

@@ -1,37 +1,48 @@
 use super::super::args::{CheckArgs, GlobalArgs};
+use super::super::progress::CheckDisplay;
 use super::super::{Exit, format, print_line};
-use crate::catalog::{CatalogError, LockHolder, lock_holder};
-use crate::check::{CheckOptions, CheckReport, check_dataset, repair_dataset};
-use crate::pipeline::PipelineError;
+use crate::check::{BreachKind, CheckOptions, CheckReport, RepairReport};
+use crate::pipeline::{check, repair};
 
 pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
-    let path = dataset.layout.catalog();
-    if let Some(holder) = lock_holder(&path).filter(LockHolder::may_be_alive) {
-        // Files move under a running download; what it finds then would be no breach.
-        return Err(PipelineError::from(CatalogError::InUse { path, holder: Box::new(holder) }).into());
-    }
+    let mut num_failed = 0;
     if args.repair {
-        let catalog = dataset.open_writer()?;
-        let repaired = repair_dataset(&dataset.layout, &catalog).map_err(PipelineError::from)?;
-        eprintln!(
-            "repaired: {} files that no commit names removed ({}), {} markers written, {} empty folders removed",
-            format::count(repaired.orphans_removed),
-            format::bytes(repaired.orphan_bytes),
-            repaired.markers_written,
-            repaired.folders_removed
-        );
+        let repaired = repair(&dataset)?;
+        num_failed = repaired.num_failed;
+        if !global.quiet {
+            talk!("{}", repair_text(&repaired));
+        }
     }
-    let view = dataset.open_reader()?.view().map_err(PipelineError::from)?;
     let options = CheckOptions { deep: args.deep, ..CheckOptions::default() };
-    let report = check_dataset(&dataset.layout, &view, options, &|_| {}).map_err(PipelineError::from)?;
+    let display = CheckDisplay::new(global);
+    let report = check(&dataset, options, &|progress| display.show(progress));
+    display.clear();
+    let report = report?;
     if args.json {
         print_line(serde_json::to_string_pretty(&report)?)?;
     } else {
         print_line(text(&report, args.deep).trim_end())?;
     }
-    Ok(if report.is_sound() { Exit::Done } else { Exit::Error })
+    Ok(if report.is_sound() && num_failed == 0 { Exit::Done } else { Exit::Error })
+}
+
+fn repair_text(repaired: &RepairReport) -> String {
+    let mut text = format!(
+        "repaired: {} files that no commit names removed ({}), {} markers written, {} empty folders removed",
+        format::count(repaired.orphans_removed),
+        format::bytes(repaired.orphan_bytes),
+        format::count(repaired.markers_written),
+        format::count(repaired.folders_removed)
+    );
+    if repaired.num_failed > 0 {
+        text += &format!(
+            "\n{} files could not be removed: mend what the warnings say and repair again",
+            format::count(repaired.num_failed)
+        );
+    }
+    text
 }
 
 fn text(report: &CheckReport, deep: bool) -> String {
@@ -68,11 +79,97 @@ fn text(report: &CheckReport, deep: bool) -> String {
             format::bytes(report.orphan_bytes)
         );
     }
+    if let Some(writer) = &report.in_use_by {
+        text += &format!(
+            "checked as committed, beside {writer}; files that no commit names are looked for when nobody writes\n"
+        );
+    }
     for breach in &report.breaches {
         text += &format!("breach: {breach}\n");
     }
     if report.num_breaches > report.breaches.len() as u64 {
         text += &format!("... {} breaches in all\n", format::count(report.num_breaches));
     }
-    text + if report.is_sound() { "sound: catalog and files agree\n" } else { "NOT sound\n" }
+    if report.is_sound() {
+        return text + "sound: catalog and files agree\n";
+    }
+    text + "NOT sound\n" + &next_steps(report)
+}
+
+/// What to do about the breaches that are listed, each advice once.
+fn next_steps(report: &CheckReport) -> String {
+    let mut advices: Vec<&str> = report.breaches.iter().map(|breach| advice(breach.kind)).collect();
+    advices.sort_unstable();
+    advices.dedup();
+    advices.iter().map(|advice| format!("next: {advice}\n")).collect()
+}
+
+fn advice(kind: BreachKind) -> &'static str {
+    match kind {
+        BreachKind::MissingMarker | BreachKind::StrayMarker => {
+            "`ddl check --repair` puts `completed` markers right"
+        }
+        BreachKind::CatalogEntry
+        | BreachKind::RecordCount
+        | BreachKind::StateCount
+        | BreachKind::Stage
+        | BreachKind::IngestTotals
+        | BreachKind::ServerTotals
+        | BreachKind::DuplicateUrl => {
+            "the catalog contradicts itself: restore a copy of it, and report this as a fault of ddl"
+        }
+        _ => {
+            "restore the named files from a copy; without one, ingest into a new dataset and download it again"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Breach;
+    use crate::model::ServerName;
+
+    fn report(kinds: &[BreachKind]) -> CheckReport {
+        let breaches = kinds.iter().map(|&kind| Breach {
+            server_name: ServerName::from_catalog("a.example"),
+            partition_id: Some(3),
+            file: None,
+            kind,
+            detail: "x".into(),
+        });
+        CheckReport {
+            num_breaches: kinds.len() as u64,
+            breaches: breaches.collect(),
+            ..CheckReport::default()
+        }
+    }
+
+    #[test]
+    fn every_breach_comes_with_a_next_step_told_once() {
+        let kinds = [BreachKind::MissingFile, BreachKind::MissingMarker, BreachKind::WrongLength];
+        let text = text(&report(&kinds), false);
+        assert_eq!(text.matches("breach: `a.example` partition 3").count(), 3, "{text}");
+        let next: Vec<&str> = text.lines().skip_while(|line| *line != "NOT sound").skip(1).collect();
+        assert_eq!(next.len(), 2, "{text}");
+        assert!(next[0].starts_with("next: `ddl check --repair`"), "{text}");
+        assert!(next[1].starts_with("next: restore the named files"), "{text}");
+    }
+
+    #[test]
+    fn beside_a_writer_nothing_is_said_of_orphans() {
+        let mut report = CheckReport { num_orphans: 2, ..report(&[]) };
+        assert!(text(&report, false).contains("2 files that no commit names"));
+        report.set_in_use_by("process 1 on node n".into());
+        let text = text(&report, false);
+        assert!(text.contains("beside process 1 on node n") && !text.contains("--repair"), "{text}");
+        assert!(text.ends_with("sound: catalog and files agree\n"), "{text}");
+    }
+
+    #[test]
+    fn a_repair_tells_what_it_could_not_do() {
+        assert!(!repair_text(&RepairReport::default()).contains("could not"));
+        let failed = RepairReport { num_failed: 3, ..RepairReport::default() };
+        assert!(repair_text(&failed).contains("3 files could not be removed"));
+    }
 }

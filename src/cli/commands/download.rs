@@ -15,7 +15,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
     let shutdown = Shutdown::new();
     let (ending, leave) = download(&dataset, cluster, &shutdown, |num_ranks| {
         if num_ranks > 1 && !global.quiet {
-            eprintln!("{num_ranks} ranks");
+            talk!("{num_ranks} ranks");
         }
         let mut progress = DownloadProgress::new(global);
         move |status: &PublishedStatus| progress.show(status)
@@ -25,10 +25,11 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
             if args.json {
                 print_line(serde_json::to_string_pretty(&json(report))?)?;
             } else if !global.quiet {
-                eprint!("{}", summary(report));
+                talk!("{}", summary(report).trim_end());
             }
             match report.ending {
                 RunEnding::Stopped => Exit::Resumable,
+                RunEnding::Done if report.counts.total() == 0 => Exit::Error,
                 RunEnding::Done if !report.set_aside.is_empty() => Exit::Error,
                 RunEnding::Done if args.strict && report.counts.failed > 0 => Exit::Failures,
                 RunEnding::Done => Exit::Done,
@@ -45,6 +46,11 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
 }
 
 pub(super) fn summary(report: &RunReport) -> String {
+    if report.counts.total() == 0 {
+        return "error: nothing was ingested, so there is nothing to download\n\
+                hint: `ddl ingest LIST` comes first\n"
+            .into();
+    }
     let seconds = report.elapsed.as_secs_f64().max(0.001);
     let mut text = format!(
         "{}: {} images ({}), {} failed, {} skipped in {} ({:.0} images/s)\n",

@@ -1,3 +1,6 @@
+use std::io::{IsTerminal as _, stdout};
+use std::time::Duration;
+
 use super::super::args::{GlobalArgs, StatusArgs};
 use super::super::{Exit, format, print_line};
 use crate::catalog::DispositionCounts;
@@ -5,11 +8,23 @@ use crate::pipeline::{DatasetStatus, StatusSource, dataset_status};
 
 /// Servers shown without `--all`.
 const NUM_SERVERS: usize = 20;
+/// Between two looks of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// Lines around the table of servers.
+const FRAME_LINES: usize = 7;
+/// Cursor to the upper left corner; the rest of the screen cleared.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 pub(super) fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
-    let status = dataset_status(&dataset)?;
+    let look = || Ok(dataset_status(&dataset)?);
+    if args.watch {
+        let in_place = stdout().is_terminal();
+        watch(look, |status| watch_text(status, args, in_place), || std::thread::sleep(WATCH_INTERVAL))?;
+        return Ok(Exit::Done);
+    }
+    let status = look()?;
     if args.json {
         print_line(serde_json::to_string_pretty(&status)?)?;
     } else {
@@ -18,26 +33,64 @@ pub(super) fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<Exit
     Ok(Exit::Done)
 }
 
-pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
+/// Looks and shows until nothing is left to do.
+fn watch(
+    look: impl Fn() -> anyhow::Result<DatasetStatus>,
+    show: impl Fn(&DatasetStatus) -> anyhow::Result<String>,
+    mut pause: impl FnMut(),
+) -> anyhow::Result<()> {
+    loop {
+        let status = look()?;
+        print_line(show(&status)?)?;
+        if status.is_done() {
+            return Ok(());
+        }
+        pause();
+    }
+}
+
+fn watch_text(status: &DatasetStatus, args: &StatusArgs, in_place: bool) -> anyhow::Result<String> {
+    if args.json {
+        return Ok(serde_json::to_string(status)?);
+    }
+    if !in_place {
+        return Ok(records_line(status));
+    }
+    let num_servers = match rustix::termios::tcgetwinsize(stdout()) {
+        _ if args.all => usize::MAX,
+        Ok(size) if size.ws_row > 0 => usize::from(size.ws_row).saturating_sub(FRAME_LINES).min(NUM_SERVERS),
+        _ => NUM_SERVERS,
+    };
+    Ok(format!("{CLEAR}{}", text(status, num_servers)))
+}
+
+fn records_line(status: &DatasetStatus) -> String {
     let counts = &status.counts;
-    let mut text = format!(
-        "{} records: {} images ({}), {} failed, {} skipped, {} pending ({} done)\n",
+    let bytes = status.image_bytes.map(|bytes| format!(" ({})", format::bytes(bytes))).unwrap_or_default();
+    format!(
+        "{} records: {} images{bytes}, {} failed, {} skipped, {} pending ({} done)",
         format::count(counts.total()),
         format::count(counts.success),
-        format::bytes(status.image_bytes),
         format::count(counts.failed),
         format::count(counts.skipped),
         format::count(counts.pending),
         format::percent(counts.total() - counts.pending, counts.total()),
-    );
+    )
+}
+
+pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
+    let mut text = records_line(status) + "\n";
     if status.source == StatusSource::Published {
         text += "(from status/status.json: the catalog cannot be opened beside its writer)\n";
-    } else {
+    }
+    if let (Some(finished), Some(partitions), Some(servers)) =
+        (status.finished_partitions, status.num_partitions, status.num_servers)
+    {
         text += &format!(
             "{} of {} partitions finished on {} servers\n",
-            format::count(status.finished_partitions),
-            format::count(status.num_partitions),
-            format::count(status.num_servers)
+            format::count(finished),
+            format::count(partitions),
+            format::count(servers)
         );
     }
     match (&status.in_use_by, &status.run) {
@@ -61,7 +114,7 @@ pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
     for server in status.servers.iter().take(num_servers) {
         let DispositionCounts { pending, success, failed, skipped } = server.counts;
         rows.push(vec![
-            server.server_name.clone(),
+            server.server_name.clone().unwrap_or_else(|| "(no usable URL)".into()),
             format::count(server.counts.total()),
             format::count(success),
             format::count(failed),
@@ -77,4 +130,76 @@ pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
             &format!("\n... and {} more (--all)", format::count((status.servers.len() - num_servers) as u64));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+    use crate::pipeline::ServerStatus;
+
+    fn status(pending: u64) -> DatasetStatus {
+        DatasetStatus {
+            source: StatusSource::Catalog,
+            counts: DispositionCounts { pending, success: 10 - pending, failed: 0, skipped: 0 },
+            num_servers: Some(1),
+            num_partitions: Some(2),
+            finished_partitions: Some(if pending == 0 { 2 } else { 1 }),
+            image_bytes: Some(1000),
+            servers: Vec::new(),
+            in_use_by: None,
+            run: None,
+        }
+    }
+
+    #[test]
+    fn watching_ends_when_nothing_is_left_to_do() {
+        let left = Cell::new(3);
+        let shown = RefCell::new(Vec::new());
+        let show = |status: &DatasetStatus| {
+            shown.borrow_mut().push(status.counts.pending);
+            Ok(String::new())
+        };
+        watch(|| Ok(status(left.get())), show, || left.set(left.get() - 1)).unwrap();
+        assert_eq!(*shown.borrow(), [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_watched_status_is_a_line_unless_it_can_be_shown_in_place() {
+        let args = StatusArgs { all: true, watch: true, json: false };
+        let line = watch_text(&status(4), &args, false).unwrap();
+        assert_eq!(line, "10 records: 6 images (1.0 kB), 0 failed, 0 skipped, 4 pending (60.0 % done)");
+        let screen = watch_text(&status(4), &args, true).unwrap();
+        assert_eq!(screen, format!("{CLEAR}{line}\n1 of 2 partitions finished on 1 servers"));
+        let json = watch_text(&status(4), &StatusArgs { json: true, ..args }, true).unwrap();
+        assert!(!json.contains('\n') && json.contains("\"pending\":4"), "{json}");
+    }
+
+    #[test]
+    fn what_status_json_does_not_tell_is_not_made_up() {
+        let published = DatasetStatus {
+            source: StatusSource::Published,
+            num_servers: None,
+            num_partitions: None,
+            finished_partitions: None,
+            image_bytes: None,
+            ..status(4)
+        };
+        let text = text(&published, 1);
+        assert!(!text.contains("bytes") && !text.contains("partitions"), "{text}");
+        assert!(!published.is_done());
+        assert!(serde_json::to_value(&published).unwrap()["num_servers"].is_null());
+    }
+
+    #[test]
+    fn records_without_a_usable_url_are_no_server() {
+        let server = ServerStatus {
+            server_name: None,
+            counts: DispositionCounts { skipped: 2, ..DispositionCounts::default() },
+            image_bytes: 0,
+        };
+        let text = text(&DatasetStatus { servers: vec![server], ..status(0) }, 1);
+        assert!(text.contains("(no usable URL)"), "{text}");
+    }
 }
