@@ -20,7 +20,7 @@ RUN_TESTS := $(CARGO) test --locked
 endif
 
 # What the tests need is there: a test that finds it missing fails instead of skipping.
-test-plain test-full: export DDL_TEST_ALL := 1
+test-plain test-full: export TESTS_MUST_RUN := 1
 
 .PHONY: help demo clean-demo build test test-plain test-full test-needs lint fmt clippy doc typos deny bench
 

@@ -8,7 +8,7 @@ use super::download::watch_job_end;
 use super::{Dataset, PipelineError};
 use crate::catalog::{Catalog, IngestRow};
 use crate::config;
-use crate::ingest::{IngestOptions, IngestProgress, IngestReport};
+use crate::ingest::{IngestError, IngestOptions, IngestProgress, IngestReport};
 use crate::runtime::{Shutdown, install_signals};
 
 /// Keys that name files or folders which must be there: what is missing is told with the place that names it.
@@ -46,7 +46,7 @@ pub fn ingest(
     {
         Ok(report) => report,
         Err(error) => {
-            if is_new {
+            if is_new && !matches!(error, IngestError::Stopped) {
                 remove_if_empty(&catalog);
             }
             return Err(error.into());

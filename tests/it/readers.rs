@@ -18,7 +18,7 @@ root = sys.argv[1]
 db = duckdb.connect()
 for name in ("successes", "errors"):
     files = sorted(glob.glob(f"{root}/downloaded_images/*/*/{name}.parquet"))
-    schemas = {str(pq.ParquetFile(file).schema_arrow) for file in files}
+    schemas = {str(pq.ParquetFile(file).schema_arrow.remove_metadata()) for file in files}
     assert len(schemas) == 1, schemas
     described = {str(db.execute(f"DESCRIBE SELECT * FROM read_parquet('{file}')").fetchall()) for file in files}
     assert len(described) == 1, described

@@ -6,9 +6,9 @@ use crate::support::nasty::good_jpeg;
 use crate::support::project::Project;
 use crate::support::tls::{Reply, TestAuthority, TlsFarm};
 
-/// 1,000 URLs on 664 servers. It is not part of this repository: `DDL_TEST_LISTS` names its folder.
+/// 1,000 URLs on 664 servers. It is not part of this repository: `TEST_LISTS` names its folder.
 fn list() -> Option<PathBuf> {
-    let folder = std::env::var_os("DDL_TEST_LISTS").map(PathBuf::from);
+    let folder = std::env::var_os("TEST_LISTS").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/lists"));
     Some(folder.join("web_1000.parquet")).filter(|path| path.exists())
 }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 /// Ends a test that cannot run here. Where `make test` has set up everything, that is a failure.
 pub fn skip(reason: &str) {
-    assert!(std::env::var_os("DDL_TEST_ALL").is_none(), "{reason}");
+    assert!(std::env::var_os("TESTS_MUST_RUN").is_none(), "{reason}");
     eprintln!("skipped: {reason}");
 }
 
