@@ -28,9 +28,9 @@ impl From<Exit> for ExitCode {
 pub(super) fn report(error: &anyhow::Error) -> Exit {
     if let Some(problems) = error.downcast_ref::<PipelineError>().and_then(PipelineError::config_problems) {
         for problem in problems {
-            eprintln!("error: {problem}");
+            talk!("error: {problem}");
             if let Some(hint) = problem.hint() {
-                eprintln!("hint: {hint}");
+                talk!("hint: {hint}");
             }
         }
         return Exit::Error;
@@ -46,11 +46,11 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
             text.push_str(&cause);
         }
     }
-    eprintln!("error: {text}");
+    talk!("error: {text}");
     let hint =
         error.chain().find_map(|cause| cause.downcast_ref::<PipelineError>().and_then(PipelineError::hint));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        talk!("hint: {hint}");
     }
     Exit::Error
 }

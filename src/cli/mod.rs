@@ -2,6 +2,11 @@
 //!
 //! stdout is data, stderr is talk. Nothing below this room prints or knows an exit code.
 
+/// Says a line on stderr, as `eprintln!` does. That nobody can read it (`2>&1 | head`, a full disk) ends no run.
+macro_rules! talk {
+    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
+}
+
 mod args;
 mod commands;
 mod exit;
@@ -31,6 +36,11 @@ pub fn run() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error).into(),
     }
+}
+
+fn say(text: std::fmt::Arguments<'_>) {
+    // One write, so that lines of several processes do not mix.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Writes a line of data. A reader that has seen enough closes the pipe: that ends the talk, it is no error.

@@ -43,7 +43,7 @@ impl Display {
             }
             Self::Lines { last } if last.elapsed() >= LINE_INTERVAL => {
                 *last = Instant::now();
-                eprintln!(
+                talk!(
                     "{} of {}: {}",
                     format::count(position),
                     format::count(length),

@@ -15,7 +15,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit>
     if args.repair {
         let catalog = dataset.open_writer()?;
         let repaired = repair_dataset(&dataset.layout, &catalog).map_err(PipelineError::from)?;
-        eprintln!(
+        talk!(
             "repaired: {} files that no commit names removed ({}), {} markers written, {} empty folders removed",
             format::count(repaired.orphans_removed),
             format::bytes(repaired.orphan_bytes),

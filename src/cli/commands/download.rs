@@ -15,7 +15,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
     let shutdown = Shutdown::new();
     let (ending, leave) = download(&dataset, cluster, &shutdown, |num_ranks| {
         if num_ranks > 1 && !global.quiet {
-            eprintln!("{num_ranks} ranks");
+            talk!("{num_ranks} ranks");
         }
         let mut progress = DownloadProgress::new(global);
         move |status: &PublishedStatus| progress.show(status)
@@ -25,7 +25,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
             if args.json {
                 print_line(serde_json::to_string_pretty(&json(report))?)?;
             } else if !global.quiet {
-                eprint!("{}", summary(report));
+                talk!("{}", summary(report).trim_end());
             }
             match report.ending {
                 RunEnding::Stopped => Exit::Resumable,

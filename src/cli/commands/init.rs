@@ -10,6 +10,6 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(&args.folder)?;
     std::fs::write(&path, starter_file())
         .map_err(|error| anyhow::anyhow!("cannot write `{}`: {error}", path.display()))?;
-    eprintln!("wrote {}; set `user_agent` in it, then run `ddl ingest LIST`", path.display());
+    talk!("wrote {}; set `user_agent` in it, then run `ddl ingest LIST`", path.display());
     Ok(Exit::Done)
 }
