@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::PipelineError;
 use crate::catalog::{Catalog, CatalogError, CatalogOptions, CatalogReader, lock_holder};
 use crate::config::{Resolved, Settings};
+use crate::query::{QueryOptions, QuerySession};
 use crate::slurm::JobEnvironment;
 use crate::storage::DatasetLayout;
 
@@ -65,6 +66,16 @@ impl Dataset {
         })?;
         Catalog::create(&self.layout.catalog(), &self.catalog_options()?)
             .map_err(|error| self.name_holder(error))
+    }
+
+    /// Opens the dataset as it is now for SQL.
+    ///
+    /// # Errors
+    /// As [`Dataset::open_reader`] and [`QuerySession::open`].
+    pub fn query_session(&self) -> Result<QuerySession, PipelineError> {
+        let options: QueryOptions = self.resolved.section(&["query_parameters"], &[])?;
+        let view = self.open_reader()?.view()?;
+        Ok(QuerySession::open(&self.layout, view, &options)?)
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

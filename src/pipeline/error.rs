@@ -39,19 +39,91 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Whether files have moved under a query, so that it may do over a fresh view of the catalog.
+    #[must_use]
+    pub fn is_moved(&self) -> bool {
+        match self {
+            Self::Query(error) => error.is_moved(),
+            Self::Export(error) => error.is_moved(),
+            _ => false,
+        }
+    }
+
     /// The next step, where there is an obvious one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(error) => error.hint(),
-            Self::Catalog(error) | Self::Dispatch(DispatchError::Catalog(error)) => error.hint(),
+            Self::Catalog(error)
+            | Self::Ingest(IngestError::Catalog(error))
+            | Self::Dispatch(DispatchError::Catalog(error))
+            | Self::Check(CheckError::Catalog(error)) => error.hint(),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
-            Self::Check(CheckError::Catalog(error)) => error.hint(),
-            Self::Dispatch(DispatchError::Rank { .. } | DispatchError::Storage(_)) => {
-                Some("what was committed is safe; mend the cause and run the same command again".into())
-            }
-            _ => None,
+            Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
+            Self::Ingest(error) => ingest_hint(error),
+            Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => cluster_hint(error),
+            Self::Profile(error) => profile_hint(error),
+            Self::Dispatch(
+                DispatchError::Rank { .. } | DispatchError::Storage(_) | DispatchError::CoordinatorGone,
+            ) => Some("what was committed is safe; mend the cause and run the same command again".into()),
+            Self::Check(CheckError::OtherDataset { .. }) => Some("`--dataset DIR` names the dataset".into()),
+            Self::Check(_) | Self::Io { .. } => None,
         }
+    }
+}
+
+fn ingest_hint(error: &IngestError) -> Option<String> {
+    let hint = match error {
+        IngestError::NoInput => {
+            "name the lists: `ddl ingest list.csv`, or `path_to_input` in the configuration"
+        }
+        IngestError::Read { .. } => "paths are relative to the working folder; `-` reads stdin",
+        IngestError::TruncatedGzip { .. } | IngestError::Damaged { .. } => {
+            "fetch the list again, then run the same command"
+        }
+        IngestError::UnknownFormat { .. } => {
+            "`--format csv`, say, holds for all inputs, whatever their names"
+        }
+        IngestError::MissingUrlColumn { .. } => "name it with `--url-column`",
+        IngestError::MissingColumn { .. } => {
+            "set or unset it under `columns`, or with `--url-column` and its like"
+        }
+        IngestError::Malformed { .. } => {
+            "mend the line, or leave out `--strict`: such lines are then counted and left out"
+        }
+        IngestError::UnknownSource { .. } => "`generic` is any table with a column of URLs",
+        IngestError::Parquet { .. } => "is it Parquet? `--format` says otherwise",
+        IngestError::Write { .. } | IngestError::WriteParquet { .. } => {
+            "make room or grant the right to write there, then run the same command again"
+        }
+        _ => return None,
+    };
+    Some(hint.into())
+}
+
+/// What most of these errors advise stands in their text.
+fn cluster_hint(error: &ClusterError) -> Option<String> {
+    match error {
+        ClusterError::ThreadLevel { .. } => Some(
+            "use an MPI that was built with `MPI_THREAD_FUNNELED` or more, as OpenMPI and MPICH are".into(),
+        ),
+        ClusterError::LauncherVariable { variable, .. } => {
+            Some(format!("start `ddl` with `mpirun` or `srun`, or unset `{variable}` to work alone"))
+        }
+        ClusterError::Left | ClusterError::Congested { .. } | ClusterError::Mpi { .. } => {
+            Some("what was committed is safe; run the same command again".into())
+        }
+        _ => None,
+    }
+}
+
+fn profile_hint(error: &ProfileError) -> Option<String> {
+    match error {
+        ProfileError::Io { .. } => None,
+        ProfileError::MissingColumn { expected, .. } => {
+            Some(format!("its first line must name the columns, {expected} among them; or remove the file"))
+        }
+        ProfileError::BadRate { .. } => Some("write a number such as `10` or `0.5`; 0 sets no rate".into()),
     }
 }

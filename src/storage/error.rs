@@ -34,6 +34,23 @@ impl StorageError {
         }
     }
 
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } if self.is_disk_full() => {
+                Some("make room, then run the same command again; what was committed is safe".into())
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("give the user who runs `ddl` the right to write there".into())
+            }
+            Self::Io { .. } => None,
+            Self::Parquet { .. } | Self::Unexpected { .. } => {
+                Some("`ddl check` compares the catalog with the files".into())
+            }
+        }
+    }
+
     /// Whether the disk or a quota is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

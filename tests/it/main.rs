@@ -3,7 +3,9 @@
 mod dataset;
 mod disk;
 mod faults;
+mod query;
 mod readers;
 mod real_list;
 mod resume;
 mod support;
+mod terminal;

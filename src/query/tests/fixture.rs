@@ -232,7 +232,7 @@ impl Fixture {
         }
     }
 
-    fn finish(&self, key: PartitionKey, folder: &str, failed: &[u32]) {
+    pub fn finish(&self, key: PartitionKey, folder: &str, failed: &[u32]) {
         let server = ServerName::from_catalog(folder);
         let parts = self.catalog.view().unwrap().partition(key).unwrap().unwrap().parts;
         let output = compact_partition(&CompactionInput {
