@@ -255,13 +255,6 @@ impl Fixture {
         finish_partition(&self.layout, &server, 0).unwrap();
         self.commit(Report::Finished(key));
     }
-
-    /// Downloads what `b.example:8080` lacks and finishes it: its parts are gone then.
-    pub fn finish_b(&self) {
-        let key = self.key("b.example:8080");
-        self.add_part(key, "b.example:8080", 1, &[3, 4], &[]);
-        self.finish(key, "b.example:8080", &[2]);
-    }
 }
 
 fn part_id(sequence: u32) -> PartId {

@@ -82,6 +82,7 @@ impl Project {
 
     /// As [`ok`](Self::ok); also the largest resident set that the process had, in bytes.
     #[track_caller]
+    #[expect(clippy::zombie_processes, reason = "`wait4` waits for it")]
     pub fn ok_with_peak_memory(&self, args: &[&str]) -> (String, u64) {
         let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = String::new();
