@@ -27,9 +27,9 @@ test-plain test-full: export TESTS_MUST_RUN := 1
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## the whole pipeline on a built-in image server, into demo/ (the first build takes 6 to 15 minutes)
+demo: ## the whole pipeline on a built-in image server, into demo/, anew each time (the first build takes 6 to 15 minutes)
 	scripts/install-debian.sh plain
-	$(CARGO) run --locked -- demo demo/
+	$(CARGO) run --locked -- demo demo/ --force
 
 clean-demo: ## remove demo/
 	rm -rf demo

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
+use crate::query::OutputFormat;
 
 const ABOUT: &str = "Turns a list of image URLs into a clean, documented dataset";
 const EXAMPLES: &str = "\
@@ -37,10 +38,10 @@ pub struct GlobalArgs {
     /// Folder of the dataset (sets `path_to_output_folder`)
     #[arg(short, long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub dataset: Option<PathBuf>,
-    /// Says less: warnings and errors only
+    /// Says less: errors only, no summary
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub quiet: bool,
-    /// Says more; twice for everything
+    /// Says more: -v what is done, -vv details, -vvv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
     /// Form of log lines on stderr
@@ -90,10 +91,19 @@ pub enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Prints the completion script of a shell
+    #[command(after_help = "\
+Examples:
+  ddl completions bash > ~/.local/share/bash-completion/completions/ddl
+  ddl completions zsh > ~/.zfunc/_ddl
+  ddl completions fish > ~/.config/fish/completions/ddl.fish")]
     Completions { shell: clap_complete::Shell },
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ddl init
+  ddl init photos && cd photos && ddl ingest ../list.csv")]
 pub struct InitArgs {
     /// Folder to write into
     #[arg(default_value = ".")]
@@ -202,15 +212,15 @@ Examples:
   ddl query -f report.sql --format json
   ddl query                                  a prompt with history; \\d lists the tables")]
 pub struct QueryArgs {
-    /// The query; without it and without -f, opens a prompt
+    /// The query, or - for stdin; without it and without -f, opens a prompt
     pub sql: Option<String>,
     /// Reads the query from a file
     #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
     pub file: Option<PathBuf>,
-    /// Form of the answer: table, csv, tsv, json, ndjson, parquet
+    /// Form of the answer: table, csv, tsv, json, ndjson, parquet [default: table, or as FILE is named]
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
-    /// Writes the answer to a file
+    pub format: Option<OutputFormat>,
+    /// Writes the answer to a file: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -223,7 +233,7 @@ Examples:
   ddl export manifest -o images.parquet
   ddl export manifest -o cc0.csv --where \"license LIKE '%publicdomain%'\"")]
     Manifest {
-        /// File to write: .parquet, .csv, .jsonl
+        /// File to write: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         /// Only images for which this SQL condition holds
@@ -255,6 +265,11 @@ pub struct CheckArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ddl demo
+  ddl -c demo/ddl.yaml query                 SQL over what the demo has made
+  ddl demo /tmp/again --force")]
 pub struct DemoArgs {
     /// Folder to fill
     #[arg(default_value = "demo")]
@@ -267,6 +282,11 @@ pub struct DemoArgs {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Prints each value and where it comes from
+    #[command(after_help = "\
+Examples:
+  ddl config show
+  ddl config show --set downloader_parameters.image_size=512 | grep image_size
+  ddl config show --yaml > resolved.yaml")]
     Show {
         /// Prints YAML without origins, to be read again
         #[arg(long)]

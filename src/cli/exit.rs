@@ -28,13 +28,13 @@ impl From<Exit> for ExitCode {
 pub(super) fn report(error: &anyhow::Error) -> Exit {
     if let Some(PipelineError::Config(error @ ConfigError::Invalid(_))) = error.downcast_ref() {
         for problem in error.problems() {
-            eprintln!("error: {problem}");
+            talk!("error: {problem}");
             if let Some(hint) = problem.hint() {
-                eprintln!("hint: {hint}");
+                talk!("hint: {hint}");
             }
         }
         if error.num_omitted() > 0 {
-            eprintln!("and {} more", error.num_omitted());
+            talk!("and {} more", error.num_omitted());
         }
         return Exit::Error;
     }
@@ -49,11 +49,11 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
             text.push_str(&cause);
         }
     }
-    eprintln!("error: {text}");
+    talk!("error: {text}");
     let hint =
         error.chain().find_map(|cause| cause.downcast_ref::<PipelineError>().and_then(PipelineError::hint));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        talk!("hint: {hint}");
     }
     Exit::Error
 }

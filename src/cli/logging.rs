@@ -8,6 +8,8 @@ use std::sync::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::{DefaultFields, Format};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -38,12 +40,9 @@ pub(super) fn start(global: &GlobalArgs, file: Option<&LogFile<'_>>) {
         ColorChoice::Never => false,
         ColorChoice::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
-    let stderr = tracing_subscriber::fmt::layer().with_writer(|| LogLines).with_ansi(ansi).with_target(false);
     let (text, json) = match global.log_format {
-        LogFormat::Text => (Some(stderr.with_filter(level)), None),
-        LogFormat::Json => {
-            (None, Some(tracing_subscriber::fmt::layer().json().with_writer(|| LogLines).with_filter(level)))
-        }
+        LogFormat::Text => (Some(stderr_layer().with_ansi(ansi).with_target(false).with_filter(level)), None),
+        LogFormat::Json => (None, Some(stderr_layer().json().with_filter(level))),
     };
     let file = file.and_then(|file| {
         let opened = fs::create_dir_all(file.folder).and_then(|()| {
@@ -52,13 +51,18 @@ pub(super) fn start(global: &GlobalArgs, file: Option<&LogFile<'_>>) {
         match opened {
             Ok(opened) => Some(LineLayer(Mutex::new(opened)).with_filter(python_level(file.level))),
             Err(error) => {
-                eprintln!("warning: no log file in `{}`: {error}", file.folder.display());
+                talk!("warning: no log file in `{}`: {error}", file.folder.display());
                 None
             }
         }
     });
     // Another subscriber may be there already when the library runs inside a program.
     let _ = tracing_subscriber::registry().with(text).with(json).with(file).try_init();
+}
+
+/// Without a word on its own failures: it would tell of a stderr that is gone on that very stderr, and panic.
+fn stderr_layer<S>() -> fmt::Layer<S, DefaultFields, Format, fn() -> LogLines> {
+    fmt::layer().with_writer((|| LogLines) as fn() -> LogLines).log_internal_errors(false)
 }
 
 fn python_level(name: &str) -> LevelFilter {

@@ -160,6 +160,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("downloader_parameters", "How images are asked for, decoded and written."),
     ("ingest_parameters", "How lists are read and cut into partitions."),
     ("catalog_parameters", "How ranks and the catalog work together."),
+    ("query_parameters", "What queries and exports may take of the machine."),
     ("tools_parameters", "What the tools do, and the jobs that run them."),
     ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
 ];
@@ -362,6 +363,17 @@ pub const KEYS: &[Key] = &[
          Same reasoning as for `lease_timeout`."),
     ddl("catalog_parameters.status_interval", duration(0.1, 3600.0), "2s",
         "How often a running download publishes `status.json`. Fresh for people, one small file for the filesystem."),
+
+    ddl("query_parameters.memory_bytes", bytes(16 * MIB, TIB), "1 GiB",
+        "Memory that the sorts, groups and joins of a query may share; beyond it they spill to disk. \
+         The default is a quarter of a laptop with 4 GiB."),
+    ddl("query_parameters.temp_folder", Kind::Path, "",
+        "The folder for what is spilled. Default: `tmp` in the output folder, where there is room for images; \
+         `/tmp` is memory on many machines."),
+    ddl("query_parameters.max_temp_bytes", bytes(MIB, 1024 * TIB), "100 GiB",
+        "Most that may lie there at once, so that a slip in a query does not fill the disk. \
+         200 million rows of 300 bytes take 60 GB to sort."),
+    ddl("query_parameters.threads", integer(0, 4096), "0", "Threads of a query; 0 is one per core."),
 
     dd("tools_parameters.threshold_size", integer(0, 65_535), "224",
         "Tool `size`: images whose shorter side has fewer pixels are removed. 224 is the input of most vision models."),

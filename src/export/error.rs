@@ -1,5 +1,6 @@
 //! What can go wrong with an export.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::query::QueryError;
@@ -14,6 +15,10 @@ pub enum ExportError {
     Storage(#[from] StorageError),
     #[error("cannot tell a format from the name `{}`", path.display())]
     UnknownFormat { path: PathBuf },
+    #[error("`{}` belongs to the dataset and is not written over", path.display())]
+    OwnFile { path: PathBuf },
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl ExportError {
@@ -29,9 +34,13 @@ impl ExportError {
         match self {
             Self::Query(error) => error.hint(),
             Self::UnknownFormat { .. } => Some(
-                "use `.parquet`, `.csv`, `.tsv`, `.jsonl` or `.ndjson`; text may end in `.gz` as well".into(),
+                "use `.parquet`, `.csv`, `.tsv`, `.json`, `.jsonl` or `.ndjson`, text also with `.gz`; \
+                 `ddl query` takes `--format` with any name"
+                    .into(),
             ),
-            Self::Storage(_) => None,
+            Self::OwnFile { .. } => Some("choose another place, such as `exports/` in the dataset".into()),
+            Self::Storage(error) => error.hint(),
+            Self::Write { .. } => None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The manifest: one row per image, with the file and row where its bytes are.
 //!
 //! Rows are in order of partition (by the name of its folder, then its number) and record, whatever the order
-//! in which they were downloaded, so equal datasets have equal manifests, `file` and `row` aside.
+//! in which they were downloaded. What differs from run to run is left out (`fetched_at`; a query has it) or
+//! stands last (`file`, `row`), so equal lists make equal manifests but for the last two columns.
 //! The dataset is gone through in slices of whole partitions, each sorted by itself: memory and disk for a
 //! sort of everything are never needed.
 
@@ -9,7 +10,6 @@ use super::target::{Target, format_of};
 use super::{ExportError, ExportReport, ManifestOptions};
 use crate::query::output::RowWriter;
 use crate::query::{OutputOptions, QuerySession};
-use crate::storage::AtomicFile;
 
 /// Images of a slice, unless one partition alone has more. A row is about 600 bytes, so this is half of what
 /// queries may use by default.
@@ -18,7 +18,7 @@ const SLICE_IMAGES: u64 = 1_000_000;
 const COLUMNS: &str = "uuid, source_id, identifier, server_name, partition_id, record, original_size, \
     resized_size, resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, \
     image_format, image_bytes, perceptual_hash, is_license_full, license, source, title, label, content_type, \
-    fetched_at, file, row";
+    file, row";
 
 /// Writes the manifest. The file appears when it is whole.
 ///
@@ -40,11 +40,12 @@ async fn export_in_slices(
     slice_images: u64,
 ) -> Result<ExportReport, ExportError> {
     let (format, gzip) = format_of(&options.output)?;
+    if let Some(sql) = &options.where_sql {
+        session.check_condition(sql)?;
+    }
     session.register_ordered_images("ordered_images")?;
     // A line of its own, so that a comment in the condition ends.
     let condition = options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
-    let file = AtomicFile::create(&options.output, "export")?;
-    let mut target = Some(Target::new(&file, gzip)?);
     let mut writer = None;
     let mut num_rows = 0;
     for (first, last) in slices(session.num_images_by_partition(), slice_images) {
@@ -54,19 +55,17 @@ async fn export_in_slices(
              order by \"ddl:partition\", record"
         );
         let mut rows = session.stream(&sql).await?;
-        if let Some(target) = target.take() {
-            let options = OutputOptions { format, table_width: None };
-            writer = Some(RowWriter::new(target, rows.schema(), options)?);
+        if writer.is_none() {
+            let target = Target::create(session.layout(), &options.output, gzip)?;
+            writer = Some(RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?);
         }
         while let (Some(writer), Some(batch)) = (&mut writer, rows.next().await?) {
             writer.write(&batch)?;
             num_rows += batch.num_rows() as u64;
         }
     }
-    if let Some(writer) = writer {
-        writer.finish()?.finish()?;
-    }
-    Ok(ExportReport { path: options.output.clone(), num_rows, bytes: file.commit()? })
+    let writer = writer.expect("there is a slice");
+    writer.finish()?.finish(num_rows)
 }
 
 /// Cuts partitions with so many images each into runs (first, last); at least one run, if only for the
@@ -125,7 +124,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let header = "uuid,source_id,identifier,server_name,partition_id,record,original_size,resized_size,\
             height,width,hashsum_original,hashsum_resized,image_format,image_bytes,perceptual_hash,\
-            is_license_full,license,source,title,label,content_type,fetched_at,file,row";
+            is_license_full,license,source,title,label,content_type,file,row";
         assert_eq!(text.lines().next(), Some(header));
         let order: Vec<_> =
             text.lines().filter(|l| l.starts_with("uuid-")).map(|l| l.split(',').next().unwrap()).collect();
@@ -195,6 +194,11 @@ mod tests {
         let error =
             export_manifest(&session, &options(path.clone(), Some("no_column > 1"))).await.unwrap_err();
         assert_eq!(error.to_string(), "there is no column `no_column`");
+        let escape = options(path.clone(), Some("false) or (true"));
+        assert!(matches!(
+            export_manifest(&session, &escape).await,
+            Err(ExportError::Query(crate::query::QueryError::Syntax { .. }))
+        ));
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "a temporary file is left");
         let error = export_manifest(&session, &options(fixture.outside("x.xlsx"), None)).await.unwrap_err();

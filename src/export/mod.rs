@@ -1,14 +1,16 @@
 //! Exports: what is left of a dataset, in the shapes that others read.
 //!
-//! So far one, the manifest: a table of the images with where each is stored. A trait for exporters comes
-//! with the second.
+//! The manifest is a table of the images with where each is stored; an answer is whatever a query says. A trait
+//! for exporters comes with the second of them.
 
+mod answer;
 mod error;
 mod manifest;
 mod options;
 mod target;
 
+pub use answer::export_answer;
 pub use error::ExportError;
 pub use manifest::export_manifest;
-pub use options::ManifestOptions;
+pub use options::{AnswerOptions, ManifestOptions};
 pub use target::ExportReport;

@@ -8,6 +8,7 @@ use crate::catalog::{
     Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, live_holder, lock_holder,
 };
 use crate::config::{Resolved, Settings};
+use crate::query::{QueryOptions, QuerySession};
 use crate::slurm::JobEnvironment;
 use crate::storage::{DatasetLayout, create_folder, sync_folder};
 
@@ -76,6 +77,16 @@ impl Dataset {
     /// When the configuration's `lock_timeout` is no duration.
     pub fn in_use_by(&self) -> Result<Option<LockHolder>, PipelineError> {
         Ok(live_holder(&self.layout.catalog(), self.catalog_options()?.lock_timeout))
+    }
+
+    /// Opens the dataset as it is now for SQL.
+    ///
+    /// # Errors
+    /// As [`Dataset::open_reader`] and [`QuerySession::open`].
+    pub fn query_session(&self) -> Result<QuerySession, PipelineError> {
+        let options: QueryOptions = self.resolved.section(&["query_parameters"], &[])?;
+        let view = self.open_reader()?.view()?;
+        Ok(QuerySession::open(&self.layout, view, &options)?)
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

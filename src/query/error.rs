@@ -29,14 +29,16 @@ pub enum QueryError {
     UnknownColumn { name: String, nearest: Option<String> },
     #[error("this query cannot be run: {message}")]
     Plan { message: String },
-    /// A file that the catalog names is not there: it was compacted away since the view was taken, or is lost.
-    /// A session over a fresh view tells which.
+    /// A file that the catalog names is not there: it moved since the view was taken and could not be found
+    /// again, or is lost. A session over a fresh view tells which.
     #[error("`{}` is missing, although the catalog names it", path.display())]
     Moved { path: PathBuf },
     #[error("`{}` cannot be read: {detail}", path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("the query needs more memory than it may have: {detail}")]
     OutOfMemory { detail: String },
+    #[error("the query would write more to disk than it may")]
+    OutOfDisk,
     #[error("the query failed: {message}")]
     Execution { message: String },
     #[error("cannot write the result")]
@@ -71,9 +73,17 @@ impl QueryError {
                 Some("`ddl check` compares the catalog with the files".into())
             }
             Self::OutOfMemory { .. } => {
-                Some("raise `memory_bytes` of the query options, or select fewer columns or rows".into())
+                Some("raise `query_parameters.memory_bytes`, or name a `query_parameters.temp_folder` that can be written to".into())
             }
-            _ => None,
+            Self::OutOfDisk => {
+                Some("raise `query_parameters.max_temp_bytes`, or select fewer columns or rows".into())
+            }
+            Self::Empty => Some("for instance `SELECT disposition, count(*) FROM urls GROUP BY 1`".into()),
+            Self::Syntax { .. } => {
+                Some("texts stand in 'single' quotes, names with capitals in \"double\" quotes".into())
+            }
+            Self::Plan { .. } => Some("`DESCRIBE urls` lists the columns of a table and their types".into()),
+            Self::Execution { .. } | Self::Output(_) => None,
         }
     }
 }
@@ -105,6 +115,14 @@ pub(super) fn explain(error: &DataFusionError, tables: &[&str]) -> QueryError {
                 },
                 None => QueryError::Plan { message: first_line(message) },
             }
+        }
+        // The engine names an option of its own.
+        DataFusionError::ResourcesExhausted(_)
+        | DataFusionError::IoError(_)
+        | DataFusionError::ArrowError(..)
+            if error.to_string().contains("max_temp_directory_size") =>
+        {
+            QueryError::OutOfDisk
         }
         DataFusionError::ResourcesExhausted(message) => {
             QueryError::OutOfMemory { detail: first_line(message) }

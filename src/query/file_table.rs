@@ -11,7 +11,6 @@ use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, Result, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -25,7 +24,7 @@ use parquet::arrow::RowNumber;
 
 use super::dataset::{Dataset, FileKind, NamedFile};
 use super::prune;
-use super::reader::WatchedReaders;
+use super::reader::{DatasetReaders, FileId};
 use crate::storage::{errors_schema, successes_schema};
 
 /// Hidden columns.
@@ -88,7 +87,8 @@ impl FileTable {
     fn partitioned_file(&self, partition: usize, file: &NamedFile) -> Result<PartitionedFile> {
         let location = ObjectPath::from_absolute_path(std::path::absolute(&file.path)?)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let mut scanned = PartitionedFile::new(String::new(), file.bytes);
+        let id = FileId { kind: self.kind, partition, part: file.part };
+        let mut scanned = PartitionedFile::new(String::new(), file.bytes).with_extension(id);
         scanned.object_meta.location = location;
         let place = &self.dataset.partitions[partition];
         let relative = file.path.strip_prefix(self.dataset.layout.root()).unwrap_or(&file.path);
@@ -143,26 +143,19 @@ impl TableProvider for FileTable {
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
-        let store_url = ObjectStoreUrl::local_filesystem();
-        let runtime = state.runtime_env();
-        let readers = WatchedReaders {
-            inner: CachedParquetFileReaderFactory::new(
-                runtime.object_store(&store_url)?,
-                runtime.cache_manager.get_file_metadata_cache(),
-            ),
-            dataset: self.dataset.clone(),
-        };
         let mut options = state.table_options().parquet.clone();
         // One image by uuid then reads 1.8 MB of a large file instead of 30 MB; for the narrow rows
         // of the manifest it only costs.
         options.global.pushdown_filters = self.kind != FileKind::Urls;
+        // No file of ours has them, and looking for them costs a second reader.
+        options.global.bloom_filter_on_read = false;
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(readers));
+            .with_parquet_file_reader_factory(Arc::new(DatasetReaders(self.dataset.clone())));
         // The catalog knows the number of rows, so `count(*)` opens no file.
         let mut statistics = Statistics::new_unknown(&self.schema());
         statistics.num_rows = Precision::Exact(num_rows);
-        let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_file_groups(cut_by_bytes(files, state.config().target_partitions()))
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?

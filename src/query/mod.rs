@@ -1,7 +1,7 @@
 //! SQL over a dataset, read-only.
 //!
 //! A [`QuerySession`] sees one consistent state of the catalog. Which files exist is the catalog's word alone:
-//! nothing is listed on disk, so what no commit names does not show. Six tables:
+//! nothing is listed on disk, so what no commit names does not show. Files that a download moves under a query are found again (`reader.rs`). Seven tables:
 //!
 //! | table | is | comes from |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `servers`, `partitions` | sums over the states | the catalog |
 //! | `runs`, `ingests` | what was done when | the catalog |
 //!
-//! Where each limit bites: operators share `memory_bytes` and spill beyond it; a query that touches image
+//! Where each limit bites: operators share `memory_bytes` and spill beyond it, `max_temp_bytes` at most; a query that touches image
 //! bytes works on few rows at a time; results stream.
 
 mod dataset;
@@ -24,6 +24,7 @@ pub mod output;
 mod prune;
 mod reader;
 mod session;
+mod spill;
 mod statement;
 mod states;
 mod views;
@@ -35,3 +36,4 @@ pub use error::QueryError;
 pub use options::QueryOptions;
 pub use output::{OutputFormat, OutputOptions, write_results};
 pub use session::{ColumnInfo, QuerySession, RowStream, TableInfo};
+pub use statement::ends_statement;

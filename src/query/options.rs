@@ -1,4 +1,4 @@
-//! What the user may set about queries.
+//! What the user may set about queries (`query_parameters`).
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 pub struct QueryOptions {
     /// Memory that sorts, groups and joins may share, in bytes; beyond it they spill to disk.
     pub memory_bytes: u64,
-    /// Most that may lie on disk at once, in bytes.
-    pub spill_bytes: u64,
-    /// Folder for what is spilled; the system's temporary folder if none is given.
-    pub spill_folder: Option<PathBuf>,
+    /// Folder for what is spilled; `tmp` in the dataset if none is given.
+    pub temp_folder: Option<PathBuf>,
+    /// Most that may lie there at once, in bytes.
+    pub max_temp_bytes: u64,
     /// Threads that a query works on; 0 is one per core.
     pub threads: usize,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, spill_bytes: 100 << 30, spill_folder: None, threads: 0 }
+        Self { memory_bytes: 1 << 30, temp_folder: None, max_temp_bytes: 100 << 30, threads: 0 }
     }
 }

@@ -8,7 +8,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
@@ -17,7 +17,8 @@ use futures_util::StreamExt;
 
 use super::dataset::Dataset;
 use super::error::explain;
-use super::statement::{MixedCase, parse, reads_images, refuse_writes};
+use super::spill::SpillFolder;
+use super::statement::{MixedCase, check_condition, mixed_case, parse, reads_images, refuse_writes};
 use super::{QueryError, QueryOptions, memory_tables, views};
 use crate::catalog::CatalogView;
 use crate::storage::DatasetLayout;
@@ -75,7 +76,7 @@ impl QuerySession {
         let manifest = view.manifest_schema()?.unwrap_or_else(empty_manifest);
         let (runs, ingests) = (view.runs()?, view.ingests()?);
         let dataset = Arc::new(Dataset::open(layout.clone(), view)?);
-        let context = context(options).map_err(|error| explain(&error, &[]))?;
+        let context = context(layout, options).map_err(|error| explain(&error, &[]))?;
         let register = || -> Result<MixedCase, DataFusionError> {
             let tables: [Arc<dyn TableProvider>; 7] = [
                 Arc::new(views::urls(&dataset, &manifest)?),
@@ -86,12 +87,12 @@ impl QuerySession {
                 Arc::new(memory_tables::runs(&runs)?),
                 Arc::new(memory_tables::ingests(&ingests)?),
             ];
-            let mut mixed_case = MixedCase::new();
+            let mut columns = Vec::new();
             for ((name, _), table) in TABLES.into_iter().zip(tables) {
-                note_mixed_case(&table.schema(), &mut mixed_case);
+                columns.extend(table.schema().fields().iter().map(|field| field.name().clone()));
                 context.register_table(name, table)?;
             }
-            Ok(mixed_case)
+            Ok(mixed_case(&columns))
         };
         let mixed_case = register().map_err(|error| explain(&error, &[]))?;
         Ok(Self { context, dataset, mixed_case })
@@ -126,8 +127,9 @@ impl QuerySession {
     pub async fn stream(&self, sql: &str) -> Result<RowStream, QueryError> {
         let frame = self.sql(sql).await?;
         self.dataset.take_fault();
+        let is_plan = matches!(frame.logical_plan(), LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
         let stream = frame.execute_stream().await.map_err(|error| self.explain(&error))?;
-        Ok(RowStream { stream, dataset: self.dataset.clone() })
+        Ok(RowStream { stream, is_plan, dataset: self.dataset.clone() })
     }
 
     /// Runs one statement and returns all its rows: for results that are known to be small.
@@ -158,6 +160,12 @@ impl QuerySession {
         Ok(DataFrame::new(state, plan))
     }
 
+    /// Where the dataset is.
+    #[must_use]
+    pub fn layout(&self) -> &DatasetLayout {
+        &self.dataset.layout
+    }
+
     /// The engine, with all tables registered, for plans that SQL is not the best words for.
     #[must_use]
     pub fn context(&self) -> &SessionContext {
@@ -168,6 +176,14 @@ impl QuerySession {
     #[must_use]
     pub fn explain(&self, error: &DataFusionError) -> QueryError {
         explain_with(&self.dataset, error)
+    }
+
+    /// Checks that a text is a condition and nothing else.
+    ///
+    /// # Errors
+    /// When it is not one whole expression. Whether its columns exist, the query tells that has it.
+    pub fn check_condition(&self, sql: &str) -> Result<(), QueryError> {
+        check_condition(sql)
     }
 
     /// Registers `images` once more with the hidden position of the partition, for exports that go through
@@ -206,6 +222,7 @@ impl QuerySession {
 /// The rows of a query.
 pub struct RowStream {
     stream: SendableRecordBatchStream,
+    is_plan: bool,
     dataset: Arc<Dataset>,
 }
 
@@ -213,6 +230,12 @@ impl RowStream {
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         self.stream.schema()
+    }
+
+    /// Whether the rows are what `EXPLAIN` says: names and texts of plans.
+    #[must_use]
+    pub fn is_plan(&self) -> bool {
+        self.is_plan
     }
 
     /// The next rows; `None` after the last.
@@ -237,13 +260,10 @@ fn explain_with(dataset: &Dataset, error: &DataFusionError) -> QueryError {
     }
 }
 
-fn context(options: &QueryOptions) -> Result<SessionContext, DataFusionError> {
-    let disk = DiskManagerBuilder::default()
-        .with_mode(match &options.spill_folder {
-            Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
-            None => DiskManagerMode::OsTmpDirectory,
-        })
-        .with_max_temp_directory_size(options.spill_bytes);
+fn context(layout: &DatasetLayout, options: &QueryOptions) -> Result<SessionContext, DataFusionError> {
+    let folder = options.temp_folder.clone().unwrap_or_else(|| layout.tmp());
+    let spill = SpillFolder::new(folder, options.max_temp_bytes);
+    let disk = DiskManagerBuilder::default().with_temp_file_factory(Arc::new(spill));
     let memory_bytes = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
@@ -268,13 +288,4 @@ fn empty_manifest() -> Schema {
     let mut fields: Vec<_> = crate::storage::manifest_core_columns().into_iter().map(text).collect();
     fields.push(Field::new("record", DataType::Int32, true));
     Schema::new(fields)
-}
-
-fn note_mixed_case(schema: &Schema, mixed_case: &mut MixedCase) {
-    for field in schema.fields() {
-        let lower = field.name().to_lowercase();
-        if lower != *field.name() && schema.field_with_name(&lower).is_err() {
-            mixed_case.insert(lower, field.name().clone());
-        }
-    }
 }

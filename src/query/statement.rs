@@ -1,19 +1,35 @@
 //! From text to one statement that only reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Statement as SqlStatement, visit_expressions_mut};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::QueryError;
 use super::error::explain;
 
 /// Names of columns that are not in lower case, by their lower-case form.
 pub(super) type MixedCase = HashMap<String, String>;
+
+/// Of the columns of all tables, those that can be meant by their lower-case form: it is nobody's name, and
+/// one spelling only has it.
+pub(super) fn mixed_case(columns: &[String]) -> MixedCase {
+    let names: HashSet<&str> = columns.iter().map(String::as_str).collect();
+    let mut spellings: HashMap<String, Option<&str>> = HashMap::new();
+    for &name in &names {
+        let lower = name.to_lowercase();
+        if !names.contains(lower.as_str()) {
+            spellings.entry(lower).and_modify(|only| *only = None).or_insert(Some(name));
+        }
+    }
+    spellings.into_iter().filter_map(|(lower, only)| Some((lower, only?.to_owned()))).collect()
+}
 
 /// Parses exactly one statement and refuses what is not a query.
 pub(super) fn parse(sql: &str, mixed_case: &MixedCase) -> Result<Statement, QueryError> {
@@ -27,6 +43,25 @@ pub(super) fn parse(sql: &str, mixed_case: &MixedCase) -> Result<Statement, Quer
     refuse_commands(&statement)?;
     restore_case(&mut statement, mixed_case);
     Ok(statement)
+}
+
+/// Checks that a text is one whole expression: pasted into a statement, it stays one.
+pub(super) fn check_condition(sql: &str) -> Result<(), QueryError> {
+    let parsed = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_into_expr());
+    match parsed.map_err(|error| explain(&error, &[]))?.alias {
+        None => Ok(()),
+        Some(alias) => {
+            Err(QueryError::Syntax { message: format!("a condition has no name such as `{alias}`") })
+        }
+    }
+}
+
+/// Whether the last token is a `;`. One within a text or a comment is no token.
+#[must_use]
+pub fn ends_statement(sql: &str) -> bool {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    let last = |tokens: Vec<Token>| tokens.into_iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
+    tokens.is_ok_and(|tokens| last(tokens) == Some(Token::SemiColon))
 }
 
 fn refuse_commands(statement: &Statement) -> Result<(), QueryError> {
@@ -115,4 +150,29 @@ pub(super) fn reads_images(plan: &LogicalPlan) -> bool {
         })
     })
     .is_ok_and(|recursion| recursion == TreeNodeRecursion::Stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unambiguous_names_are_meant_in_lower_case() {
+        let columns = ["taxonKey", "File", "file", "ID", "Id", "uuid", "Year", "Year"].map(str::to_owned);
+        let mut meant: Vec<_> = mixed_case(&columns).into_iter().collect();
+        meant.sort();
+        let pair = |lower: &str, name: &str| (lower.to_owned(), name.to_owned());
+        assert_eq!(meant, [pair("taxonkey", "taxonKey"), pair("year", "Year")]);
+    }
+
+    #[test]
+    fn a_condition_is_one_expression() {
+        for sql in ["true", "a = 1 or b in (select c from d)", "a like '%;)%' -- b", "(a)\n/* b */"] {
+            check_condition(sql).unwrap();
+        }
+        for sql in ["", "false) or (true", "a = 1; select 1", "a as b", "a, b", "a order by b", "a /*", "(a"]
+        {
+            check_condition(sql).unwrap_err();
+        }
+    }
 }

@@ -22,6 +22,7 @@ pub(super) enum StateColumn {
     Disposition,
     Cause,
     ErrorCode,
+    /// Of failures only: that of a success is with its image, the catalog does not repeat it.
     HttpStatus,
     RetryCount,
 }

@@ -33,4 +33,18 @@ impl StorageError {
             source => Self::Parquet { path: path.clone(), source },
         }
     }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("give the user who runs `ddl` the right to write there".into())
+            }
+            Self::Io { .. } => None,
+            Self::Parquet { .. } | Self::Unexpected { .. } => {
+                Some("`ddl check` compares the catalog with the files".into())
+            }
+        }
+    }
 }

@@ -79,6 +79,12 @@ impl DatasetLayout {
         self.root.join("exports")
     }
 
+    /// What queries put aside while they run.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
     #[must_use]
     pub fn profiles_table(&self) -> PathBuf {
         self.root.join(&self.options.profiles_table)

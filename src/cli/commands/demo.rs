@@ -20,6 +20,12 @@ const DATASET: &str = "dataset";
 pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> {
     let started = std::time::Instant::now();
     let folder = &args.folder;
+    let elsewhere = |set: &String| set.starts_with("path_to_output_folder=");
+    if global.dataset.is_some() || global.set.iter().any(elsewhere) {
+        talk!("error: a demo has its dataset in its own folder");
+        talk!("hint: `ddl demo DIR` chooses the folder");
+        return Ok(Exit::Usage);
+    }
     prepare(folder, args.force)?;
 
     step("1. An image server with eight museums starts on this machine; nothing leaves it.");
@@ -29,7 +35,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     demo.write_list(&list)?;
     let config = folder.join(CONFIG);
     fs::write(&config, configuration(folder, &farm)?)?;
-    eprintln!(
+    talk!(
         "   {} records in {}; the configuration is {}",
         demo.rows().len(),
         list.display(),
@@ -60,7 +66,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     let DownloadEnding::Coordinated(report) = &ending else { return Ok(Exit::Interrupted) };
     indent(&download::summary(report));
     if !ending.is_done() {
-        eprintln!(
+        talk!(
             "stopped; run `ddl -c {} download` while a demo server runs, or start the demo again",
             config.display()
         );
@@ -75,16 +81,16 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
         "SELECT disposition, cause, count(*) AS records FROM urls GROUP BY ALL ORDER BY records DESC, cause",
         "SELECT image_format, count(*) AS images, sum(image_bytes) AS bytes FROM images GROUP BY 1 ORDER BY 2 DESC, 1",
     ] {
-        eprintln!("   {sql}");
+        talk!("   {sql}");
         super::query::answer(&dataset, sql)?;
     }
 
     let manifest = folder.join("images.parquet");
     step(&format!("6. ddl export manifest -o {}: one row per image.", manifest.display()));
     let rows = super::export::manifest(&dataset, &manifest, None)?;
-    eprintln!("   {} rows", format::count(rows));
+    talk!("   {} rows", format::count(rows));
 
-    eprintln!(
+    talk!(
         "\nDone in {}. Everything is in {}; try\n  ddl -c {} query\n  ddl -c {} check --deep",
         format::duration(started.elapsed()),
         folder.display(),
@@ -95,12 +101,12 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
 }
 
 fn step(text: &str) {
-    eprintln!("\n{text}");
+    talk!("\n{text}");
 }
 
 fn indent(text: &str) {
     for line in text.lines() {
-        eprintln!("   {line}");
+        talk!("   {line}");
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit
     if args.json {
         print_line(serde_json::to_string_pretty(&report)?)?;
     } else if !global.quiet {
-        eprint!("{}", summary(&report));
+        talk!("{}", summary(&report).trim_end());
     }
     Ok(Exit::Done)
 }

@@ -11,6 +11,6 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<Exit> {
         .map_err(|error| anyhow::anyhow!("cannot create folder `{}`: {error}", args.folder.display()))?;
     std::fs::write(&path, starter_file())
         .map_err(|error| anyhow::anyhow!("cannot write `{}`: {error}", path.display()))?;
-    eprintln!("wrote {}; set `user_agent` in it, then run `ddl ingest LIST`", path.display());
+    talk!("wrote {}; set `user_agent` in it, then run `ddl ingest LIST`", path.display());
     Ok(Exit::Done)
 }

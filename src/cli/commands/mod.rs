@@ -7,6 +7,7 @@ mod download;
 mod export;
 mod ingest;
 mod init;
+mod prompt;
 mod query;
 mod status;
 pub(super) mod time;
@@ -14,7 +15,7 @@ pub(super) mod time;
 use clap::CommandFactory as _;
 
 use super::args::{Args, Command, GlobalArgs};
-use super::{Exit, logging};
+use super::{Exit, logging, print_line};
 use crate::config::{Chain, Environment, Notice, Overrides, Resolved, load};
 use crate::pipeline::{Dataset, PipelineError};
 
@@ -31,7 +32,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(&global, &args),
         Command::Config(command) => config::run(&global, &command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "ddl", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "ddl", &mut script);
+            print_line(String::from_utf8_lossy(&script).trim_end())?;
             Ok(Exit::Done)
         }
     }

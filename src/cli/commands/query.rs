@@ -1,52 +1,56 @@
-use std::fs::{self, File};
-use std::io::{BufWriter, IsTerminal as _, Read as _};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, IsTerminal as _, Read as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use rustyline::completion::Completer;
-use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
-use rustyline::history::DefaultHistory;
-use rustyline::validate::Validator;
-use rustyline::{Context, Editor, Helper};
 
 use super::super::args::{GlobalArgs, QueryArgs};
-use super::super::{Exit, format, print_line};
+use super::super::{Exit, format};
+use super::prompt;
+use crate::export::{AnswerOptions, export_answer};
 use crate::pipeline::{Dataset, PipelineError};
-use crate::query::{
-    OutputFormat, OutputOptions, QueryError, QueryOptions, QuerySession, TableInfo, write_results,
-};
+use crate::query::{OutputFormat, OutputOptions, QuerySession, write_results};
 
 pub(super) fn run(global: &GlobalArgs, args: &QueryArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
-    let format =
-        args.format.as_deref().map(str::parse::<OutputFormat>).transpose().map_err(anyhow::Error::msg)?;
+    let has_terminal = std::io::stdin().is_terminal();
     let sql = match (&args.sql, &args.file) {
-        (Some(sql), _) if sql == "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read the query from stdin")?;
-            text
-        }
+        (Some(sql), _) if sql == "-" => read_stdin()?,
         (Some(sql), _) => sql.clone(),
         (None, Some(path)) => {
-            fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?
+            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?
         }
-        (None, None) => return prompt(&dataset, format.unwrap_or_default()),
+        (None, None) if args.output.is_some() && has_terminal => {
+            talk!("error: `--output` needs a query: `ddl query \"SELECT ...\" -o FILE`, or `-f FILE`");
+            return Ok(Exit::Usage);
+        }
+        (None, None) if args.output.is_some() => read_stdin()?,
+        (None, None) if has_terminal => {
+            return prompt::on_terminal(&dataset, args.format.unwrap_or_default());
+        }
+        (None, None) => return prompt::of_script(&dataset, args.format.unwrap_or_default()),
     };
     let runtime = runtime()?;
-    match &args.output {
-        None => runtime.block_on(to_stdout(&dataset, &sql, format.unwrap_or_default()))?,
-        Some(path) => {
-            let format = format.or_else(|| format_of(path)).unwrap_or(OutputFormat::Csv);
-            let rows = runtime.block_on(to_file(&dataset, &sql, format, path))?;
-            if !global.quiet {
-                eprintln!("{} rows in {}", format::count(rows), path.display());
-            }
-        }
+    let Some(path) = &args.output else {
+        runtime.block_on(to_stdout(&dataset, &sql, args.format.unwrap_or_default()))?;
+        return Ok(Exit::Done);
+    };
+    let options = AnswerOptions { output: path.clone(), format: args.format };
+    let report = runtime.block_on(over_fresh_views(
+        &dataset,
+        async |session| Ok(export_answer(session, &sql, &options).await?),
+        || true,
+    ))?;
+    if !global.quiet {
+        talk!("{} rows in {}", format::count(report.num_rows), path.display());
     }
     Ok(Exit::Done)
+}
+
+fn read_stdin() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read the query from stdin")?;
+    Ok(text)
 }
 
 /// Prints the answer to a query as a table.
@@ -58,44 +62,66 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
-pub(super) fn open(dataset: &Dataset) -> Result<QuerySession, PipelineError> {
-    let view = dataset.open_reader()?.view()?;
-    Ok(QuerySession::open(&dataset.layout, view, &QueryOptions::default())?)
+/// How many views a query is tried over when files move under it.
+const MAX_VIEWS: u32 = 10;
+
+/// Runs a query over the dataset as it is now. A running download may move files in a way that an older view
+/// cannot follow; then it is run again, as long as `may_repeat`.
+pub(super) async fn over_fresh_views<T>(
+    dataset: &Dataset,
+    query: impl AsyncFn(&QuerySession) -> Result<T, PipelineError>,
+    may_repeat: impl Fn() -> bool,
+) -> Result<T, PipelineError> {
+    for _ in 1..MAX_VIEWS {
+        match query(&dataset.query_session()?).await {
+            Err(error) if error.is_moved() && may_repeat() => tracing::debug!(%error, "trying a fresh view"),
+            result => return result,
+        }
+    }
+    query(&dataset.query_session()?).await
 }
 
-fn format_of(path: &Path) -> Option<OutputFormat> {
-    let extension = path.extension()?.to_str()?;
-    let name = if extension == "jsonl" { "ndjson" } else { extension };
-    name.parse().ok()
-}
-
-async fn to_stdout(dataset: &Dataset, sql: &str, format: OutputFormat) -> anyhow::Result<()> {
-    let stdout = std::io::stdout();
-    if format == OutputFormat::Parquet && stdout.is_terminal() {
+/// Prints the answer to a query.
+pub(super) async fn to_stdout(dataset: &Dataset, sql: &str, format: OutputFormat) -> anyhow::Result<()> {
+    let is_terminal = std::io::stdout().is_terminal();
+    if format == OutputFormat::Parquet && is_terminal {
         anyhow::bail!("Parquet is not for a terminal; add `-o FILE`");
     }
-    let session = open(dataset)?;
-    let rows = session.stream(sql).await.map_err(PipelineError::from)?;
-    let table_width = stdout.is_terminal().then(terminal_width).flatten();
-    write_results(rows, OutputOptions { format, table_width }, stdout).await.map_err(PipelineError::from)?;
+    let options = OutputOptions { format, table_width: is_terminal.then(terminal_width).flatten() };
+    let started = AtomicBool::new(false);
+    over_fresh_views(
+        dataset,
+        async |session| {
+            let rows = session.stream(sql).await?;
+            // People see rows as they come; programs get them in large pieces.
+            let stdout: Box<dyn Write + Send> = if is_terminal {
+                Box::new(std::io::stdout())
+            } else {
+                Box::new(BufWriter::with_capacity(64 << 10, std::io::stdout()))
+            };
+            write_results(rows, options, Started { target: stdout, started: &started }).await?;
+            Ok(())
+        },
+        || !started.load(Ordering::Relaxed),
+    )
+    .await?;
     Ok(())
 }
 
-async fn to_file(dataset: &Dataset, sql: &str, format: OutputFormat, path: &Path) -> anyhow::Result<u64> {
-    let mut fresh = false;
-    loop {
-        let session = open(dataset)?;
-        let result: Result<u64, QueryError> = async {
-            let rows = session.stream(sql).await?;
-            let file = File::create(path).map_err(QueryError::Output)?;
-            write_results(rows, OutputOptions { format, table_width: None }, BufWriter::new(file)).await
-        }
-        .await;
-        match result {
-            // A running download has turned parts into a final file since the catalog was read.
-            Err(error) if error.is_moved() && !fresh => fresh = true,
-            result => return Ok(result.map_err(PipelineError::from)?),
-        }
+/// Notes that something was written: it cannot be taken back.
+struct Started<'a> {
+    target: Box<dyn Write + Send>,
+    started: &'a AtomicBool,
+}
+
+impl Write for Started<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.started.store(true, Ordering::Relaxed);
+        self.target.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.target.flush()
     }
 }
 
@@ -104,143 +130,4 @@ fn terminal_width() -> Option<usize> {
         .ok()
         .map(|size| usize::from(size.ws_col))
         .filter(|&w| w > 20)
-}
-
-/// Completes keywords, tables and columns.
-struct Words(Vec<String>);
-
-impl Helper for Words {}
-impl Highlighter for Words {}
-impl Validator for Words {}
-impl Hinter for Words {
-    type Hint = String;
-}
-
-const KEYWORDS: [&str; 22] = [
-    "SELECT",
-    "FROM",
-    "WHERE",
-    "GROUP BY",
-    "ORDER BY",
-    "LIMIT",
-    "COUNT(*)",
-    "DISTINCT",
-    "HAVING",
-    "JOIN",
-    "USING",
-    "LIKE",
-    "IS NULL",
-    "IS NOT NULL",
-    "DESC",
-    "AS",
-    "AND",
-    "OR",
-    "NOT",
-    "SUM(",
-    "AVG(",
-    "EXPLAIN",
-];
-
-impl Completer for Words {
-    type Candidate = String;
-
-    fn complete(
-        &self,
-        line: &str,
-        position: usize,
-        _: &Context<'_>,
-    ) -> rustyline::Result<(usize, Vec<String>)> {
-        let before = &line[..position];
-        let start = before.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
-        let prefix = before[start..].to_lowercase();
-        let matching =
-            self.0.iter().filter(|word| !prefix.is_empty() && word.to_lowercase().starts_with(&prefix));
-        Ok((start, matching.cloned().collect()))
-    }
-}
-
-fn prompt(dataset: &Dataset, format: OutputFormat) -> anyhow::Result<Exit> {
-    let runtime = runtime()?;
-    let tables = runtime.block_on(open(dataset)?.tables()).map_err(PipelineError::from)?;
-    let mut words: Vec<String> = KEYWORDS.iter().map(|&word| word.to_owned()).collect();
-    for table in &tables {
-        words.push(table.name.clone());
-        words.extend(table.columns.iter().map(|column| column.name.clone()));
-    }
-    words.sort();
-    words.dedup();
-    let mut editor: Editor<Words, DefaultHistory> = Editor::new()?;
-    editor.set_helper(Some(Words(words)));
-    let history = history_file();
-    if let Some(path) = &history {
-        let _ = editor.load_history(path);
-    }
-    eprintln!("SQL over {}; end with `;`, \\d lists tables, \\q leaves", dataset.layout.root().display());
-    let mut statement = String::new();
-    loop {
-        match editor.readline(if statement.is_empty() { "ddl> " } else { "...> " }) {
-            Ok(line) => {
-                let word = line.trim();
-                if statement.is_empty() && word.starts_with('\\') {
-                    let _ = editor.add_history_entry(word);
-                    match word.split_whitespace().collect::<Vec<_>>()[..] {
-                        ["\\q"] => break,
-                        ["\\d"] => print_line(list_tables(&tables))?,
-                        ["\\d", name] => print_line(describe(&tables, name))?,
-                        _ => eprintln!("\\d  tables    \\d NAME  columns    \\q  leave"),
-                    }
-                    continue;
-                }
-                if !statement.is_empty() {
-                    statement.push('\n');
-                }
-                statement.push_str(&line);
-                let complete = statement.trim_end().ends_with(';');
-                if statement.trim().is_empty() {
-                    statement.clear();
-                } else if complete {
-                    let sql = std::mem::take(&mut statement);
-                    let _ = editor.add_history_entry(sql.replace('\n', " "));
-                    // A fresh view for every query: a download may be under way.
-                    if let Err(error) = runtime.block_on(to_stdout(dataset, &sql, format)) {
-                        let _ = super::super::exit::report(&error);
-                    }
-                }
-            }
-            Err(ReadlineError::Interrupted) => statement.clear(),
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if let Some(path) = &history {
-        let _ = path.parent().map(fs::create_dir_all);
-        let _ = editor.save_history(path);
-    }
-    Ok(Exit::Done)
-}
-
-fn list_tables(tables: &[TableInfo]) -> String {
-    let rows: Vec<Vec<String>> =
-        tables.iter().map(|table| vec![format!("{:<12}{}", table.name, table.doc)]).collect();
-    format::table(&rows)
-}
-
-fn describe(tables: &[TableInfo], name: &str) -> String {
-    match tables.iter().find(|table| table.name == name.trim_end_matches(';')) {
-        Some(table) => {
-            let rows: Vec<Vec<String>> = table
-                .columns
-                .iter()
-                .map(|column| vec![format!("{:<24}{}", column.name, column.data_type)])
-                .collect();
-            format::table(&rows)
-        }
-        None => format!("there is no table `{name}`"),
-    }
-}
-
-fn history_file() -> Option<PathBuf> {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    Some(state.or_else(home)?.join("ddl/history.txt"))
 }

@@ -8,6 +8,8 @@
 //! | `json`, `ndjson` | `null` | hex |
 //! | `parquet` | as it is | as it is |
 //!
+//! What `EXPLAIN` says is no table: as `table`, its plans are written line by line.
+//!
 //! Memory: a batch, for `table` its first thousand rows, for `parquet` one row group.
 
 mod delimited;
@@ -28,7 +30,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use self::delimited::{Delimited, Quoting};
-use self::table::Table;
+use self::table::{Table, write_plan};
 use super::{QueryError, RowStream};
 
 /// What rows are written as.
@@ -78,7 +80,7 @@ impl FromStr for OutputFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutputOptions {
     pub format: OutputFormat,
-    /// Characters in a line of a table; `None` bounds each column, not their sum.
+    /// Characters in a line of a table; `None` cuts nothing.
     pub table_width: Option<usize>,
 }
 
@@ -95,10 +97,13 @@ pub async fn write_results(
     let gone = Arc::new(AtomicBool::new(false));
     let target = Pipe { target, gone: gone.clone() };
     let written = async {
-        let mut writer = RowWriter::new(target, rows.schema(), options)?;
-        while let Some(batch) = rows.next().await? {
-            writer.write(&batch)?;
-            num_rows += batch.num_rows() as u64;
+        // Most of what can fail does before the first rows come: then nothing is written.
+        let mut batch = rows.next().await?;
+        let mut writer = RowWriter::new(target, &rows, options)?;
+        while let Some(rows_now) = batch {
+            writer.write(&rows_now)?;
+            num_rows += rows_now.num_rows() as u64;
+            batch = rows.next().await?;
         }
         writer.finish().map(drop)
     };
@@ -143,6 +148,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 /// A writer of batches in one of the formats.
 pub(crate) enum RowWriter<W: Write + Send> {
     Table(Table<W>),
+    Plan(W),
     Delimited(Delimited<W>),
     Json(datafusion::arrow::json::Writer<W, JsonArray>),
     Ndjson(datafusion::arrow::json::Writer<W, LineDelimited>),
@@ -150,9 +156,11 @@ pub(crate) enum RowWriter<W: Write + Send> {
 }
 
 impl<W: Write + Send> RowWriter<W> {
-    pub fn new(target: W, schema: SchemaRef, options: OutputOptions) -> Result<Self, QueryError> {
+    pub fn new(target: W, rows: &RowStream, options: OutputOptions) -> Result<Self, QueryError> {
+        let schema = rows.schema();
         let json = WriterBuilder::new().with_explicit_nulls(true);
         Ok(match options.format {
+            OutputFormat::Table if rows.is_plan() => Self::Plan(target),
             OutputFormat::Table => Self::Table(Table::new(target, &schema, options.table_width)),
             OutputFormat::Csv => Self::Delimited(Delimited::new(target, &schema, Quoting::Csv)?),
             OutputFormat::Tsv => Self::Delimited(Delimited::new(target, &schema, Quoting::Tsv)?),
@@ -177,6 +185,7 @@ impl<W: Write + Send> RowWriter<W> {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         match self {
             Self::Table(writer) => writer.write(batch),
+            Self::Plan(target) => write_plan(target, batch),
             Self::Delimited(writer) => writer.write(batch),
             Self::Json(writer) => writer.write(batch).map_err(of_arrow),
             Self::Ndjson(writer) => writer.write(batch).map_err(of_arrow),
@@ -192,6 +201,7 @@ impl<W: Write + Send> RowWriter<W> {
     pub fn finish(self) -> Result<W, QueryError> {
         let mut target = match self {
             Self::Table(writer) => writer.finish()?,
+            Self::Plan(target) => target,
             Self::Delimited(writer) => writer.into_inner(),
             Self::Json(mut writer) => {
                 writer.finish().map_err(of_arrow)?;

@@ -1,4 +1,5 @@
-//! A table for people: widths from the first rows, everything after in the same columns.
+//! A table for people: widths from the first rows, everything after in the same columns. A cell of several lines
+//! takes several lines.
 
 use std::io::Write;
 
@@ -12,7 +13,7 @@ use crate::query::QueryError;
 
 /// Rows that decide on the widths of the columns.
 pub(super) const LOOK_AHEAD: usize = 1000;
-/// Widest column.
+/// Widest column, where a table has a width to keep.
 const MAX_COLUMN: usize = 80;
 /// A column is not squeezed below this to make room for others.
 const MIN_COLUMN: usize = 8;
@@ -97,10 +98,13 @@ impl<W: Write> Table<W> {
         }
         for (at, column) in self.columns.iter_mut().enumerate() {
             let cells = self.waiting.iter().map(|row| width_of(&row[at]));
-            column.width = cells.chain([width_of(&column.name)]).max().unwrap_or(0).min(MAX_COLUMN);
+            column.width = cells.chain([width_of(&column.name)]).max().unwrap_or(0).max(1);
         }
         let shown = match self.max_width {
-            Some(max_width) => squeeze(&mut self.columns, max_width),
+            Some(max_width) => {
+                self.columns.iter_mut().for_each(|column| column.width = column.width.min(MAX_COLUMN));
+                squeeze(&mut self.columns, max_width)
+            }
             None => self.columns.len(),
         };
         self.num_shown = Some(shown);
@@ -129,23 +133,54 @@ impl<W: Write> Table<W> {
     }
 
     fn print_row(&mut self, cells: &[String]) -> Result<(), QueryError> {
-        let mut line = String::from("|");
-        for (column, cell) in self.shown().iter().zip(cells) {
-            let (text, width) = fit(cell, column.width);
-            let room = std::iter::repeat_n(' ', column.width - width);
-            line.push(' ');
-            if column.align_right {
-                line.extend(room);
-                line.push_str(&text);
-            } else {
-                line.push_str(&text);
-                line.extend(room);
+        let cells: Vec<Vec<&str>> =
+            cells.iter().take(self.shown().len()).map(|cell| cell.split('\n').collect()).collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or(1);
+        let mut text = String::new();
+        for at in 0..height {
+            text.push('|');
+            for (column, lines) in self.shown().iter().zip(&cells) {
+                self.push_cell(&mut text, column, lines.get(at).copied().unwrap_or_default());
             }
-            line.push_str(" |");
+            text.push('\n');
         }
-        line.push('\n');
-        self.target.write_all(line.as_bytes()).map_err(QueryError::Output)
+        self.target.write_all(text.as_bytes()).map_err(QueryError::Output)
     }
+
+    fn push_cell(&self, text: &mut String, column: &Column, line: &str) {
+        let (line, width) = match self.max_width {
+            Some(_) => fit(line, column.width),
+            None => (line.to_owned(), width_of(line)),
+        };
+        let room = std::iter::repeat_n(' ', column.width.saturating_sub(width));
+        text.push(' ');
+        if column.align_right {
+            text.extend(room);
+            text.push_str(&line);
+        } else {
+            text.push_str(&line);
+            text.extend(room);
+        }
+        text.push_str(" |");
+    }
+}
+
+/// Writes the plans of an `EXPLAIN`, rows of a name and a text of many lines, as they are.
+pub(super) fn write_plan(target: &mut impl Write, batch: &RecordBatch) -> Result<(), QueryError> {
+    let options = FormatOptions::new();
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(of_arrow)?;
+    for row in 0..batch.num_rows() {
+        for column in &columns {
+            let text = printable(column.value(row).to_string().trim_end());
+            writeln!(target, "{text}").map_err(QueryError::Output)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes from the widest columns until all fit; returns how many columns do.
@@ -174,19 +209,22 @@ fn cell(column: &dyn Array, formatter: &ArrayFormatter<'_>, row: usize) -> Strin
     format!("<{bytes} bytes>")
 }
 
-/// Text that cannot command a terminal: titles and URLs are a stranger's words.
+/// Text that cannot command a terminal, but for the ends of its lines: titles and URLs are a stranger's words.
 fn printable(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    let commands = |c: char| c.is_control() && c != '\n';
+    if !text.contains(commands) {
         return text.to_owned();
     }
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if commands(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// Width of the longest line.
 fn width_of(text: &str) -> usize {
-    text.chars().map(|c| c.width().unwrap_or(0)).sum()
+    let width = |line: &str| line.chars().map(|c| c.width().unwrap_or(0)).sum();
+    text.split('\n').map(width).max().unwrap_or(0)
 }
 
-/// The text cut to a width, and the width that it has then.
+/// A line cut to a width, and the width that it has then.
 fn fit(text: &str, width: usize) -> (String, usize) {
     let full = width_of(text);
     if full <= width {

@@ -232,7 +232,7 @@ impl Fixture {
         }
     }
 
-    fn finish(&self, key: PartitionKey, folder: &str, failed: &[u32]) {
+    pub fn finish(&self, key: PartitionKey, folder: &str, failed: &[u32]) {
         let server = ServerName::from_catalog(folder);
         let parts = self.catalog.view().unwrap().partition(key).unwrap().unwrap().parts;
         let output = compact_partition(&CompactionInput {
@@ -254,13 +254,6 @@ impl Fixture {
         }));
         finish_partition(&self.layout, &server, 0).unwrap();
         self.commit(Report::Finished(key));
-    }
-
-    /// Downloads what `b.example:8080` lacks and finishes it: its parts are gone then.
-    pub fn finish_b(&self) {
-        let key = self.key("b.example:8080");
-        self.add_part(key, "b.example:8080", 1, &[3, 4], &[]);
-        self.finish(key, "b.example:8080", &[2]);
     }
 }
 

@@ -284,7 +284,8 @@ async fn formats() {
     | uuid         | title       | license     | resized_si… | perceptual… | fetched_at  | image       |
     +--------------+-------------+-------------+-------------+-------------+-------------+-------------+
     | uuid-b.exam… | Not provid… | CC0         | [240, 320]  | 0000000000… | 2001-09-09… | <100 bytes> |
-    | uuid-b.exam… | a "quoted"… | Not provid… | [240, 321]  | 0101010101… | 2001-09-09… | <100 bytes> |
+    | uuid-b.exam… | a "quoted", | Not provid… | [240, 321]  | 0101010101… | 2001-09-09… | <100 bytes> |
+    |              | title\u{1b… |             |             |             |             |             |
     +--------------+-------------+-------------+-------------+-------------+-------------+-------------+
     (2 rows)
     "#);
@@ -295,6 +296,7 @@ async fn formats() {
     +----------+----------+----------+
     | uuid-b.… | Not pro… | CC0      |
     | uuid-b.… | a "quot… | Not pro… |
+    |          | title\u… |          |
     +----------+----------+----------+
     (2 rows; 3 of 7 columns have room)
     "#);
@@ -332,6 +334,43 @@ async fn formats() {
     +-----+
     (1 row)
     "#);
+}
+
+#[tokio::test]
+async fn cells_have_lines_and_room() {
+    let fixture = Fixture::empty();
+    let session = fixture.session();
+    let sql = "select '' as \"\", 'first' || chr(10) || 'second' as lines, 7 as n, repeat('x', 90) as long";
+    let table = |table_width| OutputOptions { format: OutputFormat::Table, table_width };
+    insta::assert_snapshot!(written(&session, sql, table(Some(60))).await, @r"
+    +---+--------+---+-----------------------------------------+
+    |   | lines  | n | long                                    |
+    +---+--------+---+-----------------------------------------+
+    |   | first  | 7 | xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx… |
+    |   | second |   |                                         |
+    +---+--------+---+-----------------------------------------+
+    (1 row)
+    ");
+    let whole = written(&session, sql, table(None)).await;
+    assert!(whole.contains(&"x".repeat(90)), "nothing is cut where there is no width to keep: {whole}");
+    // Rows after those that decided on the widths.
+    let sql =
+        "select case when value = 1500 then repeat('y', 200) else 'a' end as y from generate_series(1, 1501)";
+    let whole = written(&session, sql, table(None)).await;
+    assert!(whole.contains(&"y".repeat(200)));
+}
+
+#[tokio::test]
+async fn a_plan_is_text() {
+    let fixture = Fixture::full(100);
+    let session = fixture.session();
+    let options = OutputOptions { format: OutputFormat::Table, table_width: Some(60) };
+    let plan =
+        written(&session, "explain select uuid from images where record = 1 order by title", options).await;
+    let lines: Vec<_> = plan.lines().collect();
+    assert_eq!(lines[0], "logical_plan");
+    assert!(lines.contains(&"physical_plan") && lines.iter().any(|line| line.len() > 80), "{plan}");
+    assert!(lines.iter().all(|line| !line.contains("\\n") && !line.contains('…')), "{plan}");
 }
 
 #[tokio::test]
@@ -480,23 +519,30 @@ async fn errors_say_what_was_meant() {
     hint: `SHOW TABLES` lists them
     > select from urls where
     cannot read the SQL: Expected: an expression, found: EOF
+    hint: texts stand in 'single' quotes, names with capitals in "double" quotes
     > select 'abc from urls
     cannot read the SQL: Unterminated string literal at Line: 1, Column: 8
+    hint: texts stand in 'single' quotes, names with capitals in "double" quotes
     > select * from urls; select 1
     one statement at a time, found 2
     hint: separate them into queries of their own
     > 
     there is no statement to run
+    hint: for instance `SELECT disposition, count(*) FROM urls GROUP BY 1`
     > select lengthh(uuid) from urls
     this query cannot be run: Invalid function 'lengthh', did you mean 'length'?
+    hint: `DESCRIBE urls` lists the columns of a table and their types
     > select sum(uuid) from urls
     this query cannot be run: Function 'sum' failed to match any signature
+    hint: `DESCRIBE urls` lists the columns of a table and their types
     > select record + 'abc' from urls
     this query cannot be run: Cannot coerce arithmetic expression Int32 + Utf8 to valid types
+    hint: `DESCRIBE urls` lists the columns of a table and their types
     > select 1/0 from urls
     the query failed: Divide by zero error
     > select uuid, count(*) from urls
     this query cannot be run: Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column "urls.uuid" must appear in the GROUP BY clause or must be part of an aggregate function, currently only "count(Int64(1))" appears in the SELECT clause satisfies this requirement
+    hint: `DESCRIBE urls` lists the columns of a table and their types
     "#);
 }
 
@@ -515,25 +561,69 @@ async fn an_empty_dataset_answers_with_no_rows() {
 }
 
 #[tokio::test]
-async fn a_file_that_has_moved_is_recognised() {
-    let fixture = Fixture::full(100);
+async fn files_that_move_under_a_query_are_found_again() {
+    let mut fixture = Fixture::empty();
+    let key = fixture.add_pending("m.example", 9);
+    let failed = |record| (record, FailureCause::HttpStatus, 404);
+    fixture.add_part(key, "m.example", 0, &[1, 0], &[failed(2)]);
+    fixture.add_part(key, "m.example", 1, &[], &[failed(4), failed(3)]);
+    fixture.add_part(key, "m.example", 2, &[6], &[failed(5)]);
+    let queries = [
+        "select uuid, record, row, image, perceptual_hash from images order by record",
+        "select record, row from images where row = 1 or record = 6 order by record",
+        "select record, error_code, cause from errors order by record",
+        "select count(*) as n, count(image_bytes), sum(record) from images",
+    ];
     let session = fixture.session();
-    fixture.finish_b();
-    for sql in ["select uuid from images", "select uuid from errors", "select sum(image_bytes) from images"] {
-        let mut rows = session.stream(sql).await.unwrap();
-        let error = loop {
-            match rows.next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("read from parts that are gone"),
-                Err(error) => break error,
-            }
-        };
-        assert!(error.is_moved(), "{error:?}");
-        assert!(error.to_string().contains("b.example%3A8080"), "{error}");
-        assert!(error.hint().unwrap().contains("ddl check"));
+    let mut before = Vec::new();
+    for sql in queries {
+        before.push(csv(&session, sql).await);
     }
+    assert!(before[0].contains("uuid-m.example-6,6,0,"), "{}", before[0]);
+    assert_eq!(
+        before[2],
+        "record,error_code,cause\n2,404,http_status\n3,404,http_status\n4,404,http_status\n5,404,http_status\n"
+    );
+    // A stream that has begun, too.
+    let mut begun = session.stream("select image from images").await.unwrap();
+    let mut num_rows = begun.next().await.unwrap().unwrap().num_rows();
+
+    fixture.add_part(key, "m.example", 3, &[8], &[failed(7)]);
+    fixture.finish(key, "m.example", &[2, 3, 4, 5, 7]);
+    for (sql, before) in queries.into_iter().zip(before) {
+        assert_eq!(csv(&session, sql).await, before);
+    }
+    while let Some(batch) = begun.next().await.unwrap() {
+        num_rows += batch.num_rows();
+    }
+    assert_eq!(num_rows, 3);
+    assert_eq!(csv(&fixture.session(), "select count(uuid) as n from images").await, "n\n4\n");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_found_again_is_recognised() {
+    let mut fixture = Fixture::empty();
+    let key = fixture.add_pending("e.example", 3);
+    let dns = |record| (record, FailureCause::Dns, 0);
+    fixture.add_part_with_stale(key, "e.example", 0, &[0], &[dns(1)], &[dns(2)]);
+    let session = fixture.session();
+    fixture.add_part(key, "e.example", 1, &[2], &[]);
+    fixture.finish(key, "e.example", &[1]);
+    // Which of the errors were the part's, the final file does not tell.
+    let mut rows = session.stream("select uuid from errors").await.unwrap();
+    let moved = rows.next().await.unwrap_err();
+    assert!(moved.is_moved() && moved.to_string().contains("e.example"), "{moved:?}");
+    assert!(moved.hint().unwrap().contains("ddl check"));
+    assert_eq!(csv(&session, "select record from images").await, "record\n0\n");
     // The catalog knows where the rows are now.
-    assert_eq!(csv(&fixture.session(), "select count(uuid) as n from images").await, "n\n8\n");
+    assert_eq!(csv(&fixture.session(), "select record from errors").await, "record\n1\n");
+
+    // A file that is lost is not taken from anywhere.
+    let fixture = Fixture::full(100);
+    let server = crate::model::ServerName::from_catalog("b.example:8080");
+    std::fs::remove_dir_all(fixture.layout.parts_folder(&server, 0)).unwrap();
+    let text = error(&fixture.session(), "select uuid from images").await;
+    assert!(text.contains("is missing, although the catalog names it"), "{text}");
 }
 
 #[tokio::test]

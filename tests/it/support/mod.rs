@@ -2,6 +2,7 @@
 //!
 //! - [`nasty`]: a raw TCP server that misbehaves as scripted, path by path;
 //! - [`tls`]: a certificate authority for tests and a farm that speaks for every name, over TLS and plain;
+//! - [`terminal`]: a process on a pseudo-terminal;
 //! - polite servers with limits and a request log are in the library: `ddl::demo::DemoFarm`.
 
 #![allow(dead_code, reason = "each topic uses its part of the support")]
@@ -9,6 +10,7 @@
 pub mod nasty;
 pub mod project;
 mod smoke;
+pub mod terminal;
 pub mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
