@@ -80,9 +80,9 @@ fn a_refused_list_leaves_no_dataset() {
 #[test]
 fn a_download_of_nothing_is_not_done() {
     let farm = DemoFarm::start(FarmOptions::default()).unwrap();
-    // All rows are malformed: nothing is refused, and nothing comes in.
-    let project = Project::new(farm.addr(), SETTINGS);
-    fs::write(project.path("list.csv"), "url,b\na\n").unwrap();
+    // All rows are filtered out: nothing is refused, and nothing comes in.
+    let project = Project::new(farm.addr(), &format!("initializer_type: gbif\n{SETTINGS}"));
+    fs::write(project.path("list.csv"), "gbifID,identifier,type\n1,http://a.example/1.ogg,Sound\n").unwrap();
     project.ok(&["ingest"]);
     let output = project.run(&["download"]);
     expect(&output, 1, &["download"]);

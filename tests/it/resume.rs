@@ -38,7 +38,7 @@ const COST_OF_A_KILL: u64 = NUM_SERVERS as u64 * (2 * 3 * PART_IMAGES + 16);
 
 fn assert_equals_uninterrupted(project: &Project) {
     project.ok(&["check", "--deep"]);
-    let farm = slow_farm();
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
     let undisturbed = self::project(&farm);
     undisturbed.ok(&["download"]);
     assert_eq!(project.images(), undisturbed.images());
@@ -112,7 +112,7 @@ fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Com
 fn a_killed_process_resumes() {
     let farm = slow_farm();
     let project = project(&farm);
-    kill_and_resume(&project, &farm, || project.command(&["download"]), 900);
+    kill_and_resume(&project, &farm, || project.command(&["download"]), 600);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn an_mpi_rank_that_was_frozen_goes_on() {
          max_open_partitions: 2}\n\
          catalog_parameters: {lease_timeout: 5s, status_interval: 100ms}",
     );
-    let project = project.with_rows(farm_list(NUM_RECORDS, NUM_SERVERS, 5));
+    let project = project.with_rows(farm_list(1500, NUM_SERVERS, 5));
     project.ok(&["ingest"]);
     let mut child =
         project.mpi_command(3, &["download"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -176,7 +176,10 @@ fn an_mpi_rank_that_was_frozen_goes_on() {
     let output = child.wait_with_output().unwrap();
     expect(&output, 0, &["mpirun", "download"]);
     project.ok(&["check", "--deep"]);
-    let undisturbed = self::project(&farm);
+    let undisturbed =
+        Project::new(farm.addr(), "downloader_parameters: {default_rate_limit: 0, batch_size: 60}")
+            .with_rows(farm_list(1500, NUM_SERVERS, 5));
+    undisturbed.ok(&["ingest"]);
     undisturbed.ok(&["download"]);
     assert_eq!(project.images(), undisturbed.images());
     assert_eq!(project.query("SELECT ending FROM runs"), "done");
