@@ -29,13 +29,20 @@ impl AtomicFile {
     /// # Errors
     /// When the folder or file cannot be made.
     pub fn create(path: &Path, writer: &str) -> Result<Self, StorageError> {
-        let folder = folder_of(path);
-        create_folder(folder)?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!("{TEMPORARY}{writer}"));
-        let temporary = path.with_file_name(name);
-        let file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
+        let temporary = prepare(path, writer)?;
+        let file = File::create_new(&temporary).map_err(StorageError::io("create", &temporary))?;
         Ok(Self { file: Some(file), temporary, path: path.to_owned() })
+    }
+
+    /// Starts as a second name of a file that is whole already: nothing is copied. None where that cannot be,
+    /// as on filesystems without hard links.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::create`].
+    pub(super) fn link(existing: &Path, path: &Path, writer: &str) -> Result<Option<Self>, StorageError> {
+        let temporary = prepare(path, writer)?;
+        let linked = fs::hard_link(existing, &temporary).and_then(|()| File::open(&temporary));
+        Ok(linked.ok().map(|file| Self { file: Some(file), temporary, path: path.to_owned() }))
     }
 
     /// A second handle to the file, for writers that want to own one.
@@ -90,6 +97,20 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Makes room for a temporary file. What has its name must not be written to: it may be a second name of another.
+fn prepare(path: &Path, writer: &str) -> Result<PathBuf, StorageError> {
+    create_folder(folder_of(path))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!("{TEMPORARY}{writer}"));
+    let temporary = path.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StorageError::io("remove", &temporary)(error))
+        }
+        _ => Ok(temporary),
     }
 }
 

@@ -3,13 +3,14 @@
 //! Successes are copied as they are, each part's pages in one stretch, and their metadata is moved along with
 //! them, page index included: nothing is decoded, and the bytes need not even pass through this process, as the
 //! checksum of the whole follows from those of the parts. A reader of one image thus reads its page, not its row
-//! group. Errors are few; they are read, and only those that still
+//! group. A single part, which most servers have, needs no copy at all: it gets a second name. Errors are few; they are read, and only those that still
 //! are the record's last word are kept.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
@@ -93,23 +94,25 @@ pub fn finish_partition(
 
 fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
     let path = input.layout.successes(input.folder, input.partition_id);
-    let file = AtomicFile::create(&path, &input.epoch.to_string())?;
+    let writer = input.epoch.to_string();
+    let parts: Vec<_> = input.parts.iter().filter(|part| part.successes.num_rows > 0).collect();
+    if let [only] = parts[..]
+        && let Some(file) = AtomicFile::link(&part_path(input, only), &path, &writer)?
+    {
+        let metadata = read_metadata(file.temporary(), only)?;
+        let num_rows = metadata.file_metadata().num_rows().unsigned_abs();
+        return Ok(DataFile { num_rows, bytes: file.commit()? });
+    }
+    let file = AtomicFile::create(&path, &writer)?;
     let mut target = file.handle()?;
     target.write_all(MAGIC).map_err(StorageError::io("write", file.temporary()))?;
     let mut checksum = PagesChecksum::of_same_bytes_as(MAGIC);
     let mut merged = MergedMetadata::new(input.options);
-    for part in input.parts.iter().filter(|part| part.successes.num_rows > 0) {
-        let path = input.layout.success_part(input.folder, input.partition_id, part.part);
+    for part in parts {
+        let path = part_path(input, part);
         let unexpected = |detail: String| StorageError::Unexpected { path: path.clone(), detail };
         let source = File::open(&path).map_err(StorageError::io("open", &path))?;
-        let metadata = ParquetMetaDataReader::new()
-            .with_page_index_policy(PageIndexPolicy::Optional)
-            .parse_and_finish(&source)
-            .map_err(StorageError::parquet(&path))?;
-        let rows = metadata.file_metadata().num_rows().unsigned_abs();
-        if rows != part.successes.num_rows {
-            return Err(unexpected(format!("{rows} rows instead of {}", part.successes.num_rows)));
-        }
+        let metadata = read_metadata(&path, part)?;
         let data = data_range(&metadata);
         let pages = pages_checksum(&metadata).and_then(|checksum| checksum.after(MAGIC));
         let pages = pages
@@ -132,6 +135,25 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
     let footer = merged.encode(checksum).map_err(StorageError::parquet(file.temporary()))?;
     target.write_all(&footer).map_err(StorageError::io("write", file.temporary()))?;
     Ok(DataFile { num_rows, bytes: file.commit()? })
+}
+
+fn part_path(input: &CompactionInput<'_>, part: &PartRow) -> PathBuf {
+    input.layout.success_part(input.folder, input.partition_id, part.part)
+}
+
+/// The footer of a part, which must have the rows that the catalog says.
+fn read_metadata(path: &Path, part: &PartRow) -> Result<ParquetMetaData, StorageError> {
+    let source = File::open(path).map_err(StorageError::io("open", path))?;
+    let metadata = ParquetMetaDataReader::new()
+        .with_page_index_policy(PageIndexPolicy::Optional)
+        .parse_and_finish(&source)
+        .map_err(StorageError::parquet(path))?;
+    let rows = metadata.file_metadata().num_rows().unsigned_abs();
+    if rows != part.successes.num_rows {
+        let detail = format!("{rows} rows instead of {}", part.successes.num_rows);
+        return Err(StorageError::Unexpected { path: path.to_owned(), detail });
+    }
+    Ok(metadata)
 }
 
 /// First and last bytes of a Parquet file.
@@ -371,21 +393,45 @@ mod tests {
         [&[10][..], &[10, 10], &[5]].into_iter().zip(0..).map(|(groups, n)| write((n, groups))).collect()
     }
 
+    fn compact(layout: &DatasetLayout, folder: &ServerName, parts: &[PartRow]) -> CompactionOutput {
+        compact_partition(&CompactionInput {
+            layout,
+            folder,
+            partition_id: 0,
+            parts,
+            failed: &HashSet::new(),
+            epoch: Epoch::new(1, 1),
+            options: StorageOptions::default(),
+        })
+        .unwrap()
+    }
+
+    /// A killed compaction may leave a second name of a part: the next must not write through it.
+    #[test]
+    fn a_single_part_gets_a_second_name_and_is_not_written_to() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = DatasetLayout::new(root.path(), LayoutOptions::default());
+        let folder = ServerName::from_catalog("s");
+        let parts = write_parts(&layout, &folder);
+        let (part, path) = (layout.success_part(&folder, 0, parts[0].part), layout.successes(&folder, 0));
+        let output = compact(&layout, &folder, &parts[..1]);
+        assert_eq!(output.successes, parts[0].successes);
+        let bytes = fs::read(&part).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        fs::hard_link(&part, path.with_file_name(format!("successes.parquet.tmp-{}", Epoch::new(1, 1))))
+            .unwrap();
+        compact(&layout, &folder, &parts);
+        assert_eq!(fs::read(&part).unwrap(), bytes);
+        finish_partition(&layout, &folder, 0).unwrap();
+        assert_eq!(metadata_of(&path).file_metadata().num_rows(), 35);
+    }
+
     fn compacted() -> (tempfile::TempDir, std::path::PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let layout = DatasetLayout::new(root.path(), LayoutOptions::default());
         let folder = ServerName::from_catalog("s");
         let parts = write_parts(&layout, &folder);
-        let output = compact_partition(&CompactionInput {
-            layout: &layout,
-            folder: &folder,
-            partition_id: 0,
-            parts: &parts,
-            failed: &HashSet::new(),
-            epoch: Epoch::new(1, 1),
-            options: StorageOptions::default(),
-        })
-        .unwrap();
+        let output = compact(&layout, &folder, &parts);
         let path = layout.successes(&folder, 0);
         assert_eq!(output.successes, DataFile { num_rows: 35, bytes: fs::metadata(&path).unwrap().len() });
         (root, path)
