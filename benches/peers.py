@@ -23,7 +23,7 @@ import urllib.request
 import photos
 from measure import machine, run, table
 
-PORTS = range(18080, 18096)
+PORTS = range(23480, 23496)
 
 NGINX = """
 daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log; worker_processes 2;
