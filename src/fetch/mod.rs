@@ -48,6 +48,7 @@ pub mod guard;
 mod options;
 mod outcome;
 mod pace;
+pub mod rate;
 mod retry;
 mod server;
 mod servers;
