@@ -296,8 +296,8 @@ pub const KEYS: &[Key] = &[
         "... or after so many bytes; a few row groups, so that sealing stays cheap."),
     ddl("downloader_parameters.part_seconds", duration(1.0, DAY), "1m",
         "... or after so long, so that a slow server's images are safe within a minute."),
-    ddl("downloader_parameters.row_group_bytes", bytes(64 * KIB, GIB), "16 MiB",
-        "Images of one row group: what a reader must take in at once. 16 MiB is some hundred images \
+    ddl("downloader_parameters.row_group_bytes", bytes(64 * KIB, GIB), "8 MiB",
+        "Images of one row group: what a reader must take in at once. 8 MiB is some dozen images \
          and large enough for disks and object stores. The last one of a part is smaller, and so are others when \
          `part_memory` is used up."),
 
@@ -307,10 +307,10 @@ pub const KEYS: &[Key] = &[
          below the usual limit of 1024 open files.").zero_is_unset(),
     ddl("downloader_parameters.max_open_partitions", integer(1, 100_000), "256",
         "Partitions that one rank works on at once. As many as requests: each may then go to another server."),
-    ddl("downloader_parameters.body_memory", bytes(MIB, TIB), "256 MiB",
+    ddl("downloader_parameters.body_memory", bytes(MIB, TIB), "128 MiB",
         "Bodies on their way on one rank. When it is used up, requests wait. At least `max_body_bytes`. \
          This, `part_memory` and `decode_memory` together leave room on a laptop with 4 GiB."),
-    ddl("downloader_parameters.part_memory", bytes(MIB, TIB), "512 MiB",
+    ddl("downloader_parameters.part_memory", bytes(MIB, TIB), "128 MiB",
         "Images that wait to be written, on one rank. When it is used up, the partition with the most of them writes \
          its row group early, and downloads wait for the disk."),
     ddl("downloader_parameters.decode_memory", bytes(MIB, TIB), "512 MiB",

@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn fields_without_a_key_or_of_another_type_are_errors() {
-        let resolved = parse("t", "downloader_parameters: {max_body_bytes: 200 MiB}").unwrap();
+        let resolved = parse("t", "downloader_parameters: {max_body_bytes: 110 MiB}").unwrap();
         let missing = resolved.section::<Options>(GROUPS, &[("headers", "")]).unwrap_err();
         assert_eq!(missing.to_string(), "options of Options: no key for the field `pixels`");
         let narrow = resolved.read::<u16>("downloader_parameters.max_body_bytes").unwrap_err().to_string();
