@@ -98,10 +98,10 @@ fn text(report: &CheckReport, deep: bool) -> String {
 
 /// What to do about the breaches that are listed, each advice once.
 fn next_steps(report: &CheckReport) -> String {
-    let mut advices: Vec<&str> = report.breaches.iter().map(|breach| advice(breach.kind)).collect();
-    advices.sort_unstable();
-    advices.dedup();
-    advices.iter().map(|advice| format!("next: {advice}\n")).collect()
+    let mut next_steps: Vec<&str> = report.breaches.iter().map(|breach| advice(breach.kind)).collect();
+    next_steps.sort_unstable();
+    next_steps.dedup();
+    next_steps.iter().map(|advice| format!("next: {advice}\n")).collect()
 }
 
 fn advice(kind: BreachKind) -> &'static str {

@@ -7,10 +7,12 @@
 //!
 //! | controller | idea | knows |
 //! |---|---|---|
-//! | [`Adaptive`] (default) | in-flight = rate x latency, and a memory of where refusals began | delay, goodput, refusals |
+//! | [`Adaptive`] | in-flight = rate x latency, and a memory of where refusals began | delay, goodput, refusals |
 //! | [`Paarc`] | FLOW-DC's: additive growth until refusals or latency, then a fraction of it | TTFB, errors |
 //! | [`Aimd`] | FLOW-DC's older token bucket: additive increase, multiplicative decrease | errors |
 //! | [`Fixed`] | distributed-downloader's: a rate that somebody has set | refusals |
+//!
+//! The fetcher does not ask them yet: `pace.rs` still paces by the law of [`Fixed`].
 //!
 //! A controller owns one server in one process. Who divides a server among processes applies their shares on
 //! top of the limit: a controller that its own limit does not hold back does not raise it.
