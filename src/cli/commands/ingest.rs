@@ -19,7 +19,7 @@ pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit
     display.clear();
     let report = match report {
         Err(PipelineError::Ingest(IngestError::Stopped)) => {
-            eprintln!("stopped early; run the same command again to go on");
+            talk!("stopped early; run the same command again to go on");
             return Ok(Exit::Resumable);
         }
         report => report?,
