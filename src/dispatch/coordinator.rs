@@ -200,10 +200,10 @@ impl Coordinator {
         self.ending.is_some()
     }
 
-    /// Whether every partition is finished.
+    /// Whether nothing is left that can be done: every partition is finished, or set aside as damaged.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.unfinished == 0
+        self.unfinished == self.set_aside
     }
 
     /// Partitions that are not finished.

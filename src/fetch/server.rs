@@ -41,6 +41,9 @@ pub struct Server {
     limits: ServerLimits,
     /// Slots of the whole process, one per request under way.
     in_flight: Arc<Semaphore>,
+    /// Those of them that servers which do not answer may have: mute ones, held until a deadline, must not use up
+    /// what the others need.
+    newcomers: Arc<Semaphore>,
     state: Mutex<State>,
     /// The line of waiters; its head holds the lock.
     turn: tokio::sync::Mutex<()>,
@@ -54,19 +57,35 @@ struct State {
     max_connections: usize,
     under_way: usize,
     last_response_at: Option<Instant>,
+    /// Whether the last thing heard was a response. Until then one connection has to do.
+    answers: bool,
+}
+
+impl State {
+    fn num_connections(&self) -> usize {
+        if self.answers { self.max_connections } else { 1 }
+    }
 }
 
 impl Server {
-    pub(super) fn new(name: ServerName, limits: ServerLimits, share: f64, in_flight: Arc<Semaphore>) -> Self {
+    pub(super) fn new(
+        name: ServerName,
+        limits: ServerLimits,
+        share: f64,
+        in_flight: Arc<Semaphore>,
+        newcomers: Arc<Semaphore>,
+    ) -> Self {
         let server = Self {
             name,
             limits,
             in_flight,
+            newcomers,
             state: Mutex::new(State {
                 pace: Pace::new(limits.rate, limits.rate_multiplier, limits.patience, Instant::now()),
                 max_connections: limits.max_connections,
                 under_way: 0,
                 last_response_at: None,
+                answers: false,
             }),
             turn: tokio::sync::Mutex::new(()),
             changed: Notify::new(),
@@ -121,8 +140,16 @@ impl Server {
             }
             match self.ready_at(Instant::now()) {
                 Some(at) if at <= Instant::now() => {
+                    let newcomer = match self.state().answers {
+                        true => None,
+                        false => Some(Arc::clone(&self.newcomers)),
+                    };
+                    let newcomer = match newcomer {
+                        Some(slots) => Some(slots.acquire_owned().await.map_err(|_| Refusal::Closed)?),
+                        None => None,
+                    };
                     let slot = Arc::clone(&self.in_flight).acquire_owned().await;
-                    if let Some(permit) = self.take(slot.map_err(|_| Refusal::Closed)?) {
+                    if let Some(permit) = self.take(slot.map_err(|_| Refusal::Closed)?, newcomer) {
                         return Ok(permit);
                     }
                 }
@@ -143,7 +170,7 @@ impl Server {
     /// When the next permit can be had, never before `now`; `None` while that depends on requests under way.
     fn ready_at(&self, now: Instant) -> Option<Instant> {
         let state = self.state();
-        if state.under_way < state.max_connections { state.pace.ready_at(now) } else { None }
+        if state.under_way < state.num_connections() { state.pace.ready_at(now) } else { None }
     }
 
     /// Requests per second at present; infinite without a limit.
@@ -176,15 +203,19 @@ impl Server {
         state.under_way == 0 && state.pace.is_fresh(Instant::now())
     }
 
-    fn take(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Option<Permit> {
+    fn take(
+        self: &Arc<Self>,
+        slot: OwnedSemaphorePermit,
+        newcomer: Option<OwnedSemaphorePermit>,
+    ) -> Option<Permit> {
         let now = Instant::now();
         let mut state = self.state();
-        if state.under_way >= state.max_connections || !state.pace.try_take(now) {
+        if state.under_way >= state.num_connections() || !state.pace.try_take(now) {
             return None;
         }
         state.under_way += 1;
         drop(state);
-        Some(Permit { server: Arc::clone(self), sent_at: now, _slot: slot })
+        Some(Permit { server: Arc::clone(self), sent_at: now, _slot: slot, _newcomer: newcomer })
     }
 
     /// No code that holds this lock can panic half way through a change, so a poisoned lock is still sound.
@@ -201,6 +232,7 @@ pub(super) struct Permit {
     server: Arc<Server>,
     sent_at: Instant,
     _slot: OwnedSemaphorePermit,
+    _newcomer: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
@@ -260,6 +292,7 @@ impl Permit {
     fn tell<T>(&self, is_response: bool, what: impl FnOnce(&mut Pace, Instant) -> T) -> T {
         let now = Instant::now();
         let mut state = self.server.state();
+        state.answers = is_response;
         if is_response {
             state.last_response_at = Some(now);
         }
@@ -287,8 +320,38 @@ mod tests {
     fn server(rate: f64, max_connections: usize, in_flight: usize) -> Arc<Server> {
         let patience = Duration::from_secs(900);
         let limits = ServerLimits { rate, rate_multiplier: 1.0, max_connections, patience };
-        let in_flight = Arc::new(Semaphore::new(in_flight));
-        Arc::new(Server::new(ServerName::from_catalog("a.example"), limits, 1.0, in_flight))
+        let (in_flight, newcomers) = (Arc::new(Semaphore::new(in_flight)), Arc::new(Semaphore::new(1)));
+        let server = Server::new(ServerName::from_catalog("a.example"), limits, 1.0, in_flight, newcomers);
+        server.state().answers = true;
+        Arc::new(server)
+    }
+
+    /// A hundred mute servers held all slots until their deadlines, and those that answer waited with them.
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_has_one_connection_of_a_few() {
+        let (in_flight, newcomers) = (Arc::new(Semaphore::new(8)), Arc::new(Semaphore::new(2)));
+        let servers: Vec<_> = (0..3)
+            .map(|n| {
+                let limits = ServerLimits {
+                    rate: 0.0,
+                    rate_multiplier: 1.0,
+                    max_connections: 4,
+                    patience: Duration::from_secs(900),
+                };
+                let name = ServerName::from_catalog(&format!("{n}.example"));
+                Arc::new(Server::new(name, limits, 1.0, Arc::clone(&in_flight), Arc::clone(&newcomers)))
+            })
+            .collect();
+        let first = admit(&servers[0]).await;
+        let second = waiter(&servers[0]).await;
+        let _mute = admit(&servers[1]).await;
+        let third = waiter(&servers[2]).await;
+        assert_eq!(in_flight.available_permits(), 6);
+        first.answered();
+        let _second = second.await.unwrap().unwrap();
+        assert!(!third.is_finished(), "one that answers takes none of the few");
+        drop(first);
+        third.await.unwrap().unwrap();
     }
 
     /// One that is not slowed down and for which nobody has patience.
@@ -296,7 +359,10 @@ mod tests {
         let limits =
             ServerLimits { rate: 1000.0, rate_multiplier: 0.0, max_connections: 4, patience: Duration::ZERO };
         let name = ServerName::from_catalog("a.example");
-        Arc::new(Server::new(name, limits, 1.0, Arc::new(Semaphore::new(256))))
+        let slots = || Arc::new(Semaphore::new(256));
+        let server = Server::new(name, limits, 1.0, slots(), slots());
+        server.state().answers = true;
+        Arc::new(server)
     }
 
     async fn admit(server: &Arc<Server>) -> Permit {

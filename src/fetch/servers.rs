@@ -20,6 +20,7 @@ pub(super) struct Servers {
     rates: HashMap<ServerName, f64>,
     default_limits: ServerLimits,
     in_flight: Arc<Semaphore>,
+    newcomers: Arc<Semaphore>,
     table: Mutex<Table>,
 }
 
@@ -36,7 +37,9 @@ impl Servers {
     pub fn new(default_limits: ServerLimits, rates: HashMap<ServerName, f64>, max_in_flight: usize) -> Self {
         let table = Table { servers: HashMap::new(), sweep_at: SWEEP_AT, share: 1.0 };
         let in_flight = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Self { rates, default_limits, in_flight, table: Mutex::new(table) }
+        // Half of them: as many servers as that can be mute at once before the others notice.
+        let newcomers = Arc::new(Semaphore::new((max_in_flight / 2).clamp(1, Semaphore::MAX_PERMITS)));
+        Self { rates, default_limits, in_flight, newcomers, table: Mutex::new(table) }
     }
 
     pub fn get(&self, name: &ServerName) -> Arc<Server> {
@@ -49,7 +52,8 @@ impl Servers {
         }
         let rate = self.rates.get(name).copied().unwrap_or(self.default_limits.rate);
         let limits = ServerLimits { rate, ..self.default_limits };
-        let server = Arc::new(Server::new(name.clone(), limits, table.share, Arc::clone(&self.in_flight)));
+        let (in_flight, newcomers) = (Arc::clone(&self.in_flight), Arc::clone(&self.newcomers));
+        let server = Arc::new(Server::new(name.clone(), limits, table.share, in_flight, newcomers));
         table.servers.insert(name.clone(), Arc::clone(&server));
         server
     }
@@ -61,6 +65,7 @@ impl Servers {
     /// No more permits, for nobody: who waits for one is sent away.
     pub fn close(&self) {
         self.in_flight.close();
+        self.newcomers.close();
         for server in self.table.lock().unwrap_or_else(PoisonError::into_inner).servers.values() {
             server.wake();
         }

@@ -35,16 +35,24 @@ impl ImageHeader {
     }
 
     pub(super) fn check_pixels(&self, max_image_pixels: u64) -> Result<(), ImagingError> {
-        if self.coded_pixels <= max_image_pixels {
+        let (pixels, PixelSize { height, width }) = (self.coded_pixels, self.size);
+        if self.size.longest_side() > MAX_SIDE {
+            let message = format!("a side of `{width}x{height}` exceeds {MAX_SIDE} pixels");
+            return Err(ImagingError::new(FailureCause::TooManyPixels, message));
+        }
+        if pixels <= max_image_pixels {
             return Ok(());
         }
-        let (pixels, PixelSize { height, width }) = (self.coded_pixels, self.size);
         Err(ImagingError::new(
             FailureCause::TooManyPixels,
             format!("{pixels} pixels (`{width}x{height}`) exceed `max_image_pixels` ({max_image_pixels})"),
         ))
     }
 }
+
+/// Longest side of an image, in pixels: what a JPEG can have. A strip of a hundred million pixels would be within
+/// `max_image_pixels`, and resizing it would need tables and strips of gigabytes.
+const MAX_SIDE: u32 = 65_535;
 
 /// A size before or after an orientation: its own inverse.
 pub(super) fn turned(size: PixelSize, orientation: Orientation) -> PixelSize {

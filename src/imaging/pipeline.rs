@@ -179,8 +179,9 @@ fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
 /// Tables and row buffers of an encoder.
 const ENCODER_BYTES: u64 = 1 << 20;
 
-/// The perceptual hash's own small pictures, its DCT, and the strip between two passes of a resize.
-const THUMBNAIL_BYTES: u64 = 1 << 20;
+/// The perceptual hash's own small pictures, its DCT, and the strip between two passes of a resize: 64 pixels by
+/// the longest side that there is, of 3 bytes.
+const THUMBNAIL_BYTES: u64 = 13 << 20;
 
 /// Runs codecs, whose panics on hostile bytes become an error of the one image.
 pub(super) fn catch_panic<T>(run: impl FnOnce() -> Result<T, ImagingError>) -> Result<T, ImagingError> {

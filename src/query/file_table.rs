@@ -85,7 +85,13 @@ impl FileTable {
     }
 
     fn partitioned_file(&self, partition: usize, file: &NamedFile) -> Result<PartitionedFile> {
-        let location = ObjectPath::from_absolute_path(std::path::absolute(&file.path)?)
+        // An object's path has no `..`, and the file may be gone already: only what it lies in is resolved.
+        let root = self.dataset.layout.root();
+        let path = match file.path.strip_prefix(root) {
+            Ok(relative) => root.canonicalize()?.join(relative),
+            Err(_) => std::path::absolute(&file.path)?,
+        };
+        let location = ObjectPath::from_absolute_path(path)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let id = FileId { kind: self.kind, partition, part: file.part };
         let mut scanned = PartitionedFile::new(String::new(), file.bytes).with_extension(id);

@@ -125,7 +125,7 @@ impl Level {
     }
 }
 
-/// Makes SIGINT, SIGTERM and SIGUSR2 ask `shutdown` to stop, from now on and for the life of the process.
+/// Makes SIGINT, SIGTERM, SIGHUP (a terminal or an ssh session that is gone) and SIGUSR2 ask `shutdown` to stop, from now on and for the life of the process.
 ///
 /// Call it from within the tokio runtime, once, before anything that must not be killed half-way.
 ///
@@ -134,6 +134,7 @@ impl Level {
 pub fn install_signals(shutdown: &Shutdown) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut warning = signal(SignalKind::user_defined2())?;
     let mut keystrokes = Keystrokes { shutdown: shutdown.clone(), first: None };
     tokio::spawn(async move {
@@ -141,6 +142,7 @@ pub fn install_signals(shutdown: &Shutdown) -> io::Result<()> {
             tokio::select! {
                 Some(()) = interrupt.recv() => keystrokes.interrupt(Instant::now()),
                 Some(()) = terminate.recv() => keystrokes.shutdown.request(StopReason::Terminate),
+                Some(()) = hangup.recv() => keystrokes.shutdown.request(StopReason::Terminate),
                 Some(()) = warning.recv() => keystrokes.shutdown.request(StopReason::Warning),
                 else => return,
             }

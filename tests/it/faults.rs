@@ -204,3 +204,21 @@ fn damaged_catalogs_are_told_not_believed() {
         );
     }
 }
+
+/// "Run the same command again" would be said for ever.
+#[test]
+fn a_damaged_manifest_is_an_error_not_an_interruption() {
+    let server = NastyServer::start([("/ok", Behaviour::Ok)]);
+    let project = Project::new(server.addr(), "").with_urls(["http://a.example/ok", "http://b.example/ok"]);
+    project.ok(&["ingest"]);
+    fs::remove_file(
+        project.path("out/servers_batched/server_name=a.example/partition_id=0/part-0000.parquet"),
+    )
+    .unwrap();
+    let output = project.run(&["download"]);
+    expect(&output, 1, &["download"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("was set aside") && message.contains("ddl check"), "{message}");
+    let count = "SELECT count(*) AS n FROM images";
+    assert_eq!(project.query(count), "1");
+}

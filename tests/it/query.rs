@@ -81,6 +81,19 @@ fn an_answer_never_replaces_what_is_the_datasets() {
 
 /// A column `File` of a list made `file` mean itself, also in the manifest.
 #[test]
+fn a_dataset_is_found_by_any_name_of_its_folder() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let project = downloaded(&farm, 9, "");
+    std::fs::create_dir(project.path("aside")).unwrap();
+    let count = ["query", "--format", "csv", "SELECT count(*) AS n FROM images", "--dataset"];
+    let absolute = project.path("aside/../out").display().to_string();
+    for folder in ["aside/../out", "./out", &absolute] {
+        assert_eq!(project.ok(&[&count[..], &[folder]].concat()), "n\n9\n", "{folder}");
+        project.ok(&["export", "manifest", "-o", "images.csv", "--dataset", folder]);
+    }
+}
+
+#[test]
 fn columns_of_a_list_do_not_hide_ours() {
     let farm = DemoFarm::start(FarmOptions::default()).unwrap();
     let url = &farm_list(1, 1, 3).next().unwrap().identifier;

@@ -22,11 +22,15 @@ fn slow_farm() -> DemoFarm {
 }
 
 fn project(farm: &DemoFarm) -> Project {
+    project_of(farm, NUM_RECORDS)
+}
+
+fn project_of(farm: &DemoFarm, num_records: u64) -> Project {
     let settings = format!(
         "downloader_parameters: {{default_rate_limit: 0, batch_size: 60, part_images: {PART_IMAGES}, \
          part_seconds: 1s}}"
     );
-    let project = Project::new(farm.addr(), &settings).with_rows(farm_list(NUM_RECORDS, NUM_SERVERS, 5));
+    let project = Project::new(farm.addr(), &settings).with_rows(farm_list(num_records, NUM_SERVERS, 5));
     project.ok(&["ingest"]);
     project
 }
@@ -39,7 +43,8 @@ const COST_OF_A_KILL: u64 = NUM_SERVERS as u64 * (2 * 3 * PART_IMAGES + 16);
 fn assert_equals_uninterrupted(project: &Project) {
     project.ok(&["check", "--deep"]);
     let farm = DemoFarm::start(FarmOptions::default()).unwrap();
-    let undisturbed = self::project(&farm);
+    let num_records = project.query("SELECT count(*) FROM urls").parse().unwrap();
+    let undisturbed = project_of(&farm, num_records);
     undisturbed.ok(&["download"]);
     assert_eq!(project.images(), undisturbed.images());
     let orphans = project.ok(&["check", "--json"]);
@@ -103,7 +108,7 @@ fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Com
     let output = command().output().unwrap();
     expect(&output, 0, &["the run that is left alone"]);
     assert!(!committed.is_empty(), "no run got anywhere");
-    let left = NUM_RECORDS - committed.len() as u64;
+    let left = project.query("SELECT count(*) FROM urls").parse::<u64>().unwrap() - committed.len() as u64;
     assert_eq!(farm.log().len() as u64 - asked, left, "the last run asks for what is left, once");
     assert_equals_uninterrupted(project);
 }
@@ -121,7 +126,8 @@ fn a_killed_mpi_job_resumes() {
         return;
     }
     let farm = slow_farm();
-    let project = project(&farm);
+    // More, since the launcher's own start takes a good part of the time until a kill.
+    let project = project_of(&farm, 2 * NUM_RECORDS);
     kill_and_resume(&project, &farm, || project.mpi_command(4, &["download"]), 1500);
 }
 
@@ -204,6 +210,18 @@ fn mpi_ranks_leave_together_when_rank_zero_cannot_begin() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("in use by process"), "{message}");
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_terminal_that_is_gone_stops_it_as_sigterm_does() {
+    let farm = slow_farm();
+    let project = project(&farm);
+    let mut child = project.start(&["download"]);
+    wait_for(&mut child, "it could be stopped", &|| farm.log().len() >= 50);
+    // SAFETY: the child has not been waited for, so its number is its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGHUP) };
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(project.query("SELECT count(*) FROM images"), farm.log().len().to_string());
 }
 
 #[test]

@@ -77,6 +77,9 @@ pub(super) fn summary(report: &RunReport) -> String {
     for (partition, trouble) in &report.set_aside {
         text += &format!("error: {partition} was set aside: {trouble}\n");
     }
+    if !report.set_aside.is_empty() {
+        text += "hint: `ddl check` compares the catalog with the files\n";
+    }
     if report.lost_ranks > 0 {
         text += &format!("warning: {} ranks were lost; others took over their work\n", report.lost_ranks);
     }

@@ -132,8 +132,10 @@ fn contradictions_and_oddities_have_their_cause() {
     assert_eq!(cause(b"", &auto), FailureCause::EmptyBody);
     assert_eq!(cause(b"<!doctype html><title>gone</title>", &auto), FailureCause::NotAnImage);
 
-    let wide = encoded(RgbImage::new(70_000, 1), image::ImageFormat::Png);
-    assert_eq!(cause(&wide, &options(0, ImageEncoding::Jpeg)), FailureCause::EncodeError);
+    // A strip of 100 million pixels is within `max_image_pixels`, and resizing it took 6 GB.
+    let strip = encoded(RgbImage::new(70_000, 1), image::ImageFormat::Png);
+    assert_eq!(cause(&strip, &auto), FailureCause::TooManyPixels);
+    let wide = encoded(RgbImage::new(20_000, 1), image::ImageFormat::Png);
     assert_eq!(cause(&wide, &options(0, ImageEncoding::Webp)), FailureCause::EncodeError);
 }
 
