@@ -37,12 +37,13 @@ COPY (
 """
 
 SPARK = """
-import sys, uuid
+import os, sys, uuid
+os.environ["PYSPARK_PYTHON"] = sys.executable
 from urllib.parse import urlparse
 from pyspark.sql import SparkSession, Window, functions as F, types as T
 source, target, cores = sys.argv[1:4]
 spark = (SparkSession.builder.master(f"local[{cores}]").config("spark.driver.memory", "12g")
-         .config("spark.ui.enabled", "false").config("spark.driver.bindAddress", "127.0.0.1")
+         .config("spark.ui.enabled", "false").config("spark.sql.ansi.enabled", "false").config("spark.driver.bindAddress", "127.0.0.1")
          .config("spark.driver.host", "127.0.0.1").getOrCreate())
 server = F.udf(lambda url: urlparse(url).netloc, T.StringType())
 new_uuid = F.udf(lambda: str(uuid.uuid4()), T.StringType()).asNondeterministic()
