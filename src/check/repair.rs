@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::error::CheckError;
 use super::folders::{KnownFolders, folders_within, is_real, partition_orphans, server_folders};
-use crate::catalog::{Catalog, CatalogError, PartitionStage};
+use crate::catalog::{Catalog, CatalogError, PartitionRow, PartitionStage};
 use crate::model::{ServerId, ServerName};
 use crate::storage::{DatasetLayout, write_atomically};
 
@@ -27,7 +27,8 @@ pub struct RepairReport {
 /// `catalog` is the writer's: while it is held nobody else is at work on the dataset.
 ///
 /// # Errors
-/// `OtherDataset` when the catalog is not the one in `layout`; when the catalog's storage fails, a folder
+/// `OtherDataset` when the catalog is not the one in `layout`, `OtherLists` when a manifest file is not what it
+/// names; when the catalog's storage fails, a folder
 /// cannot be listed, or a marker cannot be written.
 pub fn repair_dataset(layout: &DatasetLayout, catalog: &Catalog) -> Result<RepairReport, CheckError> {
     refuse_other_dataset(layout, catalog)?;
@@ -41,11 +42,15 @@ pub fn repair_dataset(layout: &DatasetLayout, catalog: &Catalog) -> Result<Repai
         return Err(CatalogError::Inconsistent(format!("{key:?} has no server")).into());
     }
 
+    let partition =
+        |key| view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")));
+    for &key in &partitions {
+        refuse_other_lists(layout, &servers[&key.server_id], key.partition_id, &partition(key)?)?;
+    }
     let mut report = RepairReport::default();
     for &key in &partitions {
         let folder = &servers[&key.server_id];
-        let row =
-            view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))?;
+        let row = partition(key)?;
         partition_orphans(layout, folder, key.partition_id, &row, &mut |path, bytes| {
             report.remove(path, bytes);
         })?;
@@ -77,6 +82,22 @@ impl RepairReport {
             }
         }
     }
+}
+
+/// By a catalog that was copied here from another dataset, images would be orphans. Its lists are other ones.
+fn refuse_other_lists(
+    layout: &DatasetLayout,
+    folder: &ServerName,
+    partition_id: u32,
+    row: &PartitionRow,
+) -> Result<(), CheckError> {
+    for file in &row.manifest_files {
+        let path = layout.manifest_folder(folder, partition_id).join(&file.name);
+        if !fs::metadata(&path).is_ok_and(|meta| meta.len() == file.bytes) {
+            return Err(CheckError::OtherLists { path });
+        }
+    }
+    Ok(())
 }
 
 /// By another dataset's catalog every file here would be an orphan.

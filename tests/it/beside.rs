@@ -104,3 +104,23 @@ fn watching_ends_with_the_download() {
     let last: serde_json::Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
     assert_eq!((&last["counts"]["success"], &last["num_servers"]), (&60.into(), &2.into()));
 }
+
+/// By a catalog of another dataset all images here are orphans: a repair would have removed them.
+#[test]
+fn a_repair_refuses_the_catalog_of_another_dataset() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let make = |num_servers, seed| {
+        let project = Project::new(farm.addr(), SETTINGS).with_rows(farm_list(60, num_servers, seed));
+        project.ok(&["ingest"]);
+        project.ok(&["download"]);
+        project
+    };
+    let (project, other) = (make(3, 5), make(2, 6));
+    let own = fs::read(project.path("out/catalog.redb")).unwrap();
+    fs::copy(other.path("out/catalog.redb"), project.path("out/catalog.redb")).unwrap();
+    let output = project.run(&["check", "--repair"]);
+    expect(&output, 1, &["check", "--repair"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("of another dataset"));
+    fs::write(project.path("out/catalog.redb"), own).unwrap();
+    project.ok(&["check", "--deep"]);
+}
