@@ -72,6 +72,8 @@ impl AtomicFile {
             .map_err(StorageError::io("sync", &self.temporary))
             .and_then(|meta| {
                 fs::rename(&self.temporary, &self.path).map_err(StorageError::io("rename", &self.path))?;
+                // Where both names are already one file (a link that was made before a kill), a rename does nothing.
+                let _ = fs::remove_file(&self.temporary);
                 sync_folder(&self.path)?;
                 Ok(meta.len())
             });

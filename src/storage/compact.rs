@@ -418,6 +418,9 @@ mod tests {
         assert_eq!(output.successes, parts[0].successes);
         let bytes = fs::read(&part).unwrap();
         assert_eq!(fs::read(&path).unwrap(), bytes);
+        // Killed before its commit, a compaction is done again over its own result.
+        compact(&layout, &folder, &parts[..1]);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 3, "`_parts` and both files");
         fs::hard_link(&part, path.with_file_name(format!("successes.parquet.tmp-{}", Epoch::new(1, 1))))
             .unwrap();
         compact(&layout, &folder, &parts);
