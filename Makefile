@@ -76,7 +76,7 @@ doc: ## the library's documentation, in target/doc/
 BENCH := target/bench
 BENCH_PYTHON := $(BENCH)/venv/bin/python
 
-bench: build $(BENCH)/venv/requirements.txt ## the tables of docs/BENCHMARKS.md (an hour; nginx, img2dataset, DuckDB, Spark)
+bench: build $(BENCH)/venv/requirements.txt ## the tables of docs/BENCHMARKS.md (nginx, img2dataset, DuckDB, Spark)
 	scripts/install-debian.sh bench
 	$(BENCH_PYTHON) benches/peers.py --ddl target/release/ddl --work $(BENCH)/peers
 	$(BENCH_PYTHON) benches/ingest.py --ddl target/release/ddl --work $(BENCH)/ingest
