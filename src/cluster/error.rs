@@ -90,6 +90,26 @@ pub enum ClusterError {
     Thread(#[source] std::io::Error),
 }
 
+impl ClusterError {
+    /// What the user can do about it, where the text does not say so.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::ThreadLevel { .. } => Some(
+                "use an MPI that was built with `MPI_THREAD_FUNNELED` or more, as OpenMPI and MPICH are"
+                    .into(),
+            ),
+            Self::LauncherVariable { variable, .. } => {
+                Some(format!("start `ddl` with `mpirun` or `srun`, or unset `{variable}` to work alone"))
+            }
+            Self::Left | Self::Congested { .. } | Self::Mpi { .. } => {
+                Some("what was committed is safe; run the same command again".into())
+            }
+            _ => None,
+        }
+    }
+}
+
 fn started(size: Option<u32>) -> String {
     match size {
         Some(size) => format!("a launcher started {size} processes"),

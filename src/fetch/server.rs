@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::OptionFuture;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::pace::{Complaint, Pace, Pause};
@@ -140,14 +141,9 @@ impl Server {
             }
             match self.ready_at(Instant::now()) {
                 Some(at) if at <= Instant::now() => {
-                    let newcomer = match self.state().answers {
-                        true => None,
-                        false => Some(Arc::clone(&self.newcomers)),
-                    };
-                    let newcomer = match newcomer {
-                        Some(slots) => Some(slots.acquire_owned().await.map_err(|_| Refusal::Closed)?),
-                        None => None,
-                    };
+                    let newcomers = (!self.state().answers).then(|| Arc::clone(&self.newcomers));
+                    let newcomer = OptionFuture::from(newcomers.map(Semaphore::acquire_owned)).await;
+                    let newcomer = newcomer.transpose().map_err(|_| Refusal::Closed)?;
                     let slot = Arc::clone(&self.in_flight).acquire_owned().await;
                     if let Some(permit) = self.take(slot.map_err(|_| Refusal::Closed)?, newcomer) {
                         return Ok(permit);

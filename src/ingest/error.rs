@@ -88,16 +88,36 @@ impl IngestError {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        match self {
+        let hint = match self {
             Self::MissingUrlColumn { nearest, .. } => {
                 let column = nearest.as_deref().unwrap_or("NAME");
-                Some(format!(
+                return Some(format!(
                     "name it with `--url-column {column}`, or as `columns.url` in the configuration"
-                ))
+                ));
             }
-            Self::Catalog(error) => error.hint(),
-            _ => None,
-        }
+            Self::Catalog(error) => return error.hint(),
+            Self::ServerTable(error) => return error.hint(),
+            Self::Storage(error) => return error.hint(),
+            Self::NoInput => "name the lists: `ddl ingest list.csv`, or `path_to_input` in the configuration",
+            Self::Read { .. } => "paths are relative to the working folder; `-` reads stdin",
+            Self::Truncated { .. } | Self::Damaged { .. } => {
+                "fetch the list again, then run the same command"
+            }
+            Self::UnknownFormat { .. } => "`--format csv`, say, holds for all inputs, whatever their names",
+            Self::MissingColumn { .. } => {
+                "set or unset it under `columns`, or with `--url-column` and its like"
+            }
+            Self::Malformed { .. } => {
+                "mend the line, or leave out `--strict`: such lines are then counted and left out"
+            }
+            Self::UnknownSource { .. } => "`generic` is any table with a column of URLs",
+            Self::Parquet { .. } => "is it Parquet? `--format` says otherwise",
+            Self::Write { .. } | Self::WriteParquet { .. } => {
+                "make room or grant the right to write there, then run the same command again"
+            }
+            _ => return None,
+        };
+        Some(hint.into())
     }
 
     pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {

@@ -63,15 +63,13 @@ impl PipelineError {
             || Some("what was committed is safe; mend the cause and run the same command again".to_owned());
         match self {
             Self::Config(error) => error.hint(),
-            Self::Catalog(error)
-            | Self::Ingest(IngestError::Catalog(error))
-            | Self::Check(CheckError::Catalog(error)) => error.hint(),
+            Self::Catalog(error) | Self::Check(CheckError::Catalog(error)) => error.hint(),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
-            Self::Ingest(error) => ingest_hint(error),
-            Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => cluster_hint(error),
-            Self::ServerTable(error) => server_table_hint(error),
+            Self::Ingest(error) => error.hint(),
+            Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => error.hint(),
+            Self::ServerTable(error) => error.hint(),
             Self::Dispatch(DispatchError::Catalog(error)) => error.hint().or_else(safe),
             Self::Dispatch(_) => safe(),
             Self::Check(CheckError::OtherDataset { .. }) => Some("`--dataset DIR` names the dataset".into()),
@@ -85,64 +83,6 @@ fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     let is_full =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     error.downcast_ref().is_some_and(is_full) || error.source().is_some_and(is_disk_full)
-}
-
-fn ingest_hint(error: &IngestError) -> Option<String> {
-    let hint = match error {
-        _ if error.hint().is_some() => return error.hint(),
-        IngestError::NoInput => {
-            "name the lists: `ddl ingest list.csv`, or `path_to_input` in the configuration"
-        }
-        IngestError::Read { .. } => "paths are relative to the working folder; `-` reads stdin",
-        IngestError::Truncated { .. } | IngestError::Damaged { .. } => {
-            "fetch the list again, then run the same command"
-        }
-        IngestError::UnknownFormat { .. } => {
-            "`--format csv`, say, holds for all inputs, whatever their names"
-        }
-        IngestError::MissingColumn { .. } => {
-            "set or unset it under `columns`, or with `--url-column` and its like"
-        }
-        IngestError::Malformed { .. } => {
-            "mend the line, or leave out `--strict`: such lines are then counted and left out"
-        }
-        IngestError::UnknownSource { .. } => "`generic` is any table with a column of URLs",
-        IngestError::Parquet { .. } => "is it Parquet? `--format` says otherwise",
-        IngestError::Write { .. } | IngestError::WriteParquet { .. } => {
-            "make room or grant the right to write there, then run the same command again"
-        }
-        _ => return None,
-    };
-    Some(hint.into())
-}
-
-/// What most of these errors advise stands in their text.
-fn cluster_hint(error: &ClusterError) -> Option<String> {
-    match error {
-        ClusterError::ThreadLevel { .. } => Some(
-            "use an MPI that was built with `MPI_THREAD_FUNNELED` or more, as OpenMPI and MPICH are".into(),
-        ),
-        ClusterError::LauncherVariable { variable, .. } => {
-            Some(format!("start `ddl` with `mpirun` or `srun`, or unset `{variable}` to work alone"))
-        }
-        ClusterError::Left | ClusterError::Congested { .. } | ClusterError::Mpi { .. } => {
-            Some("what was committed is safe; run the same command again".into())
-        }
-        _ => None,
-    }
-}
-
-fn server_table_hint(error: &ServerTableError) -> Option<String> {
-    match error {
-        ServerTableError::Io { .. } => None,
-        ServerTableError::ShortLine { .. } => Some("mend the line or remove it".into()),
-        ServerTableError::MissingColumn { expected, .. } => {
-            Some(format!("its first line must name the columns, {expected} among them; or remove the file"))
-        }
-        ServerTableError::BadRate { .. } => {
-            Some("write a number such as `10` or `0.5`; 0 sets no rate".into())
-        }
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub(super) struct FileFault {
 
 pub(super) struct Dataset {
     pub layout: DatasetLayout,
+    /// The output folder by its real name: an object's path has no `..`.
+    pub real_root: PathBuf,
     pub view: CatalogView,
     pub servers: Vec<ServerRow>,
     /// By folder, then partition id: the order of everything that has one.
@@ -64,6 +66,9 @@ pub(super) struct Dataset {
 
 impl Dataset {
     pub fn open(layout: DatasetLayout, view: CatalogView) -> Result<Self, CatalogError> {
+        let root = layout.root();
+        let find = |source| CatalogError::Io { action: "find", path: root.to_owned(), source };
+        let real_root = root.canonicalize().map_err(find)?;
         let servers = view.servers()?;
         let by_id: HashMap<ServerId, &ServerRow> = servers.iter().map(|server| (server.id, server)).collect();
         let mut partitions = Vec::new();
@@ -82,6 +87,7 @@ impl Dataset {
             (0..partitions.len()).filter(|&p| may_hold_stale_errors(&partitions[p].row)).collect();
         Ok(Self {
             layout,
+            real_root,
             view,
             servers,
             partitions,

@@ -85,19 +85,14 @@ impl FileTable {
     }
 
     fn partitioned_file(&self, partition: usize, file: &NamedFile) -> Result<PartitionedFile> {
-        // An object's path has no `..`, and the file may be gone already: only what it lies in is resolved.
-        let root = self.dataset.layout.root();
-        let path = match file.path.strip_prefix(root) {
-            Ok(relative) => root.canonicalize()?.join(relative),
-            Err(_) => std::path::absolute(&file.path)?,
-        };
-        let location = ObjectPath::from_absolute_path(path)
+        let place = &self.dataset.partitions[partition];
+        let relative = file.path.strip_prefix(self.dataset.layout.root()).unwrap_or(&file.path);
+        // The file may be gone already, so only what it lies in is resolved.
+        let location = ObjectPath::from_absolute_path(self.dataset.real_root.join(relative))
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let id = FileId { kind: self.kind, partition, part: file.part };
         let mut scanned = PartitionedFile::new(String::new(), file.bytes).with_extension(id);
         scanned.object_meta.location = location;
-        let place = &self.dataset.partitions[partition];
-        let relative = file.path.strip_prefix(self.dataset.layout.root()).unwrap_or(&file.path);
         Ok(scanned.with_partition_values(vec![
             ScalarValue::Int32(Some(partition as i32)),
             ScalarValue::Utf8(place.folder_value().map(str::to_owned)),

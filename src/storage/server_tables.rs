@@ -24,6 +24,21 @@ pub enum ServerTableError {
     BadRate { path: PathBuf, line: u64, value: String },
 }
 
+impl ServerTableError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } => None,
+            Self::ShortLine { .. } => Some("mend the line or remove it".into()),
+            Self::MissingColumn { expected, .. } => Some(format!(
+                "its first line must name the columns, {expected} among them; or remove the file"
+            )),
+            Self::BadRate { .. } => Some("write a number such as `10` or `0.5`; 0 sets no rate".into()),
+        }
+    }
+}
+
 /// Distributed-downloader writes the one and reads the other.
 const NAME_COLUMNS: &[&str] = &["server_name", "ServerName"];
 
