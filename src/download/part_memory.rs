@@ -192,27 +192,11 @@ impl Drop for Leaving {
 mod tests {
     use super::super::tests::record;
     use super::*;
-    use crate::model::{ContentDigest, ImageFormat, PixelSize};
 
     const KIB: u64 = 1024;
 
     fn row() -> ImageRow {
-        let size = PixelSize { height: 1, width: 1 };
-        let digest = ContentDigest::from_bytes(&[0; 32]);
-        ImageRow {
-            record: Arc::new(record(0, "http://a.example/")),
-            image: bytes::Bytes::new(),
-            image_format: ImageFormat::Png,
-            original_size: size,
-            resized_size: size,
-            hashsum_original: digest,
-            hashsum_resized: digest,
-            perceptual_hash: None,
-            content_type: None,
-            http_status: 200,
-            fetched_at: 0,
-            final_url: None,
-        }
+        ImageRow::for_test(record(0, "http://a.example/"), bytes::Bytes::new())
     }
 
     /// A budget of 100 KiB, and how much an image of so many KiB in all may weigh itself.

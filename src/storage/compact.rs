@@ -332,13 +332,11 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use parquet::arrow::ProjectionMask;
     use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
 
     use super::*;
-    use crate::model::{HashAlgorithm, ImageFormat, PartId, PixelSize};
+    use crate::model::PartId;
     use crate::storage::{ImageRow, LayoutOptions, ManifestRecord, PartWriter};
 
     fn image_of(record: RecordIndex) -> Vec<u8> {
@@ -349,32 +347,18 @@ mod tests {
 
     fn row(record: RecordIndex) -> ImageRow {
         let image = image_of(record);
-        let digest = HashAlgorithm::Blake3.digest(&image);
-        let size = PixelSize { width: 1, height: 2 };
-        ImageRow {
-            record: Arc::new(ManifestRecord {
-                record,
-                uuid: format!("{record:036}"),
-                source_id: None,
-                identifier: format!("https://s/{record}.jpg"),
-                license: None,
-                source: None,
-                title: None,
-                label: Some("label".into()),
-                shared_server_name: None,
-            }),
-            image: image.into(),
-            image_format: ImageFormat::Jpeg,
-            original_size: size,
-            resized_size: size,
-            hashsum_original: digest,
-            hashsum_resized: digest,
-            perceptual_hash: None,
-            content_type: Some("image/jpeg".into()),
-            http_status: 200,
-            fetched_at: 0,
-            final_url: None,
-        }
+        let record = ManifestRecord {
+            record,
+            uuid: format!("{record:036}"),
+            source_id: None,
+            identifier: format!("https://s/{record}.jpg"),
+            license: None,
+            source: None,
+            title: None,
+            label: Some("label".into()),
+            shared_server_name: None,
+        };
+        ImageRow::for_test(record, image)
     }
 
     /// Parts of ten, twenty and five rows, in row groups of at most ten.

@@ -46,6 +46,29 @@ pub struct ImageRow {
     pub final_url: Option<String>,
 }
 
+#[cfg(test)]
+impl ImageRow {
+    /// A row as tests need it: they set the fields that they are about.
+    pub(crate) fn for_test(record: impl Into<Arc<ManifestRecord>>, image: impl Into<Bytes>) -> Self {
+        let (image, size) = (image.into(), PixelSize { height: 3, width: 2 });
+        let digest = crate::model::HashAlgorithm::Blake3.digest(&image);
+        Self {
+            record: record.into(),
+            image,
+            image_format: ImageFormat::Png,
+            original_size: size,
+            resized_size: size,
+            hashsum_original: digest,
+            hashsum_resized: digest,
+            perceptual_hash: None,
+            content_type: None,
+            http_status: 200,
+            fetched_at: 0,
+            final_url: None,
+        }
+    }
+}
+
 /// One failed or skipped record.
 #[derive(Clone, Debug)]
 pub struct ErrorRow {

@@ -199,10 +199,7 @@ fn mpi_ranks_leave_together_when_rank_zero_cannot_begin() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    while farm.log().is_empty() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&mut child, "it asked for anything", &|| !farm.log().is_empty());
     // A launcher that lets the others live: without a word from rank 0 they would wait for ever.
     let mut ranks = project.mpi_command(3, &["download"]);
     ranks.env("OMPI_MCA_orte_abort_on_non_zero_status", "0");
@@ -229,10 +226,7 @@ fn sigterm_seals_commits_and_exits_75() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    while farm.log().len() < 50 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&mut child, "it could be stopped", &|| farm.log().len() >= 50);
     // SAFETY: the child has not been waited for, so its number is its own.
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
     assert_eq!(child.wait().unwrap().code(), Some(75));
@@ -274,10 +268,7 @@ fn two_downloads_do_not_meet_and_readers_follow_one() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    while farm.log().is_empty() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&mut child, "it asked for anything", &|| !farm.log().is_empty());
     let second = project.run(&["download"]);
     let message = String::from_utf8_lossy(&second.stderr).into_owned();
     expect(&second, 1, &["second download"]);

@@ -22,8 +22,8 @@ use crate::catalog::{
 };
 use crate::check::{CheckError, CheckOptions, CheckReport, RepairReport, check_dataset, repair_dataset};
 use crate::model::{
-    DataFile, Epoch, FailureCause, HashAlgorithm, ImageFormat, PartId, PartRow, PartitionKey, PixelSize,
-    RecordIndex, RecordState, RecordUrl, ServerId, ServerName, UrlKey,
+    DataFile, Epoch, FailureCause, HashAlgorithm, PartId, PartRow, PartitionKey, RecordIndex, RecordState,
+    RecordUrl, ServerId, ServerName, UrlKey,
 };
 use crate::storage::{
     Checksummed, CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions,
@@ -241,23 +241,7 @@ impl TestDataset {
 
     /// A picture that differs from record to record, not from partition to partition.
     pub(super) fn image_row(&self, key: PartitionKey, record: RecordIndex) -> ImageRow {
-        let image = png(record as u8);
-        let size = PixelSize { height: 3, width: 2 };
-        let digest = HashAlgorithm::Blake3.digest(&image);
-        ImageRow {
-            record: self.record(key, record),
-            image,
-            image_format: ImageFormat::Png,
-            original_size: size,
-            resized_size: size,
-            hashsum_original: digest,
-            hashsum_resized: digest,
-            perceptual_hash: None,
-            content_type: None,
-            http_status: 200,
-            fetched_at: 0,
-            final_url: None,
-        }
+        ImageRow::for_test(self.record(key, record), png(record as u8))
     }
 
     fn error_row(&self, key: PartitionKey, record: RecordIndex, state: RecordState) -> ErrorRow {

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::Schema;
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::arrow::util::display::FormatOptions;
 
-use super::of_arrow;
+use super::formatters_of;
 use crate::query::QueryError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +34,7 @@ impl<W: Write> Delimited<W> {
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         let options = FormatOptions::new().with_display_error(true);
-        let columns = batch
-            .columns()
-            .iter()
-            .map(|column| ArrayFormatter::try_new(column, &options))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(of_arrow)?;
+        let columns = formatters_of(batch, &options)?;
         for row in 0..batch.num_rows() {
             for (at, (column, formatter)) in batch.columns().iter().zip(&columns).enumerate() {
                 let value = column.is_valid(row).then(|| formatter.value(row).to_string());

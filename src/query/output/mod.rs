@@ -24,6 +24,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -218,6 +219,15 @@ impl<W: Write + Send> RowWriter<W> {
         target.flush().map_err(QueryError::Output)?;
         Ok(target)
     }
+}
+
+/// One formatter for each column of a batch.
+fn formatters_of<'a>(
+    batch: &'a RecordBatch,
+    options: &'a FormatOptions<'a>,
+) -> Result<Vec<ArrayFormatter<'a>>, QueryError> {
+    let formatters = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, options));
+    formatters.collect::<Result<_, _>>().map_err(of_arrow)
 }
 
 pub(super) fn of_arrow(error: ArrowError) -> QueryError {

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use unicode_width::UnicodeWidthChar;
 
-use super::of_arrow;
+use super::formatters_of;
 use crate::query::QueryError;
 
 /// Rows that decide on the widths of the columns.
@@ -51,12 +51,7 @@ impl<W: Write> Table<W> {
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         let options = FormatOptions::new().with_display_error(true);
-        let formatters = batch
-            .columns()
-            .iter()
-            .map(|column| ArrayFormatter::try_new(column, &options))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(of_arrow)?;
+        let formatters = formatters_of(batch, &options)?;
         for row in 0..batch.num_rows() {
             let cells = batch
                 .columns()
@@ -168,12 +163,7 @@ impl<W: Write> Table<W> {
 /// Writes the plans of an `EXPLAIN`, rows of a name and a text of many lines, as they are.
 pub(super) fn write_plan(target: &mut impl Write, batch: &RecordBatch) -> Result<(), QueryError> {
     let options = FormatOptions::new();
-    let columns = batch
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column, &options))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(of_arrow)?;
+    let columns = formatters_of(batch, &options)?;
     for row in 0..batch.num_rows() {
         for column in &columns {
             let text = printable(column.value(row).to_string().trim_end());

@@ -14,8 +14,8 @@ use crate::catalog::{
     RecordOutcome, Report, RunRow,
 };
 use crate::model::{
-    Epoch, FailureCause, HashAlgorithm, ImageFormat, PartId, PartRow, PartitionKey, PixelSize, RecordState,
-    ServerName, SkipReason, UrlKey,
+    Epoch, FailureCause, ImageFormat, PartId, PartRow, PartitionKey, PixelSize, RecordState, ServerName,
+    SkipReason, UrlKey,
 };
 use crate::query::{QueryOptions, QuerySession};
 use crate::storage::{
@@ -279,21 +279,15 @@ fn record(folder: &str, record: u32, member: Option<&str>) -> ManifestRecord {
 fn image_row(record: ManifestRecord, bytes: usize) -> ImageRow {
     let seed = u64::from(record.record) + 7;
     let image: Bytes = fastrand::Rng::with_seed(seed).u8(..).to_le_bytes().repeat(bytes).into();
-    let digest = HashAlgorithm::Blake3.digest(&image);
     let number = record.record;
     ImageRow {
-        record: Arc::new(record),
-        image,
         image_format: ImageFormat::Jpeg,
         original_size: PixelSize { height: 480, width: 640 },
         resized_size: PixelSize { height: 240, width: 320 + number },
-        hashsum_original: digest,
-        hashsum_resized: digest,
         perceptual_hash: Some([number as u8; 32]),
         content_type: Some("image/jpeg".into()),
-        http_status: 200,
         fetched_at: FETCHED_AT + i64::from(number),
-        final_url: None,
+        ..ImageRow::for_test(record, image)
     }
 }
 
