@@ -81,7 +81,11 @@ impl PackedStates {
     }
 
     pub(super) fn unpack(&self) -> Result<Vec<RecordStatus>, CatalogError> {
-        let mut records = Vec::new();
+        let num_records: u64 = self.runs.iter().map(|&(_, count)| u64::from(count)).sum();
+        if num_records > MAX_RECORDS {
+            return Err(CatalogError::inconsistent(format!("{num_records} records in one partition")));
+        }
+        let mut records = Vec::with_capacity(num_records as usize);
         let mut failures = self.failures.iter();
         for &(byte, count) in &self.runs {
             let state = RecordState::from_byte(byte)
@@ -100,6 +104,9 @@ impl PackedStates {
     }
 }
 
+/// Records of a partition at most: the largest `batch_size` that the configuration takes.
+pub(super) const MAX_RECORDS: u64 = 1_000_000;
+
 /// URL keys per value: 65,280 bytes, just under redb's 64 KiB page.
 pub(super) const URL_KEYS_PER_CHUNK: usize = 4080;
 
@@ -107,9 +114,11 @@ pub(super) fn encode_url_keys(keys: &[UrlKey]) -> Vec<u8> {
     keys.iter().flat_map(|key| key.0.to_le_bytes()).collect()
 }
 
-pub(super) fn decode_url_keys(bytes: &[u8]) -> impl Iterator<Item = UrlKey> + '_ {
-    let (keys, _) = bytes.as_chunks::<16>();
-    keys.iter().map(|&key| UrlKey(u128::from_le_bytes(key)))
+pub(super) fn decode_url_keys(bytes: &[u8]) -> Result<impl Iterator<Item = UrlKey> + '_, CatalogError> {
+    let (keys, []) = bytes.as_chunks::<16>() else {
+        return Err(CatalogError::inconsistent(format!("{} bytes of URL keys", bytes.len())));
+    };
+    Ok(keys.iter().map(|&key| UrlKey(u128::from_le_bytes(key))))
 }
 
 /// Rows of a digest value, so that it stays just under a 32 KiB page.
@@ -135,7 +144,7 @@ pub(super) fn decode_digests(bytes: &[u8]) -> Result<Vec<(RecordIndex, ContentDi
     let damaged = || CatalogError::inconsistent("a digest value of the wrong length");
     let (&digest_bytes, rest) = bytes.split_first().ok_or_else(damaged)?;
     let digest_bytes = usize::from(digest_bytes);
-    if digest_bytes == 0 || digest_bytes > 32 || !rest.len().is_multiple_of(4 + digest_bytes) {
+    if !matches!(digest_bytes, 16 | 32) || !rest.len().is_multiple_of(4 + digest_bytes) {
         return Err(damaged());
     }
     let (records, digests) = rest.split_at(rest.len() / (4 + digest_bytes) * 4);
@@ -180,8 +189,15 @@ mod tests {
 
         #[test]
         fn foreign_bytes_are_refused_not_believed(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode::<PackedStates>(&bytes, "states").map(|states| states.failures.len());
-            let _ = decode_digests(&bytes);
+            if let Ok(states) = decode::<PackedStates>(&bytes, "states").and_then(|packed| packed.unpack()) {
+                prop_assert!(states.len() as u64 <= MAX_RECORDS);
+            }
+            if let Ok(rows) = decode_digests(&bytes) {
+                prop_assert!(rows.len() * 20 < bytes.len());
+            }
+            if let Ok(keys) = decode_url_keys(&bytes) {
+                prop_assert_eq!(keys.count() * 16, bytes.len());
+            }
         }
 
         #[test]
@@ -190,6 +206,13 @@ mod tests {
                 .map(|&r| (r, HashAlgorithm::Blake3.digest(&r.to_le_bytes()))).collect();
             prop_assert_eq!(decode_digests(&encode_digests(&rows)).unwrap(), rows);
         }
+    }
+
+    /// A flipped bit in a count made billions of records.
+    #[test]
+    fn a_count_beyond_all_partitions_is_refused() {
+        let packed = PackedStates { runs: vec![(0, u32::MAX), (0, 1)], failures: Vec::new() };
+        assert!(packed.unpack().is_err());
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum CatalogError {
     Inconsistent(String),
     #[error("cannot {action} `{}`", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("a page of the catalog is damaged: {0}")]
+    Corrupted(String),
     #[error("catalog storage failed")]
     Store(#[source] Box<redb::Error>),
     #[error("cannot read or write the catalog")]
@@ -59,8 +61,8 @@ impl CatalogError {
             Self::NoFileLocks { .. } => Some(
                 "use `ddl status`, which reads what the run publishes, or wait for it to end; a mount with file locks (Lustre: `flock`) lets readers in".into(),
             ),
-            Self::Damaged { .. } => Some(
-                "restore a copy of the catalog; without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
+            Self::Damaged { .. } | Self::Corrupted(_) => Some(
+                "restore a copy of the catalog (`ddl download` then goes on from it; no `ddl check --repair` before that: images that are newer than the copy would be removed); without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
             ),
             Self::HashAlgorithm { settled, .. } => {
                 Some(format!("set `hash_algorithm: {settled}`, or start a new dataset"))
@@ -80,6 +82,7 @@ macro_rules! from_redb {
         fn from(error: $error) -> Self {
             match redb::Error::from(error) {
                 redb::Error::Io(source) => Self::StoreIo(source),
+                redb::Error::Corrupted(detail) => Self::Corrupted(detail),
                 error => Self::Store(Box::new(error)),
             }
         }

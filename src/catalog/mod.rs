@@ -8,9 +8,8 @@
 //! ```text
 //!            ingest                    report of a part
 //! (new) ---------------> pending ----------------------------> success | failed | skipped
-//!       \--------------> skipped                                           |
-//!            (unusable URL, ignored server)       retry                    |
-//!                        pending <-----------------------------------------+
+//!       \--------------> skipped
+//!            (unusable URL, ignored server)
 //! ```
 //! # What one commit contains
 //! A part's report: the states of its records, their digests, and the part's files, all or nothing. The files

@@ -89,7 +89,6 @@ pub struct ManifestFile {
 /// Open --(nothing pending; successes.parquet and errors.parquet written)--> Compacted
 ///      --(`completed` marker written, parts removed)--> Finished
 /// ```
-/// A retry takes a partition back to `Open`, its files linked as parts first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PartitionStage {
     /// Data stands in `parts`.

@@ -15,6 +15,7 @@ use redb::{
 
 use super::lock::live_holder;
 use super::{CatalogError, CatalogOptions};
+use crate::runtime::catch_panic;
 
 /// Opens the file at `path` for writing, or makes an empty one. Only under the catalog's lock.
 pub(super) fn open_writer(path: &Path, options: &CatalogOptions) -> Result<Database, CatalogError> {
@@ -118,7 +119,7 @@ impl StorageBackend for Unlocked {
 /// Runs an opening call of redb and turns what it may do on a damaged file, panics included, into an error.
 fn guard<T>(path: &Path, open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, CatalogError> {
     let damaged = |detail: String| CatalogError::Damaged { path: path.to_owned(), detail };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
+    match catch_panic(open) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
             Err(CatalogError::HeldElsewhere { path: path.to_owned() })

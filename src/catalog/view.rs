@@ -13,6 +13,7 @@ use super::{
     store, tables, upgrade,
 };
 use crate::model::{ContentDigest, PartId, PartitionKey, RecordIndex, ServerId, ServerName, UrlKey};
+use crate::runtime::catch_panic;
 
 /// The catalog, open for reading only. Follows a writer on this or another node.
 pub struct CatalogReader {
@@ -50,13 +51,19 @@ impl CatalogReader {
         if let Some(options) = &self.unprotected {
             store::refuse_beside_writer(&self.path, options)?;
         }
-        let view = CatalogView::new(self.db.begin_read()?)?;
-        let found = upgrade::stored_format(&view.txn.open_table(tables::META)?)?.unwrap_or(FORMAT);
+        let view = CatalogView::begin(&self.db)?;
+        let found =
+            view.read(|txn| upgrade::stored_format(&txn.open_table(tables::META)?))?.unwrap_or(FORMAT);
         if found > FORMAT {
             return Err(CatalogError::TooNew { path: self.path.clone(), found, known: FORMAT });
         }
         Ok(view)
     }
+}
+
+/// Takes a panic of the storage for the damage that it comes from.
+fn guarded<T>(read: impl FnOnce() -> Result<T, CatalogError>) -> Result<T, CatalogError> {
+    catch_panic(read).unwrap_or_else(|panic| Err(CatalogError::Corrupted(panic)))
 }
 
 /// The digests of one part, in file order.
@@ -68,8 +75,17 @@ pub struct CatalogView {
 }
 
 impl CatalogView {
-    pub(super) fn new(txn: ReadTransaction) -> Result<Self, CatalogError> {
-        Ok(Self { txn })
+    /// Begins to read.
+    pub(super) fn begin(db: &impl ReadableDatabase) -> Result<Self, CatalogError> {
+        guarded(|| Ok(Self { txn: db.begin_read()? }))
+    }
+
+    /// Every read goes through here: on a damaged page redb may panic.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        guarded(|| read(&self.txn))
     }
 
     /// All folders of partitions, by id.
@@ -77,33 +93,37 @@ impl CatalogView {
     /// # Errors
     /// When the storage fails or a value does not decode; so for every reader here.
     pub fn servers(&self) -> Result<Vec<ServerRow>, CatalogError> {
-        let table = self.txn.open_table(tables::SERVERS)?;
-        table
-            .iter()?
-            .map(|entry| {
-                let (id, value) = entry?;
-                let row: StoredServer = encoding::decode(value.value(), "server")?;
-                Ok(ServerRow {
-                    id: ServerId(id.value()),
-                    folder: ServerName::from_catalog(&row.folder),
-                    shared: row.shared,
-                    num_partitions: row.num_partitions,
-                    num_records: row.num_records,
+        self.read(|txn| {
+            let table = txn.open_table(tables::SERVERS)?;
+            table
+                .iter()?
+                .map(|entry| {
+                    let (id, value) = entry?;
+                    let row: StoredServer = encoding::decode(value.value(), "server")?;
+                    Ok(ServerRow {
+                        id: ServerId(id.value()),
+                        folder: ServerName::from_catalog(&row.folder),
+                        shared: row.shared,
+                        num_partitions: row.num_partitions,
+                        num_records: row.num_records,
+                    })
                 })
-            })
-            .collect()
+                .collect()
+        })
     }
 
     /// Every server, and every shared folder, with the id of the folder that its records are in.
     pub fn server_ids(&self) -> Result<HashMap<ServerName, ServerId>, CatalogError> {
-        let table = self.txn.open_table(tables::SERVER_IDS)?;
-        table
-            .iter()?
-            .map(|entry| {
-                let (name, id) = entry?;
-                Ok((ServerName::from_catalog(name.value()), ServerId(id.value())))
-            })
-            .collect()
+        self.read(|txn| {
+            let table = txn.open_table(tables::SERVER_IDS)?;
+            table
+                .iter()?
+                .map(|entry| {
+                    let (name, id) = entry?;
+                    Ok((ServerName::from_catalog(name.value()), ServerId(id.value())))
+                })
+                .collect()
+        })
     }
 
     /// Calls `each` with every partition, in order of server and partition id.
@@ -111,21 +131,25 @@ impl CatalogView {
         &self,
         mut each: impl FnMut(PartitionKey, PartitionRow),
     ) -> Result<(), CatalogError> {
-        for entry in self.txn.open_table(tables::PARTITIONS)?.iter()? {
-            let (key, value) = entry?;
-            let (server_id, partition_id) = key.value();
-            each(
-                PartitionKey { server_id: ServerId(server_id), partition_id },
-                encoding::decode(value.value(), "partition")?,
-            );
-        }
-        Ok(())
+        self.read(|txn| {
+            for entry in txn.open_table(tables::PARTITIONS)?.iter()? {
+                let (key, value) = entry?;
+                let (server_id, partition_id) = key.value();
+                each(
+                    PartitionKey { server_id: ServerId(server_id), partition_id },
+                    encoding::decode(value.value(), "partition")?,
+                );
+            }
+            Ok(())
+        })
     }
 
     pub fn partition(&self, key: PartitionKey) -> Result<Option<PartitionRow>, CatalogError> {
-        let table = self.txn.open_table(tables::PARTITIONS)?;
-        let value = table.get((key.server_id.0, key.partition_id))?;
-        value.map(|value| encoding::decode(value.value(), "partition")).transpose()
+        self.read(|txn| {
+            let table = txn.open_table(tables::PARTITIONS)?;
+            let value = table.get((key.server_id.0, key.partition_id))?;
+            value.map(|value| encoding::decode(value.value(), "partition")).transpose()
+        })
     }
 
     /// Records per disposition, over everything.
@@ -137,11 +161,13 @@ impl CatalogView {
 
     /// State of every record of a partition, in record order.
     pub fn states(&self, key: PartitionKey) -> Result<Vec<RecordStatus>, CatalogError> {
-        let table = self.txn.open_table(tables::STATES)?;
-        match table.get((key.server_id.0, key.partition_id))? {
-            Some(value) => encoding::decode::<PackedStates>(value.value(), "states")?.unpack(),
-            None => Err(CatalogError::inconsistent(format!("{key:?} has no states"))),
-        }
+        self.read(|txn| {
+            let table = txn.open_table(tables::STATES)?;
+            match table.get((key.server_id.0, key.partition_id))? {
+                Some(value) => encoding::decode::<PackedStates>(value.value(), "states")?.unpack(),
+                None => Err(CatalogError::inconsistent(format!("{key:?} has no states"))),
+            }
+        })
     }
 
     /// Key of every record of a server, partition by partition in record order.
@@ -150,48 +176,56 @@ impl CatalogView {
         server_id: ServerId,
         each: &mut dyn FnMut(UrlKey),
     ) -> Result<(), CatalogError> {
-        let table = self.txn.open_table(tables::URL_KEYS)?;
-        for entry in table.range((server_id.0, 0, 0)..=(server_id.0, u32::MAX, u32::MAX))? {
-            encoding::decode_url_keys(entry?.1.value()).for_each(&mut *each);
-        }
-        Ok(())
+        self.read(|txn| {
+            let table = txn.open_table(tables::URL_KEYS)?;
+            for entry in table.range((server_id.0, 0, 0)..=(server_id.0, u32::MAX, u32::MAX))? {
+                encoding::decode_url_keys(entry?.1.value())?.for_each(&mut *each);
+            }
+            Ok(())
+        })
     }
 
     /// Key of every record of a partition, in record order.
     pub fn url_keys(&self, key: PartitionKey) -> Result<Vec<UrlKey>, CatalogError> {
-        let table = self.txn.open_table(tables::URL_KEYS)?;
-        let (server, partition) = (key.server_id.0, key.partition_id);
-        let mut keys = Vec::new();
-        for entry in table.range((server, partition, 0)..=(server, partition, u32::MAX))? {
-            keys.extend(encoding::decode_url_keys(entry?.1.value()));
-        }
-        Ok(keys)
+        self.read(|txn| {
+            let table = txn.open_table(tables::URL_KEYS)?;
+            let (server, partition) = (key.server_id.0, key.partition_id);
+            let mut keys = Vec::new();
+            for entry in table.range((server, partition, 0)..=(server, partition, u32::MAX))? {
+                keys.extend(encoding::decode_url_keys(entry?.1.value())?);
+            }
+            Ok(keys)
+        })
     }
 
     /// Digests of `image` as downloaded (`hashsum_original`), by part, in file order.
     pub fn digests(&self, key: PartitionKey) -> Result<Vec<PartDigests>, CatalogError> {
-        let table = self.txn.open_table(tables::DIGESTS)?;
-        let (server, partition) = (key.server_id.0, key.partition_id);
-        let mut parts: Vec<PartDigests> = Vec::new();
-        for entry in
-            table.range((server, partition, 0, 0, 0)..=(server, partition, u64::MAX, u32::MAX, u32::MAX))?
-        {
-            let (key, value) = entry?;
-            let (_, _, epoch, sequence, _) = key.value();
-            let part = PartId { epoch: crate::model::Epoch(epoch), sequence };
-            let rows = encoding::decode_digests(value.value())?;
-            match parts.last_mut() {
-                Some((last, known)) if *last == part => known.extend(rows),
-                _ => parts.push((part, rows)),
+        self.read(|txn| {
+            let table = txn.open_table(tables::DIGESTS)?;
+            let (server, partition) = (key.server_id.0, key.partition_id);
+            let mut parts: Vec<PartDigests> = Vec::new();
+            for entry in table
+                .range((server, partition, 0, 0, 0)..=(server, partition, u64::MAX, u32::MAX, u32::MAX))?
+            {
+                let (key, value) = entry?;
+                let (_, _, epoch, sequence, _) = key.value();
+                let part = PartId { epoch: crate::model::Epoch(epoch), sequence };
+                let rows = encoding::decode_digests(value.value())?;
+                match parts.last_mut() {
+                    Some((last, known)) if *last == part => known.extend(rows),
+                    _ => parts.push((part, rows)),
+                }
             }
-        }
-        Ok(parts)
+            Ok(parts)
+        })
     }
 
     /// Columns of the manifest; `None` before the first ingest.
     pub fn manifest_schema(&self) -> Result<Option<Schema>, CatalogError> {
-        let table = self.txn.open_table(tables::META)?;
-        table.get("manifest_schema")?.map(|value| schema_from_bytes(value.value())).transpose()
+        self.read(|txn| {
+            let table = txn.open_table(tables::META)?;
+            table.get("manifest_schema")?.map(|value| schema_from_bytes(value.value())).transpose()
+        })
     }
 
     /// All runs, oldest first.
@@ -208,14 +242,16 @@ impl CatalogView {
         &self,
         definition: redb::TableDefinition<u32, &[u8]>,
     ) -> Result<Vec<T>, CatalogError> {
-        let table = self.txn.open_table(definition)?;
-        table
-            .iter()?
-            .map(|entry| {
-                serde_json::from_slice(entry?.1.value())
-                    .map_err(|error| CatalogError::inconsistent(error.to_string()))
-            })
-            .collect()
+        self.read(|txn| {
+            let table = txn.open_table(definition)?;
+            table
+                .iter()?
+                .map(|entry| {
+                    serde_json::from_slice(entry?.1.value())
+                        .map_err(|error| CatalogError::inconsistent(error.to_string()))
+                })
+                .collect()
+        })
     }
 }
 

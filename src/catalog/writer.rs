@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableTable, WriteTransaction};
 
 use super::encoding::{self, PackedStates, RecordStatus};
 use super::lock::CatalogLock;
@@ -107,7 +107,7 @@ impl Catalog {
     /// # Errors
     /// When the storage fails.
     pub fn view(&self) -> Result<CatalogView, CatalogError> {
-        CatalogView::new(self.db.begin_read()?)
+        CatalogView::begin(&self.db)
     }
 
     pub(super) fn begin(&self) -> Result<WriteTransaction, CatalogError> {

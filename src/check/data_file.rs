@@ -6,7 +6,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use parquet::arrow::arrow_reader::{
 
 use super::report::BreachKind;
 use crate::model::{DataFile, PixelSize, RecordIndex};
+use crate::runtime::catch_panic;
 use crate::storage::{PAGES_CRC32_KEY, PagesChecksum};
 
 /// Why a file was not read to its end.
@@ -42,14 +42,8 @@ impl Flaw {
 /// Does work on a file's bytes and takes a panic for damage.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Flaw>) -> Result<T, Flaw> {
     // What a panic leaves half done belongs to a file that is reported as unreadable.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(Flaw::unreadable(format!("its reader panicked: {message}")))
-    })
+    catch_panic(work)
+        .unwrap_or_else(|message| Err(Flaw::unreadable(format!("its reader panicked: {message}"))))
 }
 
 /// A file whose length and number of rows are as stated.

@@ -20,7 +20,7 @@ pub enum CheckError {
     /// Every file would be an orphan by the catalog of another dataset.
     #[error("catalog `{}` is not that of the dataset `{}`", catalog.display(), dataset.display())]
     OtherDataset { catalog: PathBuf, dataset: PathBuf },
-    #[error("nothing is repaired: `{}` is not the list that the catalog names; is this catalog of another dataset?", path.display())]
+    #[error("nothing is repaired: `{}` is not what the catalog names", path.display())]
     OtherLists { path: PathBuf },
 }
 

@@ -105,11 +105,11 @@ impl PartitionCheck<'_> {
         })
     }
 
-    /// A value that contradicts itself is a finding; storage that fails is an error.
+    /// A value that contradicts itself, or is damaged, is a finding; storage that fails is an error.
     fn usable<T>(&mut self, read: Result<T, CatalogError>) -> Result<Option<T>, CatalogError> {
         match read {
             Ok(value) => Ok(Some(value)),
-            Err(CatalogError::Inconsistent(detail)) => {
+            Err(CatalogError::Inconsistent(detail) | CatalogError::Corrupted(detail)) => {
                 self.findings.breach(BreachKind::CatalogEntry, None, detail);
                 Ok(None)
             }

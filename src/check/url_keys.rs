@@ -34,7 +34,7 @@ pub(super) fn find_duplicates(
             let keys = match view.url_keys(partition) {
                 Ok(keys) => keys,
                 // Reported with its partition.
-                Err(CatalogError::Inconsistent(_)) => continue,
+                Err(CatalogError::Inconsistent(_) | CatalogError::Corrupted(_)) => continue,
                 Err(error) => return Err(error.into()),
             };
             let places = keys.into_iter().zip(0_u32..).filter(|(key, _)| pass_of(*key, num_passes) == pass);

@@ -53,9 +53,9 @@ impl Checker<'_> {
             ),
             (
                 "downloader_parameters.part_memory",
-                "downloader_parameters.part_bytes",
+                "downloader_parameters.row_group_bytes",
                 1,
-                "raise `part_memory` or lower `part_bytes`",
+                "raise `part_memory` or lower `row_group_bytes`",
             ),
             (
                 "downloader_parameters.part_bytes",

@@ -6,7 +6,6 @@
 //! After the first failure (a full disk, say) it commits nothing more: what the storage did with half a write
 //! is for the next opening to find out. Every report still gets its answer, so nobody waits for one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -16,7 +15,7 @@ use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, runs_of};
 use crate::catalog::{Catalog, CatalogError, PartitionStage, Refusal, Report};
 use crate::model::{Epoch, PartitionKey, Rank, ServerName};
-use crate::runtime::panic_message;
+use crate::runtime::catch_panic;
 
 /// Reports that one transaction takes at most: bounds its memory and the wait of the first of them.
 const MAX_BATCH: usize = 1024;
@@ -105,9 +104,8 @@ impl Job {
 
 /// A panic of the storage is a failure like others; without this, everybody would wait for the thread.
 fn guard<T>(work: impl FnOnce() -> Result<T, DispatchError>) -> Result<T, DispatchError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        Err(DispatchError::CatalogThread { message: format!("panic: {}", panic_message(&*panic)) })
-    })
+    catch_panic(work)
+        .unwrap_or_else(|message| Err(DispatchError::CatalogThread { message: format!("panic: {message}") }))
 }
 
 /// Commits and loads a batch. A failure of a load after the commit leaves the results of the commit in

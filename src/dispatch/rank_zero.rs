@@ -46,8 +46,22 @@ pub struct RunContext {
 pub enum RunEnding {
     /// Every partition is finished.
     Done,
+    /// Nothing is left that can be done: what is not finished is set aside.
+    Incomplete,
     /// Asked to stop; the same command goes on from here.
     Stopped,
+}
+
+impl RunEnding {
+    /// The word of `runs.ending` and `status.json`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Incomplete => "incomplete",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// What a run did.
@@ -255,12 +269,12 @@ async fn run_to_end(
         }
     }
 
-    let ending = if state.coordinator.is_finished() { RunEnding::Done } else { RunEnding::Stopped };
-    let state_name = match (&failure, ending) {
-        (Some(_), _) => "failed",
-        (None, RunEnding::Done) => "done",
-        (None, RunEnding::Stopped) => "stopped",
+    let ending = match (state.coordinator.is_finished(), state.coordinator.num_unfinished()) {
+        (true, 0) => RunEnding::Done,
+        (true, _) => RunEnding::Incomplete,
+        (false, _) => RunEnding::Stopped,
     };
+    let state_name = if failure.is_some() { "failed" } else { ending.as_str() };
     *num_not_gone = state.coordinator.num_not_gone();
     let status = state.status(state_name);
     (state.observe)(&status);

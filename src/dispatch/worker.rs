@@ -405,8 +405,10 @@ impl<E: Executor> OpenClaims<E> {
             Ok(ClaimEnding::Finished) => None,
             Ok(ClaimEnding::Released) => Some(ToCoordinator::Release { partition, epoch, trouble: None }),
             Err(ExecutorError::Refused(reason)) => {
-                tracing::warn!(?partition, %epoch, reason, "claim lost; dropping the partition");
-                None
+                tracing::warn!(?partition, %epoch, reason, "report refused; dropping the partition");
+                // For a claim that is lost this concerns nobody. Under one that holds, the partition itself is
+                // wrong, and nobody would ever finish it.
+                Some(ToCoordinator::Release { partition, epoch, trouble: Some(reason) })
             }
             Err(ExecutorError::FilesGone(detail)) => {
                 Some(ToCoordinator::FilesGone { partition, epoch, detail })

@@ -3,7 +3,7 @@
 //! # Where the bytes are, and what bounds them
 //! ```text
 //! manifest slice -> record tasks -> fetch -> imaging -> shelf -> part writer -> sealed part -> report
-//!   (256 records)   (window)       (bodies)  (pixels)  (rows)    (one job waiting, one in work)
+//!   (a few hundred)   (window)       (bodies)  (pixels)  (rows)    (one job waiting, one in work)
 //! ```
 //! - record tasks of a partition: twice the server's connections and a few, so that the network never waits
 //!   for pixels; requests under way in all: `max_in_flight`;
@@ -18,14 +18,14 @@
 //!
 //! # Why nobody waits for ever
 //! An image buys of the three budgets in the order body, pixels, part, and gives the first two back when it has
-//! the third. So who waits for memory holds none of that budget and none of a later one, and who holds part
+//! the third. So who waits for memory holds none of that budget and none of a later one (but for a body that
+//! grows, for which `runtime/memory.rs` has an exception), and who holds part
 //! memory waits for no memory at all: for the partition's loop to take it, and for the disk. The loop never waits
 //! for a task, nor for the disk but through the queue of its part writer; and its shelf is empty when it does.
 //!
 //! # Servers that are paused
 //! A record whose server is paused is put off until the pause is over: in a folder that many servers share, the
-//! others go on. A partition that only waits, for 10 s
-//! or more, is *parked*: its part is sealed, and the rank may open another beside it.
+//! others go on. A partition that only waits, for 10 s or more, is *parked*: its part is sealed, and the rank may open another beside it.
 
 mod executor;
 mod jobs;

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::executor::DownloadExecutor;
 use super::part_memory::RowGroup;
@@ -27,13 +27,15 @@ pub(super) enum PartJob {
 /// The queue of a partition's part writer and its end.
 pub(super) struct PartQueue {
     jobs: mpsc::Sender<PartJob>,
-    writer: JoinHandle<Result<Vec<PartRow>, ExecutorError>>,
+    /// A set of one: dropped with a revoked claim, it stops.
+    writer: JoinSet<Result<Vec<PartRow>, ExecutorError>>,
 }
 
 impl PartQueue {
     pub(super) fn start(executor: Arc<DownloadExecutor>, claim: Arc<Claim>, handle: ClaimHandle) -> Self {
         let (jobs, queue) = mpsc::channel(1);
-        let writer = tokio::spawn(write_parts(executor, claim, handle, queue));
+        let mut writer = JoinSet::new();
+        writer.spawn(write_parts(executor, claim, handle, queue));
         Self { jobs, writer }
     }
 
@@ -44,9 +46,10 @@ impl PartQueue {
     }
 
     /// Waits for all jobs. Returns the parts that were committed.
-    pub(super) async fn close(self) -> Result<Vec<PartRow>, ExecutorError> {
+    pub(super) async fn close(mut self) -> Result<Vec<PartRow>, ExecutorError> {
         drop(self.jobs);
-        self.writer.await.unwrap_or_else(|panic| Err(ExecutorError::Fatal(panic.to_string())))
+        let written = self.writer.join_next().await.expect("there is one writer");
+        written.unwrap_or_else(|panic| Err(ExecutorError::Fatal(panic.to_string())))
     }
 }
 
@@ -109,12 +112,16 @@ pub(super) async fn on_disk<T: Send + 'static>(
     claim: &Arc<Claim>,
     work: impl FnOnce(&DownloadExecutor, &Claim) -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, ExecutorError> {
-    let _turn = turns.clone().acquire_owned().await;
+    let turn = turns.clone().acquire_owned().await;
     let (executor, claim) = (executor.clone(), claim.clone());
-    tokio::task::spawn_blocking(move || work(&executor, &claim))
-        .await
-        .map_err(|panic| ExecutorError::Fatal(panic.to_string()))?
-        .map_err(what_it_ends)
+    // The turn goes with the work: who waits here may be dropped, the work goes on.
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work(&executor, &claim)
+    })
+    .await
+    .map_err(|panic| ExecutorError::Fatal(panic.to_string()))?
+    .map_err(what_it_ends)
 }
 
 /// What a failure on disk ends: the claim, the partition or the rank's work.

@@ -1,6 +1,6 @@
 //! The loop of one partition: records in, parts out, then compaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::catalog::CompactionReport;
 use crate::dispatch::protocol::Claim;
 use crate::dispatch::{ClaimEnding, ClaimHandle, ExecutorError};
 use crate::fetch::Server;
-use crate::model::{PartRow, RecordIndex, RecordState};
+use crate::model::{PartRow, RecordIndex, RecordState, ServerName};
 use crate::storage::{CompactionInput, ErrorRow, compact_partition, finish_partition, sweep_parts};
 
 /// Record tasks of a folder that many servers share: each server still has its own limits.
@@ -24,6 +24,8 @@ const SHARED_WINDOW: usize = 64;
 const MAX_WAITING: usize = 512;
 /// A wait that is at least so long is worth a part of its own, and counts as parked.
 const WORTH_PARKING: Duration = Duration::from_secs(10);
+/// A record whose server has its share of the window is looked at again after so long.
+const CROWDED_OUT: Duration = Duration::from_secs(1);
 /// The loop looks again after so long, whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -109,7 +111,9 @@ struct Downloads<'a> {
     pending: HashSet<RecordIndex>,
     failed: HashSet<RecordIndex>,
     jobs: Jobs,
-    tasks: JoinSet<Attempted>,
+    tasks: JoinSet<(Option<ServerName>, Attempted)>,
+    /// How many of them are about each server.
+    tasks_of: HashMap<ServerName, usize>,
     /// Counts while all that is left waits for paused servers and retries.
     parked: Option<Counted>,
     /// Images that wait for their row group.
@@ -146,6 +150,7 @@ impl<'a> Downloads<'a> {
             pending,
             failed,
             tasks: JoinSet::new(),
+            tasks_of: HashMap::new(),
             parked: None,
             shelf: executor.part_memory.shelf(),
             part_images: 0,
@@ -202,10 +207,11 @@ impl<'a> Downloads<'a> {
             let wake = self.next_wake(stop_by);
             tokio::select! {
                 Some(done) = self.tasks.join_next() => {
-                    let attempted = done.map_err(|error| {
+                    let (server, attempted) = done.map_err(|error| {
                         // A task takes its own panic for a failure, and none is aborted here.
                         ExecutorError::Partition(format!("a record's task ended: {error}"))
                     })?;
+                    self.leave(server.as_ref());
                     if !self.take_in(attempted, queue).await {
                         return Ok(false);
                     }
@@ -242,8 +248,7 @@ impl<'a> Downloads<'a> {
         [seal_at, retry_at, stop_by].into_iter().flatten().fold(far, Instant::min)
     }
 
-    /// Starts record tasks while there is room; what finds its server paused is put off until then. A server
-    /// that is given up is not waited for: what is asked of it fails at once.
+    /// Starts record tasks while there is room; what cannot be asked for now is put off.
     fn dispatch(&mut self) {
         let now = Instant::now();
         let max_waiting = MAX_WAITING.max(2 * self.window);
@@ -251,24 +256,52 @@ impl<'a> Downloads<'a> {
             let takes_new = self.tasks.len() + self.jobs.num_delayed() < max_waiting;
             let Some(job) = self.jobs.next(now, takes_new) else { return };
             let server = job.target.as_ref().map(|target| self.executor.fetcher.server(&target.server));
-            match server.as_ref().and_then(|server| server.pause()).filter(|pause| !pause.given_up) {
-                Some(pause) => self.jobs.delay(job, pause.until),
+            match server.as_ref().and_then(|server| self.puts_off(server, now)) {
+                Some(until) => self.jobs.delay(job, until),
                 None => self.start(job, server),
             }
         }
     }
 
+    /// Until when a record of this server is to wait outside the window.
+    fn puts_off(&self, server: &Server, now: Instant) -> Option<Instant> {
+        match server.pause() {
+            // What is given up is not waited for: what is asked of it fails at once.
+            Some(pause) if pause.given_up => None,
+            Some(pause) => Some(pause.until),
+            // In a shared folder nobody may fill the window: a server that is mute holds its place for long.
+            None if self.claim.shared => {
+                let tasks = self.tasks_of.get(server.name()).copied().unwrap_or(0);
+                (tasks >= 2 * server.num_connections()).then_some(now + CROWDED_OUT)
+            }
+            None => None,
+        }
+    }
+
     fn start(&mut self, job: Job, server: Option<Arc<Server>>) {
+        let name = server.as_ref().map(|server| server.name().clone());
         if let Some(server) = &server {
             server.set_share(self.claim.share);
+            *self.tasks_of.entry(server.name().clone()).or_default() += 1;
         }
         let attempt = attempt(self.executor.clone(), job);
         self.tasks.spawn(async move {
             let attempted = attempt.await;
             // Held until now, so that the server keeps its share.
             drop(server);
-            attempted
+            (name, attempted)
         });
+    }
+
+    /// A task has ended.
+    fn leave(&mut self, server: Option<&ServerName>) {
+        let Some(server) = server else { return };
+        if let Some(tasks) = self.tasks_of.get_mut(server) {
+            *tasks -= 1;
+            if *tasks == 0 {
+                self.tasks_of.remove(server);
+            }
+        }
     }
 
     /// When the first wait ends, if all that is left waits for its time.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use url::Url;
 
@@ -14,7 +13,7 @@ use super::executor::{Counted, DownloadExecutor};
 use crate::fetch::{
     Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchedBody, Next, Retry,
 };
-use crate::imaging::{ProcessedImage, decode_bytes_estimate, process};
+use crate::imaging::{decode_bytes_estimate, process};
 use crate::model::{FailureCause, RecordState, ServerName, SkipReason};
 use crate::runtime::{MemoryBudget, MemoryPermit, panic_message};
 use crate::storage::{ErrorRow, ImageRow, ManifestRecord};
@@ -123,11 +122,7 @@ async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> 
         // More than any image may need, and still no more than this: the decoder's own limits see to it.
         estimate => budget.acquire(estimate.min(budget.max_permit())).await.ok(),
     };
-    let processed = executor.cpu.run(move || {
-        let processed = process(&bytes, &imaging);
-        drop(bytes);
-        processed.map(|image| ProcessedImage { image: fitted(image.image), ..image })
-    });
+    let processed = executor.cpu.run(move || process(&bytes, &imaging));
     let image = match processed.await {
         Ok(Ok(image)) => image,
         Ok(Err(error)) => {
@@ -159,16 +154,6 @@ async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> 
         final_url,
     };
     Attempted::Image(Box::new(row), permit)
-}
-
-/// The bytes in a buffer that is not much larger than they are. A body of unannounced length, and what an
-/// encoder wrote, may have one of several times their size; it would be kept until the image is written.
-fn fitted(bytes: Bytes) -> Bytes {
-    match bytes.try_into_mut() {
-        Ok(buffer) if buffer.capacity() - buffer.len() > buffer.len() / 4 => Bytes::copy_from_slice(&buffer),
-        Ok(buffer) => buffer.freeze(),
-        Err(shared) => shared,
-    }
 }
 
 fn fail(
@@ -260,22 +245,5 @@ mod tests {
         assert_eq!(state, RecordState::Failed(FailureCause::Internal));
         assert_eq!(row.record.record, 7);
         assert_eq!(row.error_msg, "ddl panicked: attempt to multiply with overflow");
-    }
-
-    #[test]
-    fn what_is_kept_has_no_buffer_of_several_times_its_size() {
-        let capacity = |bytes: Bytes| bytes.try_into_mut().unwrap().capacity();
-        let with_capacity = |length: usize, capacity: usize| {
-            let mut buffer = Vec::with_capacity(capacity);
-            buffer.resize(length, 1);
-            Bytes::from(buffer)
-        };
-        assert!(capacity(fitted(with_capacity(70_000, 262_144))) < 90_000);
-        let nearly_full = with_capacity(250_000, 262_144);
-        let at = nearly_full.as_ptr();
-        assert_eq!(fitted(nearly_full).as_ptr(), at, "not copied");
-        let exact = with_capacity(1000, 1000);
-        let at = exact.as_ptr();
-        assert_eq!(fitted(exact).as_ptr(), at);
     }
 }

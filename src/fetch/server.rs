@@ -55,6 +55,8 @@ pub struct Server {
 #[derive(Debug)]
 struct State {
     pace: Pace,
+    /// The share that pace and connections are made for.
+    share: Option<f64>,
     max_connections: usize,
     under_way: usize,
     last_response_at: Option<Instant>,
@@ -83,6 +85,7 @@ impl Server {
             newcomers,
             state: Mutex::new(State {
                 pace: Pace::new(limits.rate, limits.rate_multiplier, limits.patience, Instant::now()),
+                share: None,
                 max_connections: limits.max_connections,
                 under_way: 0,
                 last_response_at: None,
@@ -110,6 +113,11 @@ impl Server {
     pub fn set_share(&self, fraction: f64) {
         let fraction = if fraction > 1e-6 { fraction.min(1.0) } else { 1e-6 };
         let mut state = self.state();
+        // Told again with every record of a claim.
+        if state.share == Some(fraction) {
+            return;
+        }
+        state.share = Some(fraction);
         state.pace.set_limit(self.limits.rate * fraction, self.limits.rate_multiplier, Instant::now());
         // Truncation is the meaning; the product is positive and no larger than the limit.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
@@ -175,9 +183,14 @@ impl Server {
         self.state().pace.rate()
     }
 
-    /// Requests under way.
+    /// Requests that may be under way at once now: one, until the server has answered.
     #[must_use]
-    pub fn under_way(&self) -> usize {
+    pub fn num_connections(&self) -> usize {
+        self.state().num_connections()
+    }
+
+    /// Requests under way.
+    pub(super) fn under_way(&self) -> usize {
         self.state().under_way
     }
 
@@ -206,12 +219,14 @@ impl Server {
     ) -> Option<Permit> {
         let now = Instant::now();
         let mut state = self.state();
-        if state.under_way >= state.num_connections() || !state.pace.try_take(now) {
+        // It may have fallen silent while it waited for a slot.
+        let has_place = state.answers || newcomer.is_some();
+        if !has_place || state.under_way >= state.num_connections() || !state.pace.try_take(now) {
             return None;
         }
         state.under_way += 1;
         drop(state);
-        Some(Permit { server: Arc::clone(self), sent_at: now, _slot: slot, _newcomer: newcomer })
+        Some(Permit { server: Arc::clone(self), sent_at: now, _slot: slot, newcomer })
     }
 
     /// No code that holds this lock can panic half way through a change, so a poisoned lock is still sound.
@@ -228,7 +243,7 @@ pub(super) struct Permit {
     server: Arc<Server>,
     sent_at: Instant,
     _slot: OwnedSemaphorePermit,
-    _newcomer: Option<OwnedSemaphorePermit>,
+    newcomer: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
@@ -259,7 +274,9 @@ impl Permit {
     }
 
     /// A response header has come that may become a success.
-    pub(super) fn answered(&self) {
+    pub(super) fn answered(&mut self) {
+        // One that answers takes none of the few places; its body may take long.
+        self.newcomer = None;
         self.tell(true, |pace, _| pace.on_answer(self.sent_at));
     }
 
@@ -338,16 +355,15 @@ mod tests {
                 Arc::new(Server::new(name, limits, 1.0, Arc::clone(&in_flight), Arc::clone(&newcomers)))
             })
             .collect();
-        let first = admit(&servers[0]).await;
+        let mut first = admit(&servers[0]).await;
         let second = waiter(&servers[0]).await;
         let _mute = admit(&servers[1]).await;
         let third = waiter(&servers[2]).await;
         assert_eq!(in_flight.available_permits(), 6);
         first.answered();
         let _second = second.await.unwrap().unwrap();
-        assert!(!third.is_finished(), "one that answers takes none of the few");
-        drop(first);
-        third.await.unwrap().unwrap();
+        let _third = third.await.unwrap().unwrap();
+        assert_eq!(newcomers.available_permits(), 0, "the two that are silent");
     }
 
     /// One that is not slowed down and for which nobody has patience.
@@ -462,7 +478,7 @@ mod tests {
         let lost = admit(&server).await;
         let second = waiter(&server).await;
         drop(lost);
-        let probe = second.await.unwrap().unwrap();
+        let mut probe = second.await.unwrap().unwrap();
         let third = waiter(&server).await;
         probe.answered();
         third.await.unwrap().unwrap();

@@ -154,7 +154,7 @@ fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
         return 0;
     }
     if plan.keeps_bytes {
-        return header.decode_bytes.saturating_add(THUMBNAIL_BYTES);
+        return header.decode_bytes.saturating_add(thumbnail_bytes(header.size));
     }
     let result = plan.target.pixels().saturating_mul(3);
     // Resizing keeps a strip between its two passes, and then its result.
@@ -171,17 +171,21 @@ fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
         ImageFormat::Raw => 0,
         _ => result.saturating_mul(3).saturating_add(ENCODER_BYTES),
     };
-    [resizing, turning, encoding, THUMBNAIL_BYTES]
-        .iter()
-        .fold(header.decode_bytes, |sum, &n| sum.saturating_add(n))
+    let thumbnail = match options.perceptual_hash {
+        PerceptualHashMode::Never => 0,
+        _ => thumbnail_bytes(plan.target),
+    };
+    [resizing, turning, encoding, thumbnail].iter().fold(header.decode_bytes, |sum, &n| sum.saturating_add(n))
 }
 
 /// Tables and row buffers of an encoder.
 const ENCODER_BYTES: u64 = 1 << 20;
 
-/// The perceptual hash's own small pictures, its DCT, and the strip between two passes of a resize: 64 pixels by
-/// the longest side that there is, of 3 bytes.
-const THUMBNAIL_BYTES: u64 = 13 << 20;
+/// What the perceptual hash of an image of this size takes: its own small pictures, its DCT, and the strip between
+/// the two passes of a resize, of 3 bytes a pixel.
+fn thumbnail_bytes(size: PixelSize) -> u64 {
+    (1 << 20) + 3 * u64::from(THUMBNAIL_SIDE) * u64::from(size.longest_side())
+}
 
 /// Runs codecs, whose panics on hostile bytes become an error of the one image.
 pub(super) fn catch_panic<T>(run: impl FnOnce() -> Result<T, ImagingError>) -> Result<T, ImagingError> {
@@ -223,7 +227,10 @@ fn convert(
         PerceptualHashMode::Never => None,
         _ => Some(perceptual_hash(&pixels, Orientation::NoTransforms)?),
     };
-    let image = Bytes::from(encode(pixels, plan.format, options.jpeg_quality)?);
+    let mut image = encode(pixels, plan.format, options.jpeg_quality)?;
+    // It waits until its row group is written, in what its memory was bought for.
+    image.shrink_to_fit();
+    let image = Bytes::from(image);
     Ok(ProcessedImage {
         image_format: plan.format,
         original_size: header.size,

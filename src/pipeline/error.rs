@@ -73,6 +73,10 @@ impl PipelineError {
             Self::Dispatch(DispatchError::Catalog(error)) => error.hint().or_else(safe),
             Self::Dispatch(_) => safe(),
             Self::Check(CheckError::OtherDataset { .. }) => Some("`--dataset DIR` names the dataset".into()),
+            Self::Check(CheckError::OtherLists { .. }) => Some(
+                "is this the catalog of another dataset? Else `ddl check` names what differs: restore that first"
+                    .into(),
+            ),
             Self::Check(_) | Self::Io { .. } => None,
         }
     }

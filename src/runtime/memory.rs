@@ -50,7 +50,7 @@ pub struct BudgetError {
 
 impl MemoryBudget {
     /// A budget of `limit` bytes, of which one permit holds at most `max_permit` (it may be more than
-    /// `limit`). Set `max_permit` to the largest body plus the largest image in pixels.
+    /// `limit`). Set `max_permit` to the most that one task may need.
     #[must_use]
     pub fn new(limit: u64, max_permit: u64) -> Self {
         Self { shared: Arc::new(Shared { limit, max_permit, ledger: Mutex::default() }) }
@@ -105,20 +105,6 @@ impl MemoryPermit {
     /// [`BudgetError`] if the permit would hold more than any may; at once, and it keeps what it had.
     pub async fn grow(&mut self, bytes: u64) -> Result<(), BudgetError> {
         self.buy(bytes, Queue::Growth).await
-    }
-
-    /// Grows to `bytes` in all, or gives back what is above.
-    ///
-    /// # Errors
-    /// As [`grow`](Self::grow).
-    pub async fn resize(&mut self, bytes: u64) -> Result<(), BudgetError> {
-        match bytes.checked_sub(self.held.bytes) {
-            Some(more) => self.grow(more).await,
-            None => {
-                self.shrink(bytes);
-                Ok(())
-            }
-        }
     }
 
     /// Gives back what is above `bytes`.

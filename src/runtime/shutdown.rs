@@ -2,7 +2,7 @@
 //!
 //! | what happens | then |
 //! |---|---|
-//! | Ctrl-C, SIGTERM, SIGUSR2 (the warning that `sbatch --signal` sends), or the deadline | drain: start nothing new, seal, commit, leave |
+//! | Ctrl-C, SIGTERM, SIGHUP, SIGUSR2 (the warning that `sbatch --signal` sends), or the deadline | drain: start nothing new, seal, commit, leave |
 //! | Ctrl-C once more | at once: leave what is under way; the next run repeats it |
 //!
 //! A level never goes back, and the first reason to drain is the one that is kept.
@@ -22,7 +22,7 @@ const SAME_KEYSTROKE: Duration = Duration::from_millis(300);
 pub enum StopReason {
     /// Ctrl-C (SIGINT).
     Interrupt,
-    /// SIGTERM: the batch system or the administrator wants the process gone.
+    /// SIGTERM: the batch system or the administrator wants the process gone. SIGHUP: its terminal is gone.
     Terminate,
     /// SIGUSR2: the batch system says that the job's time is nearly over.
     Warning,
@@ -125,7 +125,7 @@ impl Level {
     }
 }
 
-/// Makes SIGINT, SIGTERM, SIGHUP (a terminal or an ssh session that is gone) and SIGUSR2 ask `shutdown` to stop, from now on and for the life of the process.
+/// Makes SIGINT, SIGTERM, SIGHUP and SIGUSR2 ask `shutdown` to stop, from now on and for the life of the process.
 ///
 /// Call it from within the tokio runtime, once, before anything that must not be killed half-way.
 ///

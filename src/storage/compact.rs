@@ -332,6 +332,8 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use parquet::arrow::ProjectionMask;
     use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
 
@@ -400,6 +402,7 @@ mod tests {
         let (part, path) = (layout.success_part(&folder, 0, parts[0].part), layout.successes(&folder, 0));
         let output = compact(&layout, &folder, &parts[..1]);
         assert_eq!(output.successes, parts[0].successes);
+        assert_eq!(fs::metadata(&part).unwrap().nlink(), 2, "nothing was copied");
         let bytes = fs::read(&part).unwrap();
         assert_eq!(fs::read(&path).unwrap(), bytes);
         // Killed before its commit, a compaction is done again over its own result.

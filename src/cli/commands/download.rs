@@ -29,8 +29,8 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
             }
             match report.ending {
                 RunEnding::Stopped => Exit::Resumable,
+                RunEnding::Incomplete => Exit::Error,
                 RunEnding::Done if report.counts.total() == 0 => Exit::Error,
-                RunEnding::Done if !report.set_aside.is_empty() => Exit::Error,
                 RunEnding::Done if args.strict && report.counts.failed > 0 => Exit::Failures,
                 RunEnding::Done => Exit::Done,
             }
@@ -56,6 +56,7 @@ pub(super) fn summary(report: &RunReport) -> String {
         "{}: {} images ({}), {} failed, {} skipped in {} ({:.0} images/s)\n",
         match report.ending {
             RunEnding::Done => "done",
+            RunEnding::Incomplete => "ended, but not complete",
             RunEnding::Stopped => "stopped early",
         },
         format::count(report.success),
@@ -92,7 +93,7 @@ pub(super) fn summary(report: &RunReport) -> String {
 fn json(report: &RunReport) -> serde_json::Value {
     serde_json::json!({
         "run_id": report.run_id,
-        "ending": match report.ending { RunEnding::Done => "done", RunEnding::Stopped => "stopped" },
+        "ending": report.ending.as_str(),
         "success": report.success,
         "failed": report.failed,
         "skipped": report.skipped,

@@ -1,5 +1,5 @@
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::task::JoinHandle;
 
@@ -13,10 +13,18 @@ const TICK: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Scripted {
     parked: AtomicU32,
+    /// Whether its reports are refused.
+    refused: AtomicBool,
     events: Mutex<Vec<(&'static str, Epoch)>>,
 }
 
 impl Scripted {
+    async fn wait_for_start(&self, epoch: Epoch) {
+        while !self.events.lock().unwrap().contains(&("started", epoch)) {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
     fn note(&self, what: &'static str, epoch: Epoch) {
         self.events.lock().unwrap().push((what, epoch));
     }
@@ -26,6 +34,8 @@ struct Held<'a>(&'a Scripted, Epoch);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        // Long enough that a successor which does not wait would start meanwhile.
+        std::thread::sleep(20 * TICK);
         self.0.note("dropped", self.1);
     }
 }
@@ -38,6 +48,9 @@ impl Executor for Scripted {
     ) -> BoxFuture<'static, Result<ClaimEnding, ExecutorError>> {
         Box::pin(async move {
             self.note("started", claim.epoch);
+            if self.refused.load(Ordering::Relaxed) {
+                return Err(ExecutorError::Refused("no".into()));
+            }
             let _held = Held(&self, claim.epoch);
             std::future::pending().await
         })
@@ -117,17 +130,20 @@ fn claim(epoch: Epoch) -> Claim {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_claim_is_dropped_before_its_successor_starts() {
     let mut rank_zero = RankZeroEnd::start();
     rank_zero.welcome();
     let (first, second, third) = (Epoch::new(1, 1), Epoch::new(1, 2), Epoch::new(1, 3));
     let partition = claim(first).partition;
     rank_zero.say(ToWorker::Claims(vec![claim(first)]));
+    rank_zero.executor.wait_for_start(first).await;
     rank_zero.say(ToWorker::Revoked { partition, epoch: first });
     rank_zero.say(ToWorker::Claims(vec![claim(second)]));
+    rank_zero.executor.wait_for_start(second).await;
     // Without a word of revocation, a newer claim says the same; a late one concerns nobody.
     rank_zero.say(ToWorker::Claims(vec![claim(third)]));
+    rank_zero.executor.wait_for_start(third).await;
     rank_zero.say(ToWorker::Revoked { partition, epoch: second });
     rank_zero.say(ToWorker::Revoked { partition, epoch: third });
     rank_zero.say(ToWorker::Done);
@@ -143,6 +159,24 @@ async fn a_revoked_claim_is_dropped_before_its_successor_starts() {
         }
     }
     assert_eq!(open, None);
+}
+
+/// The catalog refuses a report under a claim that holds: somebody else's hand is in the partition. Without a
+/// word rank 0 would wait for it for ever.
+#[tokio::test]
+async fn a_refused_report_gives_the_partition_back() {
+    let mut rank_zero = RankZeroEnd::start();
+    rank_zero.welcome();
+    let epoch = Epoch::new(1, 1);
+    rank_zero.executor.refused.store(true, Ordering::Relaxed);
+    rank_zero.say(ToWorker::Claims(vec![claim(epoch)]));
+    loop {
+        match rank_zero.heard().await {
+            ToCoordinator::Hello { .. } | ToCoordinator::Ready { .. } => {}
+            ToCoordinator::Release { trouble: Some(trouble), .. } => break assert_eq!(trouble, "no"),
+            message => panic!("{message:?}"),
+        }
+    }
 }
 
 #[tokio::test]
