@@ -15,6 +15,7 @@
 // stdout is data, and a macro that panics when nobody reads stderr must not end a run.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod audit;
 pub mod catalog;
 pub mod check;
 pub mod cli;

@@ -85,6 +85,8 @@ pub enum Command {
     Export(ExportCommand),
     /// Proves that catalog and files agree
     Check(CheckArgs),
+    /// Proves that no server saw more than it was promised
+    Audit(AuditArgs),
     /// Runs the whole pipeline on a built-in image server
     Demo(DemoArgs),
     /// Shows the configuration
@@ -261,6 +263,31 @@ pub struct CheckArgs {
     pub repair: bool,
     /// Prints the report as JSON
     #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Replays the ledger that a download keeps of its requests (logs/requests/), over all ranks, and counts again.
+Exits 1 when a server saw more than its limits, or was asked while it had asked to be left alone.
+
+Examples:
+  ddl audit
+  ddl audit --run 3 --all
+  ddl audit --letter images.museum.example   a text for the server's administrator
+  ddl audit --json | jq .violations")]
+pub struct AuditArgs {
+    /// Only this run; `ddl query "SELECT * FROM runs"` lists them
+    #[arg(long, value_name = "RUN_ID")]
+    pub run: Option<u32>,
+    /// Shows all servers, not only those with violations or most requests
+    #[arg(long)]
+    pub all: bool,
+    /// Prints what one server has seen as a text for its administrator
+    #[arg(long, value_name = "SERVER")]
+    pub letter: Option<String>,
+    /// Prints the report as JSON
+    #[arg(long, conflicts_with = "letter")]
     pub json: bool,
 }
 

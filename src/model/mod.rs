@@ -9,6 +9,7 @@ mod image_info;
 mod nearest;
 mod outcome;
 mod record_url;
+mod request;
 
 pub use data_file::{DataFile, PartRow};
 pub use digest::{ContentDigest, HashAlgorithm, PerceptualHash};
@@ -17,3 +18,4 @@ pub use image_info::{ImageEncoding, ImageFormat, PixelSize};
 pub use nearest::{nearest, num_typos};
 pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
 pub use record_url::{RecordUrl, ServerName, UrlKey};
+pub use request::{RequestEntry, RequestPurpose};

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::audit::AuditError;
 use crate::catalog::CatalogError;
 use crate::check::CheckError;
 use crate::cluster::ClusterError;
@@ -32,6 +33,8 @@ pub enum PipelineError {
     Export(#[from] ExportError),
     #[error(transparent)]
     Check(#[from] CheckError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     ServerTable(#[from] ServerTableError),
     #[error(transparent)]
@@ -66,6 +69,7 @@ impl PipelineError {
             Self::Catalog(error) | Self::Check(CheckError::Catalog(error)) => error.hint(),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
             Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
             Self::Ingest(error) => error.hint(),
             Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => error.hint(),

@@ -4,6 +4,7 @@
 //! that it needs, opens the dataset, and lets them work. `cli` puts a terminal around it; the library's two
 //! entry points, [`crate::download_images`] and later ones, are these verbs too.
 
+mod audit;
 mod check;
 mod dataset;
 mod download;
@@ -11,6 +12,7 @@ mod error;
 mod ingest;
 mod status;
 
+pub use audit::audit;
 pub use check::{check, repair};
 pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};

@@ -69,6 +69,12 @@ impl DatasetLayout {
         self.root.join(&self.options.logs_folder)
     }
 
+    /// The ledger: every request that a download has sent.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.logs().join("requests")
+    }
+
     #[must_use]
     pub fn tools(&self) -> PathBuf {
         self.root.join(&self.options.tools_folder)

@@ -8,6 +8,7 @@ mod checksum;
 mod compact;
 mod error;
 mod layout;
+mod ledger;
 mod manifest;
 mod part_writer;
 mod schema;
@@ -19,6 +20,7 @@ pub use checksum::{Checksummed, PAGES_CRC32_KEY, PagesChecksum, Sign};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
+pub use ledger::{LedgerEnd, LedgerReader, LedgerWriter, ledger_files};
 pub use manifest::{ManifestReader, ManifestRecord};
 pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
 pub use schema::{

@@ -1,5 +1,6 @@
 //! One file per verb, each glue only: resolve, run the verb, print its report.
 
+mod audit;
 mod check;
 mod config;
 mod demo;
@@ -29,6 +30,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Query(args) => query::run(&global, &args),
         Command::Export(command) => export::run(&global, &command),
         Command::Check(args) => check::run(&global, &args),
+        Command::Audit(args) => audit::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),
         Command::Config(command) => config::run(&global, &command),
         Command::Completions { shell } => {

@@ -1,0 +1,84 @@
+//! `audit`: replays the ledger and says of each server whether the cluster kept its promises.
+//!
+//! It shares no code with what paces requests: it sees when each request left and ended, on all ranks, and counts.
+//! The rules, for each request that leaves for a server at a time `t`:
+//!
+//! | rule | a violation when |
+//! |---|---|
+//! | [`Rule::Connections`] | with it, more requests are under way than `max_connections` |
+//! | [`Rule::Rate`] | with it, more than `max_rate` x W + N have left within W, for W of one second and of ten (where a rate is below 1/s: of one request's time and of ten) |
+//! | [`Rule::Embargo`] | a response that asked to be left alone has ended, and the time it asked for is not over |
+//!
+//! N is the number of ranks that have asked the server: each keeps its distance to its own last request only, so in
+//! any window each may fit in one more than its share. Word of an embargo goes from rank to rank
+//! through rank 0: others than the one that was told may send for [`AuditOptions::grace`] more.
+//!
+//! Ranks' clocks are taken as they are: where nodes differ by more than the grace, violations may be found that
+//! no server saw.
+//!
+//! Memory: some hundred bytes for each server, its requests of the last ten seconds, and a few batches of each file.
+
+mod error;
+mod merge;
+mod report;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+pub use error::AuditError;
+pub use report::{AuditReport, Rule, ServerAudit, Violation};
+
+use self::merge::Merge;
+use self::rules::ServerReplay;
+use crate::model::{RunId, ServerName};
+use crate::storage::ledger_files;
+
+/// What to look at, and how closely.
+#[derive(Clone, Debug)]
+pub struct AuditOptions {
+    /// One run; without it all.
+    pub run: Option<RunId>,
+    /// How long word of an embargo may be on its way to other ranks.
+    pub grace: Duration,
+    /// Violations that are kept for the report; all are counted.
+    pub max_violations: usize,
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        Self { run: None, grace: Duration::from_secs(1), max_violations: 100 }
+    }
+}
+
+/// Replays a ledger.
+///
+/// # Errors
+/// When a file cannot be read, or there is nothing to replay.
+pub fn audit_ledger(folder: &Path, options: &AuditOptions) -> Result<AuditReport, AuditError> {
+    let mut files = ledger_files(folder)?;
+    files.retain(|(run, _, _)| options.run.is_none_or(|wanted| wanted == *run));
+    if files.is_empty() {
+        return Err(AuditError::NoLedger { folder: folder.to_owned(), run: options.run });
+    }
+    let mut report = AuditReport::of(&files);
+    let mut servers: BTreeMap<ServerName, ServerReplay> = BTreeMap::new();
+    let mut merge = Merge::open(&files)?;
+    while let Some((rank, entry)) = merge.next()? {
+        report.count(&entry);
+        // Not `entry()`: the name would be copied for every request.
+        if !servers.contains_key(&entry.server) {
+            servers.insert(entry.server.clone(), ServerReplay::new(entry.server.clone()));
+        }
+        let server = servers.get_mut(&entry.server).expect("put there just now");
+        server.replay(rank, &entry, options.grace, &mut |violation| {
+            report.add(violation, options.max_violations);
+        });
+    }
+    report.missing(&merge.ends());
+    report.servers = servers.into_values().map(ServerReplay::finish).collect();
+    Ok(report)
+}

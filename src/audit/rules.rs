@@ -1,0 +1,160 @@
+//! The replay of one server.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use super::report::{Rule, ServerAudit, Violation};
+use crate::model::{Rank, RequestEntry, ServerName};
+
+const SECOND: i64 = 1_000_000;
+/// A permit is taken, and the request leaves, at moments that differ by the scheduler's mood.
+const JITTER: i64 = 20_000;
+
+/// A request that has left: when it ended, and what its response asked for. All times in microseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct UnderWay {
+    ended_at: i64,
+    rank: Rank,
+    retry_after: Option<Duration>,
+}
+
+/// From when until when a server asked to be left alone, and who was told.
+#[derive(Clone, Copy, Debug)]
+struct Embargo {
+    from: i64,
+    until: i64,
+    rank: Rank,
+}
+
+pub(super) struct ServerReplay {
+    found: ServerAudit,
+    ranks: BTreeSet<Rank>,
+    under_way: BinaryHeap<Reverse<UnderWay>>,
+    embargo: Option<Embargo>,
+    /// When the requests of the longest window left.
+    recent: VecDeque<i64>,
+}
+
+impl ServerReplay {
+    pub fn new(server_name: ServerName) -> Self {
+        Self {
+            found: ServerAudit::new(server_name),
+            ranks: BTreeSet::new(),
+            under_way: BinaryHeap::new(),
+            embargo: None,
+            recent: VecDeque::new(),
+        }
+    }
+
+    pub fn finish(self) -> ServerAudit {
+        self.found
+    }
+
+    /// The next request, in the order of leaving.
+    pub fn replay(
+        &mut self,
+        rank: Rank,
+        entry: &RequestEntry,
+        grace: Duration,
+        report: &mut dyn FnMut(Violation),
+    ) {
+        self.ranks.insert(rank);
+        self.end_until(entry.sent_at);
+        let mut violate = |found: &mut ServerAudit, rule, detail| {
+            found.num_violations += 1;
+            let server_name = entry.server.clone();
+            report(Violation { server_name, rank, sent_at: entry.sent_at, rule, detail });
+        };
+
+        if let Some(detail) = self.embargo_broken(rank, entry.sent_at, grace) {
+            violate(&mut self.found, Rule::Embargo, detail);
+        }
+
+        self.under_way.push(Reverse(UnderWay {
+            ended_at: entry.ended_at(),
+            rank,
+            retry_after: entry.retry_after,
+        }));
+        // Those that end at this very moment, give or take, may have made room.
+        let long = self.under_way.iter().filter(|under_way| under_way.0.ended_at > entry.sent_at + JITTER);
+        let num_under_way = long.count().max(1) as u64;
+        if num_under_way > u64::from(entry.max_connections) {
+            let detail = format!("{num_under_way} at once, {} promised", entry.max_connections);
+            violate(&mut self.found, Rule::Connections, detail);
+        }
+
+        if self.found.max_rate != Some(entry.max_rate) {
+            self.recent.clear();
+        }
+        self.recent.push_back(entry.sent_at);
+        let peak = self.num_since(entry.sent_at - SECOND);
+        if let Some(detail) = self.rate_exceeded(entry) {
+            violate(&mut self.found, Rule::Rate, detail);
+        }
+
+        let found = &mut self.found;
+        found.num_requests += 1;
+        found.received_bytes += entry.received_bytes;
+        found.num_refusals += u64::from(matches!(entry.http_status, Some(429 | 503)));
+        found.max_rate = Some(entry.max_rate);
+        found.max_connections = entry.max_connections;
+        found.peak_rate = found.peak_rate.max(peak);
+        found.peak_connections = found.peak_connections.max(num_under_way);
+    }
+
+    /// Ends what ends until `now`, and takes note of what it asked for.
+    fn end_until(&mut self, now: i64) {
+        while let Some(Reverse(ended)) = self.under_way.peek().copied()
+            && ended.ended_at <= now
+        {
+            self.under_way.pop();
+            let Some(asked) = ended.retry_after else { continue };
+            self.found.num_embargoes += 1;
+            let until = ended.ended_at.saturating_add(i64::try_from(asked.as_micros()).unwrap_or(i64::MAX));
+            if self.embargo.is_none_or(|embargo| embargo.until < until) {
+                self.embargo = Some(Embargo { from: ended.ended_at, until, rank: ended.rank });
+            }
+        }
+    }
+
+    fn embargo_broken(&self, rank: Rank, sent_at: i64, grace: Duration) -> Option<String> {
+        let embargo = self.embargo?;
+        let grace = if rank == embargo.rank { JITTER } else { i64::try_from(grace.as_micros()).ok()? };
+        let broken = sent_at > embargo.from.saturating_add(grace) && sent_at < embargo.until - JITTER;
+        broken.then(|| {
+            let seconds = |us: i64| us as f64 / SECOND as f64;
+            format!(
+                "{:.1} s after the server asked to be left alone for {:.1} s",
+                seconds(sent_at - embargo.from),
+                seconds(embargo.until - embargo.from)
+            )
+        })
+    }
+
+    /// Requests that left after `moment`.
+    fn num_since(&self, moment: i64) -> u64 {
+        (self.recent.len() - self.recent.partition_point(|sent_at| *sent_at <= moment)) as u64
+    }
+
+    fn rate_exceeded(&mut self, entry: &RequestEntry) -> Option<String> {
+        let rate = entry.max_rate;
+        // Truncation is the meaning; rates are positive.
+        #[expect(clippy::cast_possible_truncation)]
+        let window = if rate > 0.0 { SECOND.max((SECOND as f64 / rate) as i64) } else { SECOND };
+        let longest = window.saturating_mul(if rate > 0.0 { 10 } else { 1 });
+        while self.recent.front().is_some_and(|sent_at| *sent_at <= entry.sent_at.saturating_sub(longest)) {
+            self.recent.pop_front();
+        }
+        if rate <= 0.0 {
+            return None;
+        }
+        [window, longest].into_iter().find_map(|window| {
+            let seconds = window as f64 / SECOND as f64;
+            let allowed = (rate * seconds).ceil() + self.ranks.len() as f64;
+            let left = self.num_since(entry.sent_at - window + JITTER);
+            (left as f64 > allowed)
+                .then(|| format!("{left} requests within {seconds:.0} s, {rate} per second promised"))
+        })
+    }
+}

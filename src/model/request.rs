@@ -1,0 +1,69 @@
+//! A request that left for a server, as the ledger keeps it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::ServerName;
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestPurpose {
+    /// A record's URL.
+    Image,
+    /// Where a redirect led.
+    Redirect,
+    /// `robots.txt`.
+    Robots,
+}
+
+impl RequestPurpose {
+    pub const ALL: &[Self] = &[Self::Image, Self::Redirect, Self::Robots];
+
+    /// The word of the ledger's column `purpose`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Redirect => "redirect",
+            Self::Robots => "robots",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|purpose| purpose.as_str() == word)
+    }
+}
+
+/// One request, from leaving to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestEntry {
+    /// Whose limits it counts against.
+    pub server: ServerName,
+    /// Who answered; `None` when nobody did.
+    pub address: Option<IpAddr>,
+    pub purpose: RequestPurpose,
+    /// Path and query.
+    pub target: String,
+    /// When it left, in microseconds since 1970.
+    pub sent_at: i64,
+    /// Until the last byte, or the failure.
+    pub took: Duration,
+    pub received_bytes: u64,
+    /// `None` without a response.
+    pub http_status: Option<u16>,
+    /// How long the response asked to be left alone; bounded by `max_retry_after`.
+    pub retry_after: Option<Duration>,
+    /// What all ranks together have promised to keep to: requests per second (0: no limit) ...
+    pub max_rate: f64,
+    /// ... and requests at once.
+    pub max_connections: u32,
+}
+
+impl RequestEntry {
+    /// When it ended, in microseconds since 1970.
+    #[must_use]
+    pub fn ended_at(&self) -> i64 {
+        self.sent_at.saturating_add(i64::try_from(self.took.as_micros()).unwrap_or(i64::MAX))
+    }
+}

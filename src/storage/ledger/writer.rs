@@ -1,0 +1,163 @@
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    ArrayRef, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow::error::ArrowError;
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+
+use super::super::{StorageError, create_folder};
+use super::{file_name, schema};
+use crate::model::{Rank, RequestEntry, RunId};
+
+/// Requests of one batch at most, and entries that may wait for the thread: together some 2 MB.
+const BATCH: usize = 4096;
+/// A batch is written after so long, whatever it holds: what a kill may cost.
+const WRITE_AFTER: Duration = Duration::from_secs(1);
+
+/// Writes one rank's ledger of one run, on a thread of its own. Dropped, it writes what it has and ends the file.
+#[derive(Debug)]
+pub struct LedgerWriter {
+    /// `None` only while it is dropped.
+    entries: Option<SyncSender<(RequestEntry, u64)>>,
+    num_lost: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LedgerWriter {
+    /// Starts the file of a run and rank in the ledger's folder, which is made if it is missing.
+    ///
+    /// # Errors
+    /// When the file exists already, or cannot be made.
+    pub fn start(folder: &Path, run: RunId, rank: Rank) -> Result<Self, StorageError> {
+        create_folder(folder)?;
+        let path = folder.join(file_name(run, rank));
+        let file = File::create_new(&path).map_err(StorageError::io("create", &path))?;
+        let (send, entries) = mpsc::sync_channel(BATCH);
+        let thread = {
+            let path = path.clone();
+            let write = move || write_all(&path, file, &entries);
+            thread::Builder::new().name("ledger".into()).spawn(write)
+        };
+        let thread = thread.map_err(StorageError::io("start a thread for", &path))?;
+        Ok(Self { entries: Some(send), num_lost: AtomicU64::new(0), thread: Some(thread) })
+    }
+
+    /// Takes an entry. Never waits: what the thread cannot take is counted in the next entry that it can.
+    pub fn record(&self, entry: RequestEntry) {
+        let Some(entries) = &self.entries else { return };
+        let lost = self.num_lost.swap(0, Ordering::Relaxed);
+        if entries.try_send((entry, lost)).is_err() {
+            self.num_lost.fetch_add(lost + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for LedgerWriter {
+    fn drop(&mut self) {
+        self.entries = None;
+        let num_lost = self.num_lost.load(Ordering::Relaxed);
+        if num_lost > 0 {
+            tracing::warn!(num_lost, "the last requests are missing in the ledger");
+        }
+        if let Some(thread) = self.thread.take() {
+            // It ends with its channel; a panic of it is not worth another.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of the thread. After a failure it only drains: half a batch may stand at the end of the file.
+fn write_all(path: &PathBuf, file: File, entries: &Receiver<(RequestEntry, u64)>) {
+    if let Err(error) = try_write_all(file, entries) {
+        tracing::error!(
+            path = %path.display(), %error,
+            "the ledger of requests cannot be written; this rank's requests are missing in it from now on"
+        );
+        entries.iter().for_each(drop);
+    }
+}
+
+fn try_write_all(file: File, entries: &Receiver<(RequestEntry, u64)>) -> Result<(), ArrowError> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
+    let mut writer = StreamWriter::try_new_with_options(BufWriter::new(file), &schema(), options)?;
+    loop {
+        let (batch, is_over) = next_batch(entries);
+        if !batch.is_empty() {
+            writer.write(&to_arrow(&batch)?)?;
+            writer.flush()?;
+        }
+        if is_over {
+            return writer.finish();
+        }
+    }
+}
+
+/// What comes within [`WRITE_AFTER`] of the first entry; whether it is the last.
+fn next_batch(entries: &Receiver<(RequestEntry, u64)>) -> (Vec<(RequestEntry, u64)>, bool) {
+    let Ok(first) = entries.recv() else { return (Vec::new(), true) };
+    let until = Instant::now() + WRITE_AFTER;
+    let mut batch = vec![first];
+    while batch.len() < BATCH {
+        match entries.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(entry) => batch.push(entry),
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => return (batch, true),
+        }
+    }
+    (batch, false)
+}
+
+fn to_arrow(batch: &[(RequestEntry, u64)]) -> Result<RecordBatch, ArrowError> {
+    let mut server_name = StringBuilder::new();
+    let mut address = StringBuilder::new();
+    let mut purpose = StringBuilder::new();
+    let mut target = StringBuilder::new();
+    let mut sent_at = TimestampMicrosecondBuilder::new().with_timezone("UTC");
+    let mut took_us = Int64Builder::new();
+    let mut received_bytes = Int64Builder::new();
+    let mut http_status = Int32Builder::new();
+    let mut retry_after_us = Int64Builder::new();
+    let mut max_rate = Float64Builder::new();
+    let mut max_connections = Int32Builder::new();
+    let mut num_lost = Int64Builder::new();
+    let us = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    for (entry, lost) in batch {
+        server_name.append_value(entry.server.as_str());
+        address.append_option(entry.address.map(|address| address.to_string()));
+        purpose.append_value(entry.purpose.as_str());
+        target.append_value(&entry.target);
+        sent_at.append_value(entry.sent_at);
+        took_us.append_value(us(entry.took));
+        received_bytes.append_value(entry.received_bytes.cast_signed());
+        http_status.append_option(entry.http_status.map(i32::from));
+        retry_after_us.append_option(entry.retry_after.map(us));
+        max_rate.append_value(entry.max_rate);
+        max_connections.append_value(entry.max_connections.cast_signed());
+        num_lost.append_value(lost.cast_signed());
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(server_name.finish()),
+        Arc::new(address.finish()),
+        Arc::new(purpose.finish()),
+        Arc::new(target.finish()),
+        Arc::new(sent_at.finish()),
+        Arc::new(took_us.finish()),
+        Arc::new(received_bytes.finish()),
+        Arc::new(http_status.finish()),
+        Arc::new(retry_after_us.finish()),
+        Arc::new(max_rate.finish()),
+        Arc::new(max_connections.finish()),
+        Arc::new(num_lost.finish()),
+    ];
+    RecordBatch::try_new(schema(), columns)
+}
