@@ -18,7 +18,7 @@ use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, RankProgress, ToCoordinator, ToWorker};
 use crate::catalog::{CompactionReport, PartReport};
 use crate::cluster::{Inbox, Outbox, wire};
-use crate::model::{Epoch, PartitionKey, Rank};
+use crate::model::{Epoch, PartitionKey, Rank, RunId};
 use crate::runtime::{Shutdown, StopReason};
 
 /// How often a rank shows a sign of life: many times per lease.
@@ -161,7 +161,7 @@ pub struct Farewell {
 }
 
 /// Works until rank 0 says that nothing is left or that it is time to stop, and then until it dismisses the
-/// rank. `make_executor` gets the settings that rank 0 resolved.
+/// rank. `make_executor` gets the run and the settings that rank 0 resolved.
 ///
 /// # Errors
 /// When the transport fails or rank 0 vanishes.
@@ -169,7 +169,7 @@ pub async fn work<E: Executor>(
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<ToWorker>,
     shutdown: Shutdown,
-    make_executor: impl FnOnce(&str) -> Result<Arc<E>, String>,
+    make_executor: impl FnOnce(RunId, &str) -> Result<Arc<E>, String>,
 ) -> Result<Farewell, DispatchError> {
     work_at(ALIVE_INTERVAL, outbox, inbox, shutdown, make_executor).await
 }
@@ -180,13 +180,13 @@ async fn work_at<E: Executor>(
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<ToWorker>,
     shutdown: Shutdown,
-    make_executor: impl FnOnce(&str) -> Result<Arc<E>, String>,
+    make_executor: impl FnOnce(RunId, &str) -> Result<Arc<E>, String>,
 ) -> Result<Farewell, DispatchError> {
     let mut line = Line::new(tick, outbox, inbox);
     line.send(ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() })?;
     let executor = loop {
         match line.next().await? {
-            Word::Message(ToWorker::Welcome { run_id, settings }) => match make_executor(&settings) {
+            Word::Message(ToWorker::Welcome { run_id, settings }) => match make_executor(run_id, &settings) {
                 Ok(executor) => {
                     tracing::info!(run_id, "run begins");
                     break executor;

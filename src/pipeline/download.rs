@@ -121,7 +121,7 @@ where
             tracing::error!(%error, "cannot read what another rank sent");
         }
     });
-    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |settings| {
+    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
             .and_then(|resolved| download_settings(&Dataset::new(resolved)?, size))

@@ -84,7 +84,7 @@ impl RankZeroEnd {
         let (to_worker, inbox) = mpsc::unbounded_channel();
         let executor = Arc::new(Scripted::default());
         let make = executor.clone();
-        let worker = tokio::spawn(work_at(TICK, outbox, inbox, Shutdown::new(), move |_| Ok(make)));
+        let worker = tokio::spawn(work_at(TICK, outbox, inbox, Shutdown::new(), move |_, _| Ok(make)));
         Self { endpoint: ranks.pop().unwrap(), to_worker, executor, worker }
     }
 
