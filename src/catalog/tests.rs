@@ -20,7 +20,7 @@ fn new_partition(partition_id: u32) -> NewPartition {
         folder: ServerName::from_catalog("s"),
         members: Vec::new(),
         partition_id,
-        manifest_files: vec![ManifestFile { name: "m".into(), num_records: NUM_RECORDS, bytes: 1 }],
+        manifest_files: vec![ManifestFile { name: "m".into(), num_records: NUM_RECORDS, bytes: 1, crc32: 0 }],
         states: vec![RecordState::Pending; NUM_RECORDS as usize],
         url_keys: (0..NUM_RECORDS).map(key).collect(),
     }
@@ -39,7 +39,7 @@ fn part_of(partition: PartitionKey) -> Report {
         partition,
         part: PartRow {
             part: PartId { epoch: Epoch::new(1, 1), sequence: 0 },
-            successes: DataFile { num_rows: u64::from(NUM_RECORDS), bytes: 1 },
+            successes: DataFile { num_rows: u64::from(NUM_RECORDS), bytes: 1, crc32: 0 },
             errors: DataFile::default(),
         },
         outcomes: (0..NUM_RECORDS).map(outcome).collect(),

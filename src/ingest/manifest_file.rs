@@ -16,7 +16,7 @@ use parquet::schema::types::ColumnPath;
 use super::error::IngestError;
 use crate::catalog::ManifestFile;
 use crate::model::ServerName;
-use crate::storage::{AtomicFile, Checksummed, Sign as _, unescape_hive};
+use crate::storage::{AtomicFile, Checksum, Checksummed, unescape_hive};
 
 /// Ends the names of files that are not whole yet.
 const WRITER: &str = "ingest";
@@ -26,8 +26,9 @@ pub(super) fn write_file(folder: &Path, part: u32, rows: &RecordBatch) -> Result
     let name = format!("part-{part:04}.parquet");
     let mut output = ParquetOutput::create(&folder.join(&name), rows.schema())?;
     output.push(rows)?;
-    let bytes = output.close()?.commit()?;
-    Ok(ManifestFile { name, num_records: rows.num_rows() as u32, bytes })
+    let (file, Checksum { crc32, bytes }) = output.close()?;
+    file.commit()?;
+    Ok(ManifestFile { name, num_records: rows.num_rows() as u32, bytes, crc32 })
 }
 
 /// A Parquet file that gets its name when it is whole.
@@ -48,13 +49,10 @@ impl ParquetOutput {
     }
 
     /// The finished file, which has no name yet.
-    fn close(self) -> Result<AtomicFile, IngestError> {
-        let Self { file, mut writer } = self;
-        writer
-            .sign()
-            .and_then(|()| writer.into_inner())
-            .map_err(IngestError::write_parquet(file.temporary()))?;
-        Ok(file)
+    fn close(self) -> Result<(AtomicFile, Checksum), IngestError> {
+        let Self { file, writer } = self;
+        let written = writer.into_inner().map_err(IngestError::write_parquet(file.temporary()))?;
+        Ok((file, written.checksum()))
     }
 }
 
@@ -88,7 +86,7 @@ impl NumberedOutput {
     /// even after an ingest that was killed when all else was done.
     pub(super) fn finish(self) -> Result<PathBuf, IngestError> {
         let Self { folder, prefix, path, output } = self;
-        let file = output.close()?;
+        let (file, _) = output.close()?;
         for (_, earlier) in numbered_files(&folder, prefix)? {
             if same_bytes(&earlier, file.temporary()).map_err(IngestError::read(&earlier))? {
                 return Ok(earlier);

@@ -250,7 +250,7 @@ fn encode(
     let Some(first) = part.rows.first() else {
         // A partition that was written out to its last row just before its bucket ended: it needs a
         // last file to be complete with, but that would be empty. See `Committer::take`.
-        let file = ManifestFile { name: String::new(), num_records: 0, bytes: 0 };
+        let file = ManifestFile { name: String::new(), num_records: 0, bytes: 0, crc32: 0 };
         return Ok(done(part, file));
     };
     let rows = concat_batches(first.schema_ref(), &part.rows)?;

@@ -15,7 +15,7 @@ mod server_tables;
 mod sweep;
 
 pub use atomic::{AtomicFile, create_folder, sync_folder, write_atomically};
-pub use checksum::{Checksummed, PAGES_CRC32_KEY, PagesChecksum, Sign};
+pub use checksum::{Checksum, Checksummed};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};

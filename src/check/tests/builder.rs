@@ -26,9 +26,8 @@ use crate::model::{
     RecordUrl, ServerId, ServerName, UrlKey,
 };
 use crate::storage::{
-    Checksummed, CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions,
-    ManifestRecord, PartWriter, Sign as _, StorageOptions, compact_partition, finish_partition,
-    write_error_part,
+    Checksum, CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions,
+    ManifestRecord, PartWriter, StorageOptions, compact_partition, finish_partition, write_error_part,
 };
 
 pub(super) const PENDING: RecordState = RecordState::Pending;
@@ -368,8 +367,8 @@ pub(super) fn write_manifest(folder: &Path, number: usize, records: &[Arc<Manife
     ])
     .unwrap();
     let name = format!("part-{number:04}.parquet");
-    let bytes = write_parquet(&folder.join(&name), &batch).bytes;
-    ManifestFile { name, num_records: records.len() as u32, bytes }
+    let DataFile { bytes, crc32, .. } = write_parquet(&folder.join(&name), &batch);
+    ManifestFile { name, num_records: records.len() as u32, bytes, crc32 }
 }
 
 /// Writes a file as no part of ddl does: in place, and without its hash algorithm.
@@ -386,13 +385,10 @@ pub(super) fn write_parquet_with_algorithm(path: &Path, batch: &RecordBatch) -> 
 
 fn write_with(path: &Path, batch: &RecordBatch, properties: Option<WriterProperties>) -> DataFile {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(Checksummed::new(File::create(path).unwrap()), batch.schema(), properties)
-            .unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), properties).unwrap();
     writer.write(batch).unwrap();
-    writer.sign().unwrap();
     writer.close().unwrap();
-    DataFile { num_rows: batch.num_rows() as u64, bytes: fs::metadata(path).unwrap().len() }
+    Checksum::of(&fs::read(path).unwrap()).file_of(batch.num_rows() as u64)
 }
 
 pub(super) fn read_parquet(path: &Path) -> RecordBatch {

@@ -33,7 +33,12 @@ impl Run {
             folder: ServerName::from_catalog("a.example"),
             members: Vec::new(),
             partition_id: 0,
-            manifest_files: vec![ManifestFile { name: "0.parquet".into(), num_records: 1, bytes: 1 }],
+            manifest_files: vec![ManifestFile {
+                name: "0.parquet".into(),
+                num_records: 1,
+                bytes: 1,
+                crc32: 0,
+            }],
             states: vec![RecordState::Pending],
             url_keys: vec![UrlKey(1)],
         };
