@@ -81,6 +81,8 @@ impl Catalog {
     /// When the storage fails: then none is committed.
     pub fn commit_reports(&self, reports: &[Report]) -> Result<Vec<Result<(), Refusal>>, CatalogError> {
         let txn = self.begin()?;
+        #[cfg(test)]
+        self.panic_if_told_to();
         let answers = reports
             .iter()
             .map(|report| match report {
@@ -89,7 +91,7 @@ impl Catalog {
                 Report::Finished(partition) => commit_finish(&txn, *partition),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        txn.commit()?;
+        self.commit(txn)?;
         Ok(answers)
     }
 }

@@ -182,3 +182,20 @@ fn a_writer_whose_lock_was_taken_over_begins_nothing() {
     assert!(error.hint().is_some());
     assert_eq!(whole_commits(&catalog.view().unwrap()).len(), 1);
 }
+
+#[test]
+fn a_writer_whose_lock_was_taken_over_in_a_transaction_commits_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let catalog = Catalog::create(&path, &CatalogOptions::default()).unwrap();
+    let txn = catalog.begin().unwrap();
+    txn.open_table(tables::META).unwrap().insert("batch_size", [0; 8].as_slice()).unwrap();
+    let successor = LockHolder { node: "elsewhere".into(), ..LockHolder::this_process(None) };
+    std::fs::write(folder.path().join("catalog.redb.lock"), serde_json::to_vec(&successor).unwrap()).unwrap();
+    let error = catalog.commit(txn).unwrap_err();
+    assert!(matches!(error, CatalogError::LockLost { holder: Some(_), .. }), "{error}");
+    drop(catalog);
+    std::fs::remove_file(folder.path().join("catalog.redb.lock")).unwrap();
+    let catalog = Catalog::open(&path, &CatalogOptions::default()).unwrap();
+    assert_eq!(catalog.settle_batch_size(7).unwrap(), 7, "it is not settled yet");
+}
