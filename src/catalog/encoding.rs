@@ -105,7 +105,7 @@ impl PackedStates {
 }
 
 /// Records of a partition at most: the largest `batch_size` that the configuration takes.
-pub(super) const MAX_RECORDS: u64 = 1_000_000;
+pub const MAX_RECORDS: u64 = 1_000_000;
 
 /// URL keys per value: 65,280 bytes, just under redb's 64 KiB page.
 pub(super) const URL_KEYS_PER_CHUNK: usize = 4080;

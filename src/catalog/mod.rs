@@ -29,7 +29,7 @@ mod upgrade;
 mod view;
 mod writer;
 
-pub use encoding::RecordStatus;
+pub use encoding::{MAX_RECORDS, RecordStatus};
 pub use error::CatalogError;
 pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};

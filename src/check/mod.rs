@@ -7,6 +7,7 @@
 //!
 //! What no commit names is an orphan: it does not exist for ddl, so it is reported apart and is no breach.
 //! [`repair_dataset`] removes orphans and writes missing `completed` markers; no breach of data can be repaired.
+//! Where files show that the catalog is an older copy, it refuses.
 //!
 //! A writer may be at work beside a check. Partitions are then checked one by one as they are committed, and what
 //! is suspect is asked again of a fresh view, for a download moves files (parts become final files). Only orphans

@@ -259,6 +259,9 @@ pub struct CheckArgs {
     /// First removes files that no commit names, and writes missing `completed` markers
     #[arg(long)]
     pub repair: bool,
+    /// With --repair: also removes files that are newer than the catalog, where it is an older copy
+    #[arg(long, requires = "repair")]
+    pub discard_newer: bool,
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,

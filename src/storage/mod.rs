@@ -25,4 +25,4 @@ pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
 };
 pub use server_tables::{ServerTableError, read_server_list, read_server_rates};
-pub use sweep::sweep_parts;
+pub use sweep::{epoch_in, sweep_parts};

@@ -18,7 +18,7 @@ use redb::TableDefinition;
 
 use crate::catalog::{
     Catalog, CatalogOptions, CatalogReader, CompactionReport, ManifestFile, NewPartition, PartReport,
-    PartitionRow, RecordOutcome, Report,
+    PartitionRow, RecordOutcome, Report, RunRow,
 };
 use crate::check::{CheckError, CheckOptions, CheckReport, RepairReport, check_dataset, repair_dataset};
 use crate::model::{
@@ -58,8 +58,10 @@ impl TestDataset {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let layout = DatasetLayout::new(folder.path(), LayoutOptions::default());
+        let catalog = Catalog::create(&layout.catalog(), &catalog_options()).unwrap();
+        assert_eq!(catalog.start_run(RunRow::default()).unwrap(), EPOCH.run());
         Self {
-            catalog: Some(Catalog::create(&layout.catalog(), &catalog_options()).unwrap()),
+            catalog: Some(catalog),
             layout,
             folders: HashMap::new(),
             records: HashMap::new(),
@@ -292,7 +294,7 @@ impl TestDataset {
     }
 
     pub(super) fn repair(&self) -> Result<RepairReport, CheckError> {
-        repair_dataset(&self.layout, self.catalog())
+        repair_dataset(&self.layout, self.catalog(), false)
     }
 
     /// Checks as a process does that only reads.
