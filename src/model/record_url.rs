@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::SkipReason;
 
-/// A server as the catalog knows it: `host[:port]` in lower case, the default port dropped.
+/// A server as the catalog knows it: `host[:port]` in lower case, the default port and the root's dot dropped.
 ///
 /// Internationalised names are in their ASCII (punycode) form and IPv6 literals keep their
 /// brackets, so equal servers have equal names.
@@ -30,7 +30,12 @@ impl ServerName {
     /// The server of a URL, or `None` when the URL has no host.
     #[must_use]
     pub fn from_url(url: &Url) -> Option<Self> {
-        let host = url.host_str().filter(|host| !host.is_empty())?;
+        // `example.org.` is `example.org`, said in full.
+        let host = url.host_str()?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.is_empty() || host.ends_with('.') {
+            return None;
+        }
         Some(match url.port() {
             // `url` drops a scheme's default port by itself.
             Some(port) => Self(format!("{host}:{port}").into()),
@@ -156,6 +161,10 @@ mod tests {
         check("http://user:pass@example.org/a", Ok("example.org"));
         check("http://[2001:DB8::1]:81/a", Ok("[2001:db8::1]:81"));
         check("http://müseum.example/a", Ok("xn--mseum-kva.example"));
+        check("http://example.org./a.jpg", Ok("example.org"));
+        check("https://Example.org.:443/a.jpg", Ok("example.org"));
+        check("http://example.org.:81/", Ok("example.org:81"));
+        check("http://127.0.0.1./", Ok("127.0.0.1"));
     }
 
     #[test]
@@ -184,6 +193,7 @@ mod tests {
         check("images/a.jpg", Err(SkipReason::BadScheme));
         check("data:image/png;base64,AA", Err(SkipReason::BadScheme));
         check("http://", Err(SkipReason::NoHost));
+        check("http://./", Err(SkipReason::NoHost));
         check("http://exa mple.org/", Err(SkipReason::BadUrl));
         check("http://example.org:99999/", Err(SkipReason::BadUrl));
         check("http://example.org:0/", Err(SkipReason::BadUrl));
