@@ -212,9 +212,9 @@ Examples:
   ddl query -f report.sql --format json
   ddl query                                  a prompt with history; \\d lists the tables")]
 pub struct QueryArgs {
-    /// The query, or - for stdin; without it and without -f, opens a prompt
+    /// The query, or - for statements on stdin; without it and without -f, opens a prompt
     pub sql: Option<String>,
-    /// Reads the query from a file
+    /// Reads statements from a file (with -o, one)
     #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
     pub file: Option<PathBuf>,
     /// Form of the answer: table, csv, tsv, json, ndjson, parquet [default: table, or as FILE is named]
