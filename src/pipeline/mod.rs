@@ -16,4 +16,4 @@ pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
 pub use ingest::ingest;
-pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status};
+pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
