@@ -222,7 +222,7 @@ fn commit_part(
     Ok(Ok(()))
 }
 
-fn read_partition(
+pub(super) fn read_partition(
     txn: &redb::WriteTransaction,
     partition: PartitionKey,
 ) -> Result<PartitionRow, CatalogError> {
@@ -233,7 +233,7 @@ fn read_partition(
     encoding::decode(value.value(), "partition")
 }
 
-fn write_partition(
+pub(super) fn write_partition(
     txn: &redb::WriteTransaction,
     partition: PartitionKey,
     row: &PartitionRow,

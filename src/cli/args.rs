@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
+use crate::model::FailureCause;
 use crate::query::OutputFormat;
 
 const ABOUT: &str = "Turns a list of image URLs into a clean, documented dataset";
@@ -76,6 +77,8 @@ pub enum Command {
     Ingest(IngestArgs),
     /// Downloads what is pending; alone, or as one rank of many under mpirun or srun
     Download(DownloadArgs),
+    /// Sets failed records back to pending, for the next download
+    Retry(RetryArgs),
     /// Shows how far the dataset is, also while a download runs
     Status(StatusArgs),
     /// Answers SQL over everything; without SQL, opens a prompt
@@ -179,6 +182,32 @@ pub struct DownloadArgs {
     /// Exits 3 when records have failed
     #[arg(long)]
     pub strict: bool,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+All that is given must hold; without any, every failure is tried again.
+
+Examples:
+  ddl retry --cause dns,connect              after an outage of your network
+  ddl retry --code 503 --older-than 1d
+  ddl retry --server images.example.org && ddl download")]
+pub struct RetryArgs {
+    /// Failures with this `error_code`: an HTTP status, -1 for the network, -2 for all else
+    #[arg(long, value_name = "CODE", value_delimiter = ',', allow_negative_numbers = true)]
+    pub code: Vec<i32>,
+    /// Failures of this cause, as the column `cause` names it
+    #[arg(long, value_name = "CAUSE", value_delimiter = ',')]
+    pub cause: Vec<FailureCause>,
+    /// Records of this server
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// Failures that are at least so old, such as 12h or 7d
+    #[arg(long, value_name = "AGE")]
+    pub older_than: Option<String>,
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,
