@@ -8,7 +8,7 @@
 //! ```text
 //!            ingest                    report of a part
 //! (new) ---------------> pending ----------------------------> success | failed | skipped
-//!       \--------------> skipped
+//!       \--------------> skipped   <------- a retry ---------- failed
 //!            (unusable URL, ignored server)
 //! ```
 //! # What one commit contains

@@ -13,6 +13,7 @@ use crate::catalog::DispositionCounts;
 use crate::check::CheckProgress;
 use crate::dispatch::PublishedStatus;
 use crate::ingest::{IngestProgress, IngestStage};
+use crate::model::without_credentials;
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,7 +38,9 @@ pub(super) struct LogLines;
 
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        above_bar(|| io::stderr().lock().write(line))
+        let text = String::from_utf8_lossy(line);
+        above_bar(|| io::stderr().lock().write_all(without_credentials(&text).as_bytes()))?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

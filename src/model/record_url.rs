@@ -1,5 +1,6 @@
 //! URLs of records and the names of servers: parsed once, at the edge.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -143,9 +144,45 @@ impl<'a> RecordUrl<'a> {
     }
 }
 
+/// The text with a mark in place of user names and passwords of the URLs in it: for logs and messages.
+#[must_use]
+pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '`' | '<' | '>');
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let authority = after.split(ends).next().unwrap_or_default();
+        shown += before;
+        rest = match authority.rfind('@') {
+            Some(at) => {
+                shown += "***";
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    shown += rest;
+    Cow::Owned(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let check = |text: &str, expect: &str| assert_eq!(without_credentials(text), expect, "{text}");
+        check("no URL, but me@example.org", "no URL, but me@example.org");
+        check("failed url=\"http://me:secret@a.example/b@c\"", "failed url=\"http://***@a.example/b@c\"");
+        check("https://a@b@c.example:81?x=@ and ftp://u:p@d", "https://***@c.example:81?x=@ and ftp://***@d");
+        check("{\"url\":\"http://a.example\",\"x\":\"y@z\"}", "{\"url\":\"http://a.example\",\"x\":\"y@z\"}");
+        check("bot (+https://example.org; me@example.org)", "bot (+https://example.org; me@example.org)");
+        check("://", "://");
+    }
 
     fn check(text: &str, expect: Result<&str, SkipReason>) {
         let got = RecordUrl::parse(text, 8192).map(|url| url.server.as_str().to_owned());

@@ -100,6 +100,23 @@ fn a_label_that_comes_late_is_told() {
 }
 
 #[test]
+fn passwords_in_urls_are_kept_and_not_told() {
+    let url = "http://me:s3cret@a.example/1";
+    let settings =
+        "downloader_parameters: {max_attempts: 1, logger_level: DEBUG}\nallow_private_networks: true";
+    let project = project(settings).with_urls([url]);
+    project.ok(&["ingest"]);
+    let output = project.run(&["-vvv", "download"]);
+    expect(&output, 0, &["download"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let log = std::fs::read_to_string(project.path("out/logs/download-00.log")).unwrap();
+    for said in [&*stderr, &log] {
+        assert!(said.contains("://***@a.example/1") && !said.contains("s3cret"), "{said}");
+    }
+    assert_eq!(project.query("SELECT identifier FROM errors"), url);
+}
+
+#[test]
 fn servers_that_cannot_be_are_told_and_the_others_are_ignored() {
     let project = project("").with_urls(["http://a.example/1", "http://b.example/1"]);
     std::fs::create_dir(project.path("out")).unwrap();

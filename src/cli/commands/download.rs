@@ -88,7 +88,8 @@ fn failures(causes: &[(String, u64)]) -> String {
     }
     format!(
         "failed: {}\nby server: ddl query \"SELECT server_name, cause, http_status, count(*) FROM urls \
-         WHERE disposition = 'failed' GROUP BY ALL\"\n",
+         WHERE disposition = 'failed' GROUP BY ALL\"\n\
+         again: ddl retry, by `--cause`, `--code` or `--server`, then ddl download\n",
         list.join(", ")
     )
 }
