@@ -224,7 +224,7 @@ fn commit_part(
     Ok(Ok(()))
 }
 
-fn read_partition(
+pub(super) fn read_partition(
     txn: &redb::WriteTransaction,
     partition: PartitionKey,
 ) -> Result<PartitionRow, CatalogError> {
@@ -235,7 +235,7 @@ fn read_partition(
     encoding::decode(value.value(), "partition")
 }
 
-fn write_partition(
+pub(super) fn write_partition(
     txn: &redb::WriteTransaction,
     partition: PartitionKey,
     row: &PartitionRow,

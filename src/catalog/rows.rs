@@ -101,6 +101,8 @@ impl ManifestFile {
 /// Open --(nothing pending; successes.parquet and errors.parquet written)--> Compacted
 ///      --(`completed` marker written, parts removed)--> Finished
 /// ```
+/// A retry leads back, in two steps ([`Catalog::unfinish`](super::Catalog::unfinish), then
+/// [`Catalog::set_back`](super::Catalog::set_back)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PartitionStage {
     /// Data stands in `parts`.

@@ -143,7 +143,7 @@ const fn ddl(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 }
 
 const fn unused(path: &'static str) -> Key {
-    let doc = "Accepted, without effect: `ddl submit` writes its own job scripts.";
+    let doc = "Accepted, without effect: ddl needs no scripts for its jobs.";
     Key { path, kind: Kind::Text, default: "", family: Family::Unused, doc, zero_is_unset: false }
 }
 
@@ -161,7 +161,10 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("ingest_parameters", "How lists are read and cut into partitions."),
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
-    ("tools_parameters", "What the tools do, and the jobs that run them."),
+    (
+        "tools_parameters",
+        "What the tools do, and the jobs that run them. Without effect as yet: there are no tools.",
+    ),
     ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
 ];
 
@@ -207,17 +210,17 @@ pub const KEYS: &[Key] = &[
     dd("suppress_unchanged_error", Kind::Bool, "false",
         "In distributed-downloader a job without progress is an error unless this is set. Here it never is."),
     dd("account", Kind::Text, "",
-        "The Slurm account of `ddl submit`; empty for the cluster's default."),
+        "The Slurm account. Without effect as yet: ddl writes no job scripts."),
 
     dd("output_structure.urls_folder", Kind::Inside, "servers_batched", "The lists, by server and partition."),
     dd("output_structure.logs_folder", Kind::Inside, "logs", "Logs of runs and jobs."),
     dd("output_structure.images_folder", Kind::Inside, "downloaded_images", "The images."),
-    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "Job scripts and their state."),
+    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "Accepted, without effect: there are no schedules."),
     dd("output_structure.profiles_table", Kind::Inside, "servers_profiles.csv", "The rate of each server."),
     dd("output_structure.ignored_table", Kind::Inside, "ignored_servers.csv", "Servers that are not asked."),
     dd("output_structure.inner_checkpoint_file", Kind::Inside, "inner_checkpoint.yaml",
-        "Kept for readers of distributed-downloader's outputs; progress is in the catalog."),
-    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools."),
+        "Accepted, without effect: progress is in the catalog."),
+    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools; today `uuid_ref` of `tol200m_fathomNet` only."),
 
     ddl("columns.url", Kind::Text, "",
         "The image's URL. Default: the first of `identifier`, `url`, `image_url`, `photo_url`, `accessURI`, \
@@ -323,7 +326,8 @@ pub const KEYS: &[Key] = &[
 
     // Jobs.
     dd("downloader_parameters.num_downloads", integer(1, 1000), "1",
-        "Download jobs that `ddl submit` chains, each resuming the one before.").zero_is_unset(),
+        "Download jobs in a row, each resuming the one before. Without effect as yet, as are the next three: \
+         ddl writes no job scripts.").zero_is_unset(),
     dd("downloader_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
     dd("downloader_parameters.workers_per_node", integer(1, 1024), "1",
         "Ranks on one node. One rank serves all servers at once; more help when decoding keeps its threads busy.").zero_is_unset(),
@@ -380,7 +384,7 @@ pub const KEYS: &[Key] = &[
     dd("tools_parameters.new_resize_size", integer(1, 65_535), "720",
         "Tool `resize`: the new longest side in pixels. 720 is what TreeOfLife-200M uses.").zero_is_unset(),
     dd("tools_parameters.num_workers", integer(1, 1000), "1",
-        "Tool jobs that `ddl submit` chains, each resuming the one before.").zero_is_unset(),
+        "Tool jobs in a row, each resuming the one before.").zero_is_unset(),
     dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
     dd("tools_parameters.workers_per_node", integer(1, 1024), "1", "Ranks on one node.").zero_is_unset(),
     dd("tools_parameters.cpu_per_worker", integer(0, 1024), "0", "Cores of one rank. 0 leaves it to Slurm."),

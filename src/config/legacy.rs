@@ -28,9 +28,9 @@ const ALIASES: &[(&str, &str)] = &[
 
 const EXPORT: &str = "the layout of files is chosen by `ddl export`";
 const RESUME: &str = "ddl always resumes and never deletes an output";
-const RATE: &str = "ddl finds each server's rate by itself, below `default_rate_limit`";
+const RATE: &str = "a server has `default_rate_limit` or its own rate in `servers_profiles.csv`, less while it refuses requests";
 const SPLIT: &str = "`ddl ingest` cuts lists by server, and ranks share them";
-const JOBS: &str = "jobs are described by `downloader_parameters` and made by `ddl submit`";
+const JOBS: &str = "ddl is started under `mpirun` or `srun`, and needs no manager";
 
 /// A FLOW-DC key at the top level and why it has no effect here.
 const UNUSED: &[(&str, &[&str])] = &[

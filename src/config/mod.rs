@@ -46,4 +46,5 @@ pub use keys::{Family, GROUPS, KEYS, Key, Kind};
 pub use render::{ShownValue, default_file, reference, show, starter_file, to_yaml};
 pub use resolve::{Chain, DEFAULT_FILE, Environment, Notice, Origin, Overrides, Resolved, load, parse};
 pub use settings::{DownloadJobs, OutputStructure, Settings, ToolsParameters, UserAgent, contact_of};
+pub use units::parse_duration;
 pub use value::Value;

@@ -175,18 +175,19 @@ pub struct Resolved {
     /// Parallel to [`KEYS`].
     entries: Vec<(Value, Origin)>,
     notices: Vec<Notice>,
+    has_file: bool,
 }
 
 impl Resolved {
     fn defaults() -> Self {
         let entries = KEYS.iter().map(|key| (Value::default_of(key), Origin::Default)).collect();
-        Self { entries, notices: Vec::new() }
+        Self { entries, notices: Vec::new(), has_file: false }
     }
 
     fn apply(&mut self, layer: Layer) {
         for (key, value, origin) in layer.values {
             let value = value.unwrap_or_else(|| Value::default_of(&KEYS[key]));
-            let reason = "`ddl submit` writes its own job scripts";
+            let reason = "ddl needs no scripts for its jobs";
             if KEYS[key].family == Family::Unused && value != Value::Text(String::new()) {
                 let notice = Notice::Unused { key: KEYS[key].path.to_owned(), at: origin.clone(), reason };
                 self.notices.push(notice);
@@ -219,6 +220,12 @@ impl Resolved {
     /// Value and origin of every key, in the order of the table.
     pub(super) fn entries(&self) -> &[(Value, Origin)] {
         &self.entries
+    }
+
+    /// Whether any file was read.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.has_file
     }
 
     /// What the log should mention.
@@ -258,6 +265,7 @@ fn resolve(
 ) -> Result<Resolved, ConfigError> {
     let mut problems = Problems::default();
     let mut resolved = Resolved::defaults();
+    resolved.has_file = !texts.is_empty();
     for (path, bytes) in texts {
         resolved.apply(file::layer(path, bytes, &mut problems));
     }

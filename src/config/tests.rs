@@ -53,7 +53,7 @@ fn a_file_of_distributed_downloader_loads_unchanged() {
     let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
     assert_eq!(notices.len(), 13, "one per script: {notices:?}");
     assert!(notices[0].ends_with(
-        "dd_config.yaml:8: `scripts.general_submitter` has no effect: `ddl submit` writes its own job scripts"
+        "dd_config.yaml:8: `scripts.general_submitter` has no effect: ddl needs no scripts for its jobs"
     ));
 }
 
@@ -261,7 +261,27 @@ fn rules_between_keys_are_told() {
     ddl.yaml:2: `schedule_rules` has no rule for 1: servers with few partitions would never be asked
       hint: add `1: 1`
     ddl.yaml:7: `output_structure.tools_folder` and `output_structure.logs_folder` are both `tools`
-      hint: each needs a name of its own
+      hint: each needs a place of its own
+    ");
+}
+
+/// `images_folder: catalog.redb` made a folder where the catalog should be.
+#[test]
+fn names_in_the_output_are_apart_and_not_ours() {
+    insta::assert_snapshot!(error_of(
+        "output_structure:\n  images_folder: catalog.redb\n  urls_folder: status/urls\n  \
+         logs_folder: catalog.redb.lock\n  tools_folder: catalog.redb/tools\n  ignored_table: schedules/a.csv\n"
+    ), @r"
+    ddl.yaml:3: `output_structure.urls_folder` is `status/urls`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:4: `output_structure.logs_folder` is `catalog.redb.lock`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:2: `output_structure.images_folder` is `catalog.redb`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:5: `output_structure.tools_folder` is `catalog.redb/tools`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:5: `output_structure.tools_folder` (`catalog.redb/tools`) lies within `output_structure.images_folder` (`catalog.redb`)
+      hint: each needs a place of its own
     ");
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod layout;
 mod manifest;
 mod part_writer;
+mod reopen;
 mod schema;
 mod server_tables;
 mod sweep;
@@ -21,6 +22,7 @@ pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
 pub use manifest::{ManifestReader, ManifestRecord};
 pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
+pub use reopen::{ErrorFacts, final_files_as_part, read_error_facts, remove_final_files, remove_marker};
 pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
 };

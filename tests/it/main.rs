@@ -10,5 +10,6 @@ mod query;
 mod readers;
 mod real_list;
 mod resume;
+mod retry;
 mod support;
 mod terminal;
