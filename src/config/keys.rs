@@ -66,6 +66,8 @@ pub enum Kind {
     List,
     /// Several of curl's `--connect-to` triples.
     ConnectTo,
+    /// Several addresses or networks.
+    Addresses,
     /// Positive whole numbers to positive whole numbers.
     Rules,
 }
@@ -198,6 +200,10 @@ pub const KEYS: &[Key] = &[
     ddl("allow_private_networks", Kind::Bool, "false",
         "Allows requests to private and loopback addresses. Off, because a list or a redirect could otherwise \
          make ddl ask machines inside your network."),
+    ddl("allow_addresses", Kind::Addresses, "",
+        "Addresses that may be asked although they are not public: a list of addresses and networks, such as \
+         `[192.168.1.20, fd00::/8]`. Link-local addresses and the metadata services of clouds must be named \
+         one by one; a network around them does not admit them."),
     ddl("connect_to", Kind::ConnectTo, "",
         "Connects elsewhere than the URL says: a list of `HOST1:PORT1:HOST2:PORT2`, as curl's `--connect-to`; \
          empty parts match anything or change nothing. For tests and mirrors."),
@@ -259,6 +265,32 @@ pub const KEYS: &[Key] = &[
          probed after each of its pauses, at least three of them, and is used again once it answers. \
          15 min is longer than a restart or a deployment and short against a job. An outage of your own network \
          looks the same, so raise it where those last longer."),
+
+    ddl("downloader_parameters.respect_robots_txt", Kind::Bool, "true",
+        "Asks each server for `/robots.txt` (RFC 9309) before its first image. URLs that it disallows are skipped \
+         (`robots`); while it cannot be had for trouble of the server's, nothing else is asked for. The groups that count \
+         are those of `ddl` and of the first word of `user_agent`, else those of `*`."),
+    ddl("downloader_parameters.robots_txt_max_age", duration(0.0, 30.0 * DAY), "24h",
+        "A robots.txt is asked for again after so long, by each rank. RFC 9309 has a day as the most."),
+    ddl("downloader_parameters.max_crawl_delay", duration(0.0, DAY), "30s",
+        "The longest `Crawl-delay` of a robots.txt that is obeyed in full; a longer one counts as this, and 0 ignores all. \
+         30 s is what crawlers that skip such sites altogether take for the limit; at that pace 10,000 images take 3.5 days."),
+    ddl("downloader_parameters.respect_x_robots_tag", Kind::Bool, "true",
+        "Skips images (`opt_out`) whose response has an `X-Robots-Tag` with one of `x_robots_tag_directives`: for all, for \
+         `ddl`, or for the first word of `user_agent`."),
+    ddl("downloader_parameters.x_robots_tag_directives", Kind::List,
+        "[noai, noimageai, noml, noindex, noimageindex, none]",
+        "The directives that count. The first three are about machine learning; the others are meant for search engines, but \
+         were for long the only way to say no, so they count until you decide otherwise."),
+    ddl("downloader_parameters.respect_content_usage", Kind::Bool, "true",
+        "Skips images (`opt_out`) whose response has a `Content-Usage` (the IETF's AIPREF drafts) that says `n` to one of \
+         `content_usage_categories`."),
+    ddl("downloader_parameters.content_usage_categories", Kind::List,
+        "[train-ai, train-genai, ai, genai, tdm, bots]",
+        "The categories that count: those of any of the drafts that include the training of models. `search` does not."),
+    ddl("downloader_parameters.respect_tdm_reservation", Kind::Bool, "true",
+        "Skips images (`opt_out`) whose response has `tdm-reservation: 1` (TDMRep): rights to text and data mining are \
+         reserved. Turn it off where you have them, by licence or by law."),
 
     // One request.
     ddl("downloader_parameters.connect_timeout", duration(0.001, 3600.0), "10s",

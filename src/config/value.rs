@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::keys::{Key, Kind};
 use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
 use super::yaml::{self, Data, Node};
+use crate::fetch::AddressRange;
 use crate::model::nearest;
 
 /// A value of the configuration.
@@ -42,7 +43,7 @@ impl Value {
         match Self::from_text(key, key.default) {
             Ok(Some(value)) => value,
             _ => match key.kind {
-                Kind::List | Kind::ConnectTo => Self::List(Vec::new()),
+                Kind::List | Kind::ConnectTo | Kind::Addresses => Self::List(Vec::new()),
                 _ => Self::Text(String::new()),
             },
         }
@@ -52,7 +53,7 @@ impl Value {
     ///
     /// Brackets or braces make it a YAML list or mapping.
     pub(super) fn from_text(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
-        let is_compound = matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Rules);
+        let is_compound = matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Addresses | Kind::Rules);
         // `[::1]:80::` is one item that begins like a list.
         let is_compound = is_compound && !(key.kind == Kind::ConnectTo && is_connect_to(text));
         if is_compound && text.starts_with(['[', '{']) {
@@ -70,7 +71,7 @@ impl Value {
         match (&node.data, key.kind) {
             (Data::Null, _) => Ok(None),
             (Data::Scalar(text), _) => Self::from_scalar(key, text),
-            (Data::List(items), Kind::List | Kind::ConnectTo) => {
+            (Data::List(items), Kind::List | Kind::ConnectTo | Kind::Addresses) => {
                 let texts = items.iter().map(|item| match &item.data {
                     Data::Scalar(text) if is_item(key.kind, text) => Ok(text.clone()),
                     _ => Err(wrong_node(item)),
@@ -127,7 +128,7 @@ impl Value {
             }
             Kind::Inside => is_inside(text).then(|| Self::Text(text.to_owned())),
             Kind::Header => split_header(text).is_some().then(|| Self::Text(text.to_owned())),
-            Kind::List | Kind::ConnectTo => {
+            Kind::List | Kind::ConnectTo | Kind::Addresses => {
                 is_item(key.kind, text).then(|| Self::List(vec![text.to_owned()]))
             }
             Kind::Rules => None,
@@ -188,6 +189,7 @@ impl Kind {
             Self::Header => "one header, `Name: value`".to_owned(),
             Self::List => "a text or a list of texts".to_owned(),
             Self::ConnectTo => "`HOST1:PORT1:HOST2:PORT2` or a list of such".to_owned(),
+            Self::Addresses => "an address, a network such as `10.0.0.0/8`, or a list of such".to_owned(),
             Self::Rules => "a mapping of positive numbers, such as `{1: 1, 1000: 4}`".to_owned(),
         }
     }
@@ -248,6 +250,7 @@ fn is_inside(text: &str) -> bool {
 fn is_item(kind: Kind, text: &str) -> bool {
     match kind {
         Kind::ConnectTo => is_connect_to(text),
+        Kind::Addresses => text.parse::<AddressRange>().is_ok(),
         _ => !text.trim().is_empty(),
     }
 }
@@ -278,7 +281,13 @@ mod tests {
             let value = Value::from_text(key, key.default);
             let may_be_empty = matches!(
                 key.kind,
-                Kind::Text | Kind::Path | Kind::Header | Kind::List | Kind::ConnectTo | Kind::Choice(_)
+                Kind::Text
+                    | Kind::Path
+                    | Kind::Header
+                    | Kind::List
+                    | Kind::ConnectTo
+                    | Kind::Addresses
+                    | Kind::Choice(_)
             );
             assert!(matches!(value, Ok(Some(_))) || (key.default.is_empty() && may_be_empty), "{}", key.path);
             if let Ok(Some(value)) = value {
@@ -333,6 +342,11 @@ mod tests {
             Some("[\"example.org:443:127.0.0.1:8443\"]"),
         );
         check(Kind::ConnectTo, "[::1]:80:[fe80::1]:81", Some("[\"[::1]:80:[fe80::1]:81\"]"));
+        check(Kind::Addresses, "::1", Some("[\"::1\"]"));
+        check(Kind::Addresses, "[10.0.0.0/8, 'fe80::1']", Some("[\"10.0.0.0/8\", \"fe80::1\"]"));
+        for addresses in ["localhost", "10.0.0.0/33", "[10.0.0.1, x]"] {
+            check(Kind::Addresses, addresses, None);
+        }
         check(Kind::ConnectTo, ":::", Some("[\":::\"]"));
         for triple in ["a:b:c:d", "a:1:b", "a:1:b:65536", "a b:1:c:2"] {
             check(Kind::ConnectTo, triple, None);

@@ -18,6 +18,7 @@ use url::{Host, Url};
 use super::connect_to::ConnectTo;
 use super::dns::{Dns, GuardedResolver, TargetResolver};
 use super::error::FetchError;
+use super::guard::Guard;
 use super::options::FetchOptions;
 use super::tls;
 
@@ -47,18 +48,16 @@ pub(super) struct Target<'a> {
 }
 
 impl Clients {
-    pub fn new(options: &FetchOptions) -> Result<Self, FetchError> {
+    pub fn new(options: &FetchOptions, dns: Dns, guard: &Guard) -> Result<Self, FetchError> {
         let headers = headers(options)?;
         let mut http1 = tls::client_config(options.ca_certificate.as_deref())?;
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut http2 = http1.clone();
         http2.alpn_protocols.insert(0, b"h2".to_vec());
 
-        let dns = Arc::new(Dns::default());
-        let guarded: Arc<dyn Resolve> = Arc::new(GuardedResolver {
-            dns: Arc::clone(&dns),
-            allow_private: options.allow_private_networks,
-        });
+        let dns = Arc::new(dns);
+        let guarded: Arc<dyn Resolve> =
+            Arc::new(GuardedResolver { dns: Arc::clone(&dns), guard: guard.clone() });
         let direct = Pair::new(options, &headers, &http2, &guarded)?;
         let mut routes = Vec::with_capacity(options.connect_to.len());
         for rule in &options.connect_to {
@@ -189,7 +188,7 @@ mod tests {
     fn connect_to_changes_the_wire_but_not_the_host() {
         let check = |rule: &str, url: &str, expect: Result<(&str, &str), ()>| {
             let options = FetchOptions { connect_to: vec![rule.parse().unwrap()], ..FetchOptions::default() };
-            let clients = Clients::new(&options).unwrap();
+            let clients = Clients::new(&options, Dns::default(), &Guard::new(false, &[])).unwrap();
             let url = Url::parse(url).unwrap();
             let got = clients.target(&url).map_err(|_| ());
             let got = got

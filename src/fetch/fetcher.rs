@@ -13,14 +13,17 @@ use url::Url;
 use super::body::{self, BodyMemory};
 use super::classify::{self, Phase};
 use super::client::{Clients, IDLE_TIMEOUT, Target};
+use super::dns::Dns;
 use super::error::FetchError;
-use super::guard;
+use super::guard::Guard;
+use super::opt_out::OptOuts;
 use super::options::{FetchOptions, is_rate};
-use super::outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
+use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
 use super::retry::retry_after;
+use super::robots::{RobotsCache, agents};
 use super::server::{Permit, Refusal, Server, ServerLimits};
 use super::servers::Servers;
-use crate::model::{FailureCause, ServerName};
+use crate::model::{FailureCause, ServerName, SkipReason, without_credentials};
 
 /// Longest URL that a redirect may lead to; the default of `max_url_bytes` for lists.
 const MAX_REDIRECT_URL_BYTES: usize = 8192;
@@ -36,8 +39,13 @@ const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Fetches URLs; owns the connections and the [`Server`]s. Cheap to share behind an `Arc`.
 pub struct Fetcher {
     options: FetchOptions,
-    clients: Clients,
-    servers: Servers,
+    pub(super) clients: Clients,
+    pub(super) servers: Servers,
+    guard: Guard,
+    pub(super) robots: RobotsCache,
+    opt_outs: OptOuts,
+    /// Names by which robots.txt may call us.
+    pub(super) agents: Arc<[String]>,
 }
 
 impl fmt::Debug for Fetcher {
@@ -47,20 +55,33 @@ impl fmt::Debug for Fetcher {
 }
 
 /// Why a hop came to nothing; becomes a [`FetchFailure`].
-struct Failed {
-    cause: FailureCause,
-    http_status: Option<u16>,
-    message: String,
-    retry: Retry,
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    pub cause: FailureCause,
+    pub http_status: Option<u16>,
+    pub message: String,
+    pub retry: Retry,
+}
+
+/// Why there is no body.
+pub(super) enum NoBody {
+    Failed(Failed),
+    Skipped(FetchSkip),
+}
+
+impl From<Failed> for NoBody {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
 }
 
 impl Failed {
-    fn new(cause: FailureCause, message: impl Into<String>) -> Self {
+    pub fn new(cause: FailureCause, message: impl Into<String>) -> Self {
         let retry = if is_complaint(cause) { Retry::Backoff } else { Retry::Never };
         Self { cause, http_status: None, message: message.into(), retry }
     }
 
-    fn with_status(self, http_status: u16) -> Self {
+    pub fn with_status(self, http_status: u16) -> Self {
         Self { http_status: Some(http_status), ..self }
     }
 }
@@ -72,9 +93,19 @@ enum Hop {
 }
 
 /// How long requests of one attempt have been and may be under way.
-struct Time {
-    left: Duration,
-    spent: Duration,
+pub(super) struct Time {
+    pub left: Duration,
+    pub spent: Duration,
+}
+
+impl Time {
+    /// Counts a request that left at `sent`. What its deadline was moved by is time that the body waited for memory.
+    pub fn count(&mut self, sent: Instant, deadline: Instant) {
+        let waited = deadline.saturating_duration_since(sent + self.left);
+        let took = sent.elapsed().saturating_sub(waited);
+        self.spent += took;
+        self.left = self.left.saturating_sub(took);
+    }
 }
 
 impl Fetcher {
@@ -83,6 +114,14 @@ impl Fetcher {
     /// # Errors
     /// If an option, a rate or the certificate file cannot be used.
     pub fn new(options: FetchOptions, rates: HashMap<ServerName, f64>) -> Result<Self, FetchError> {
+        Self::with_dns(options, rates, Dns::default())
+    }
+
+    pub(super) fn with_dns(
+        options: FetchOptions,
+        rates: HashMap<ServerName, f64>,
+        dns: Dns,
+    ) -> Result<Self, FetchError> {
         options.validate()?;
         if let Some((name, rate)) = rates.iter().find(|(_, rate)| !is_rate(**rate)) {
             let problem = format!("of server `{name}` is not a number of requests per second: {rate}");
@@ -95,7 +134,16 @@ impl Fetcher {
             patience: options.server_patience,
         };
         let servers = Servers::new(limits, rates, options.max_in_flight);
-        Ok(Self { clients: Clients::new(&options)?, servers, options })
+        let guard = Guard::new(options.allow_private_networks, &options.allow_addresses);
+        Ok(Self {
+            clients: Clients::new(&options, dns, &guard)?,
+            servers,
+            guard,
+            robots: RobotsCache::new(options.robots_txt_max_age),
+            opt_outs: OptOuts::new(&options),
+            agents: agents(&options.user_agent).into(),
+            options,
+        })
     }
 
     /// The options that this was made with.
@@ -126,34 +174,39 @@ impl Fetcher {
     pub async fn fetch(&self, url: &Url, memory: &dyn BodyMemory) -> FetchOutcome {
         match self.follow(url, memory).await {
             Ok(body) => FetchOutcome::Body(body),
-            Err(Failed { cause, http_status, message, retry }) => FetchOutcome::Failure(FetchFailure {
-                cause,
-                http_status,
-                message: classify::shorten(message),
-                retry,
-                fetched_at: SystemTime::now(),
-            }),
+            Err(NoBody::Skipped(skip)) => {
+                FetchOutcome::Skip(FetchSkip { signal: classify::shorten(skip.signal), ..skip })
+            }
+            Err(NoBody::Failed(Failed { cause, http_status, message, retry })) => {
+                FetchOutcome::Failure(FetchFailure {
+                    cause,
+                    http_status,
+                    message: classify::shorten(message),
+                    retry,
+                    fetched_at: SystemTime::now(),
+                })
+            }
         }
     }
 
-    async fn follow(&self, asked: &Url, memory: &dyn BodyMemory) -> Result<FetchedBody, Failed> {
+    async fn follow(&self, asked: &Url, memory: &dyn BodyMemory) -> Result<FetchedBody, NoBody> {
         let mut time = Time { left: self.options.request_timeout, spent: Duration::ZERO };
         let mut seen = vec![asked.clone()];
         // Not sent, so two URLs that differ in it only are a circle.
         seen[0].set_fragment(None);
         loop {
             let url = seen.last().unwrap_or(asked);
-            let server = self.check(url)?;
+            let server = self.servers.get(&self.check(url)?);
             let target = self.clients.target(url).map_err(misconfigured)?;
-            let permit =
-                self.servers.get(&server).admit().await.map_err(|refusal| refused(&server, refusal))?;
+            self.heed_robots_txt(url, &server, memory).await?;
+            let permit = server.admit().await.map_err(|refusal| refused(server.name(), refusal))?;
             match self.hop(url, &target, permit, memory, &mut time).await? {
                 Hop::Body { body, http_status, content_type } => {
                     return Ok(FetchedBody {
                         bytes: body.bytes,
                         http_status,
                         content_type,
-                        final_url: (seen.len() > 1).then(|| url.to_string()),
+                        final_url: (seen.len() > 1).then(|| without_credentials(url.as_str()).into_owned()),
                         fetched_at: SystemTime::now(),
                         elapsed: time.spent,
                         reservation: body.reservation,
@@ -161,9 +214,11 @@ impl Fetcher {
                 }
                 Hop::Redirect { location, http_status } => {
                     let fail = |message| {
-                        Err(Failed::new(FailureCause::TooManyRedirects, message).with_status(http_status))
+                        let failed = Failed::new(FailureCause::TooManyRedirects, message);
+                        Err(failed.with_status(http_status).into())
                     };
                     if seen.contains(&location) {
+                        let location = without_credentials(location.as_str());
                         return fail(format!("redirects lead in a circle to `{location}`"));
                     }
                     if seen.len() > self.options.max_redirects as usize {
@@ -176,14 +231,18 @@ impl Fetcher {
     }
 
     /// The server of a URL that may be asked for.
-    fn check(&self, url: &Url) -> Result<ServerName, Failed> {
+    pub(super) fn check(&self, url: &Url) -> Result<ServerName, Failed> {
+        let fail = |what| {
+            let url = without_credentials(url.as_str());
+            Failed::new(FailureCause::Internal, format!("{what} `{url}`"))
+        };
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Failed::new(FailureCause::Internal, format!("not an http URL: `{url}`")));
+            return Err(fail("not an http URL:"));
         }
-        guard::check_url(url, self.options.allow_private_networks)
+        self.guard
+            .check_url(url)
             .map_err(|forbidden| Failed::new(FailureCause::ForbiddenAddress, forbidden.to_string()))?;
-        ServerName::from_url(url)
-            .ok_or_else(|| Failed::new(FailureCause::Internal, format!("no server in `{url}`")))
+        ServerName::from_url(url).ok_or_else(|| fail("no server in"))
     }
 
     /// One request and its response; tells the server's pace what came of it.
@@ -194,7 +253,7 @@ impl Fetcher {
         mut permit: Permit,
         memory: &dyn BodyMemory,
         time: &mut Time,
-    ) -> Result<Hop, Failed> {
+    ) -> Result<Hop, NoBody> {
         let mut sent = Instant::now();
         let response = self.send(target, &mut permit, &mut sent, time.left).await.inspect_err(|failed| {
             if is_complaint(failed.cause) {
@@ -206,6 +265,16 @@ impl Fetcher {
         let result = match http_status {
             200 | 203 => {
                 permit.answered();
+                if let Some(signal) = self.opt_outs.find(response.headers()) {
+                    permit.succeeded();
+                    body::drain(response).await;
+                    return Err(NoBody::Skipped(FetchSkip {
+                        reason: SkipReason::OptOut,
+                        http_status: Some(http_status),
+                        signal,
+                        fetched_at: SystemTime::now(),
+                    }));
+                }
                 let content_type = content_type(&response);
                 match body::read(response, memory, self.options.max_body_bytes, &mut deadline).await {
                     Ok(body) => {
@@ -218,33 +287,27 @@ impl Fetcher {
                         } else {
                             permit.succeeded();
                         }
-                        Err(Failed::new(cause, message).with_status(http_status))
+                        Err(Failed::new(cause, message).with_status(http_status).into())
                     }
                 }
             }
             301 | 302 | 303 | 307 | 308 => {
                 permit.succeeded();
                 let location = location(&response, url).map_err(|message| {
-                    Failed::new(FailureCause::BadRedirect, message).with_status(http_status)
+                    Failed::new(FailureCause::BadRedirect, message).with_status(http_status).into()
                 });
                 body::drain(response).await;
                 location.map(|location| Hop::Redirect { location, http_status })
             }
             _ => {
-                let retry = self.retry(&response, &permit);
+                let retry = self.retry(&response, &permit, may_pass);
                 body::drain(response).await;
                 let message = format!("the server answered {http_status}");
-                Err(Failed {
-                    retry,
-                    ..Failed::new(FailureCause::HttpStatus, message).with_status(http_status)
-                })
+                let failed = Failed::new(FailureCause::HttpStatus, message).with_status(http_status);
+                Err(Failed { retry, ..failed }.into())
             }
         };
-        // What the deadline was moved by is time that the body waited for memory.
-        let waited = deadline.saturating_duration_since(sent + time.left);
-        let took = sent.elapsed().saturating_sub(waited);
-        time.spent += took;
-        time.left = time.left.saturating_sub(took);
+        time.count(sent, deadline);
         result
     }
 
@@ -252,7 +315,7 @@ impl Fetcher {
     ///
     /// A server may close an idle connection just as it is used again. That is nobody's failure, so the request
     /// is sent once more, on a connection of its own, when the server's rate allows it.
-    async fn send(
+    pub(super) async fn send(
         &self,
         target: &Target<'_>,
         permit: &mut Permit,
@@ -302,8 +365,9 @@ impl Fetcher {
         }
     }
 
-    /// What an error status means for the URL; tells the server's pace of it.
-    fn retry(&self, response: &Response, permit: &Permit) -> Retry {
+    /// What an error status means for the URL; tells the server's pace of it. `may_pass` knows the statuses that are
+    /// complaints without a `Retry-After`.
+    pub(super) fn retry(&self, response: &Response, permit: &Permit, may_pass: fn(u16) -> bool) -> Retry {
         let asked = response
             .headers()
             .get(RETRY_AFTER)
@@ -319,7 +383,7 @@ impl Fetcher {
                     None => Retry::Throttled { until: std::time::Instant::now() },
                 }
             }
-            (http_status @ (408 | 425 | 500 | 502 | 504 | 509 | 520..=530), None) => {
+            (http_status, None) if may_pass(http_status) => {
                 permit.complained(FailureCause::HttpStatus, Some(http_status));
                 Retry::Backoff
             }
@@ -331,8 +395,13 @@ impl Fetcher {
     }
 }
 
+/// Whether a status says that the server is in trouble: it may pass.
+pub(super) fn may_pass(http_status: u16) -> bool {
+    matches!(http_status, 408 | 425 | 500 | 502 | 504 | 509 | 520..=530)
+}
+
 /// Whether a failure says that the server, or the way to it, is in trouble: it may pass.
-fn is_complaint(cause: FailureCause) -> bool {
+pub(super) fn is_complaint(cause: FailureCause) -> bool {
     use FailureCause::{
         BadResponse, Connect, ConnectTimeout, ConnectionLost, Dns, FirstByteTimeout, RequestTimeout, Tls,
         TruncatedBody,
@@ -351,12 +420,12 @@ fn is_complaint(cause: FailureCause) -> bool {
 }
 
 /// `connect_to` does not work for a URL: trying again changes nothing.
-fn misconfigured(message: &'static str) -> Failed {
+pub(super) fn misconfigured(message: &'static str) -> Failed {
     Failed { retry: Retry::Never, ..Failed::new(FailureCause::Connect, message) }
 }
 
 /// No request was sent.
-fn refused(server: &ServerName, refusal: Refusal) -> Failed {
+pub(super) fn refused(server: &ServerName, refusal: Refusal) -> Failed {
     let pause = match refusal {
         Refusal::Paused(pause) => pause,
         Refusal::Closed => {
@@ -383,16 +452,18 @@ fn content_type(response: &Response) -> Option<String> {
 }
 
 /// Where a redirect leads; the message says why nowhere.
-fn location(response: &Response, url: &Url) -> Result<Url, String> {
+pub(super) fn location(response: &Response, url: &Url) -> Result<Url, String> {
     let header = response.headers().get(LOCATION).ok_or("a redirect without a Location")?;
     // Not only ASCII, as servers send it: the URL parser escapes the rest.
     let text = std::str::from_utf8(header.as_bytes()).map_err(|_| "the Location is not UTF-8")?.trim();
     if text.is_empty() || text.len() > MAX_REDIRECT_URL_BYTES {
         return Err(format!("the Location has {} bytes", text.len()));
     }
-    let mut target = url.join(text).map_err(|error| format!("the Location is no URL ({error}): `{text}`"))?;
+    let shown = || without_credentials(text);
+    let mut target =
+        url.join(text).map_err(|error| format!("the Location is no URL ({error}): `{}`", shown()))?;
     if !matches!(target.scheme(), "http" | "https") || ServerName::from_url(&target).is_none() {
-        return Err(format!("the Location is no http URL: `{text}`"));
+        return Err(format!("the Location is no http URL: `{}`", shown()));
     }
     target.set_fragment(None);
     Ok(target)

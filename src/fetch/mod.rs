@@ -2,11 +2,15 @@
 //!
 //! [`Fetcher::fetch`] makes one attempt at a URL. In this order, for the URL and again for each redirect:
 //! 1. *guard*: only http and https, no address that the user did not mean ([`guard`]);
-//! 2. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses);
-//! 3. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
-//! 4. *header*: redirects are followed by hand, statuses become failures, bodies announced as too large
-//!    are refused unread;
-//! 5. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`.
+//! 2. *robots.txt*: what the server's rules disallow is skipped unasked (`robots/`);
+//! 3. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses);
+//! 4. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
+//! 5. *header*: redirects are followed by hand, statuses become failures, an image that its owner keeps out of
+//!    datasets is skipped (`opt_out.rs`), bodies announced as too large are refused unread;
+//! 6. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`.
+//!
+//! Names and passwords in a URL go to that URL's server as Basic authentication, and nowhere else: no redirect,
+//! no robots.txt, no message and no log has them.
 //!
 //! What a server or a list can do wrong is a [`FetchFailure`] with a cause and an advice on trying again; an
 //! `Err` exists only where the options themselves do not work ([`FetchError`]). Retrying is the caller's:
@@ -35,6 +39,7 @@
 //! Invariants: nothing here knows the catalog or a file but `ca_certificate`; a request that leaves has a
 //! permit of its server; a body in memory has a reservation.
 
+mod address_range;
 mod body;
 mod classify;
 mod client;
@@ -45,11 +50,13 @@ mod error;
 mod fetcher;
 mod gap;
 pub mod guard;
+mod opt_out;
 mod options;
 mod outcome;
 mod pace;
 pub mod rate;
 mod retry;
+mod robots;
 mod server;
 mod servers;
 mod tls;
@@ -57,12 +64,13 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use address_range::{AddressRange, ParseAddressRangeError};
 pub use body::{BodyMemory, BodyReservation, UnboundedMemory, Waiting};
 pub use connect_to::{ConnectTo, ParseConnectToError};
 pub use error::FetchError;
 pub use fetcher::Fetcher;
 pub use options::FetchOptions;
-pub use outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
+pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
 pub use pace::Pause;
 pub use retry::{Attempts, MAX_THROTTLED, Next, backoff, retry_after};
 pub use server::Server;

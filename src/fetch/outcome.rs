@@ -5,13 +5,15 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::body::BodyReservation;
-use crate::model::FailureCause;
+use crate::model::{FailureCause, SkipReason};
 
 /// The end of one attempt at a URL.
 #[derive(Debug)]
 pub enum FetchOutcome {
     /// A 200 or 203 with at least one byte of body.
     Body(FetchedBody),
+    /// The server's owner does not want it.
+    Skip(FetchSkip),
     /// Anything else.
     Failure(FetchFailure),
 }
@@ -33,6 +35,19 @@ pub struct FetchedBody {
     pub elapsed: Duration,
     /// Keeps the memory of `bytes` reserved: drop it with (or after) them.
     pub reservation: Box<dyn BodyReservation>,
+}
+
+/// Why an image that may be there is left alone, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchSkip {
+    /// [`Robots`](SkipReason::Robots) or [`OptOut`](SkipReason::OptOut).
+    pub reason: SkipReason,
+    /// The status of the response that had the signal; none where robots.txt kept us from asking.
+    pub http_status: Option<u16>,
+    /// The signal: the rule of robots.txt, or the header as sent. At most 500 bytes.
+    pub signal: String,
+    /// When it was seen to hold.
+    pub fetched_at: SystemTime,
 }
 
 /// Why there is no body.

@@ -57,6 +57,8 @@ struct State {
     pace: Pace,
     /// The share that pace and connections are made for.
     share: Option<f64>,
+    /// What robots.txt asks for, over http and over https.
+    crawl_delays: [Duration; 2],
     max_connections: usize,
     under_way: usize,
     last_response_at: Option<Instant>,
@@ -86,6 +88,7 @@ impl Server {
             state: Mutex::new(State {
                 pace: Pace::new(limits.rate, limits.rate_multiplier, limits.patience, Instant::now()),
                 share: None,
+                crawl_delays: [Duration::ZERO; 2],
                 max_connections: limits.max_connections,
                 under_way: 0,
                 last_response_at: None,
@@ -118,13 +121,38 @@ impl Server {
             return;
         }
         state.share = Some(fraction);
-        state.pace.set_limit(self.limits.rate * fraction, self.limits.rate_multiplier, Instant::now());
+        self.set_rate_limit(&mut state);
         // Truncation is the meaning; the product is positive and no larger than the limit.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let connections = (self.limits.max_connections as f64 * fraction) as usize;
         state.max_connections = connections.max(1);
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Sets the least time between two requests, over all ranks, that one of the server's two robots.txt asks for;
+    /// the longer holds.
+    pub(super) fn set_crawl_delay(&self, is_https: bool, delay: Duration) {
+        let mut state = self.state();
+        // Told again with every request.
+        if state.crawl_delays[usize::from(is_https)] == delay {
+            return;
+        }
+        state.crawl_delays[usize::from(is_https)] = delay;
+        self.set_rate_limit(&mut state);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn set_rate_limit(&self, state: &mut State) {
+        let crawl_delay = state.crawl_delays[0].max(state.crawl_delays[1]);
+        let rate = match self.limits.rate {
+            rate if crawl_delay.is_zero() => rate,
+            0.0 => 1.0 / crawl_delay.as_secs_f64(),
+            rate => rate.min(1.0 / crawl_delay.as_secs_f64()),
+        };
+        let share = state.share.unwrap_or(1.0);
+        state.pace.set_limit(rate * share, self.limits.rate_multiplier, Instant::now());
     }
 
     /// The present pause, if there is one: until its end requests to this server are refused at once.
@@ -450,6 +478,23 @@ mod tests {
             assert!(server.ready_at(Instant::now()).is_some());
         }
         assert!(server.rate() <= 20.0);
+    }
+
+    #[tokio::test]
+    async fn a_crawl_delay_lowers_the_rate_and_is_shared_like_it() {
+        let server = server(10.0, 4, 256);
+        let check = |expect: f64| assert!((server.rate() - expect).abs() < 1e-9, "{}", server.rate());
+        server.set_crawl_delay(false, Duration::from_millis(50));
+        check(10.0);
+        server.set_crawl_delay(true, Duration::from_secs(2));
+        check(0.5);
+        server.set_share(0.5);
+        check(0.25);
+        server.set_crawl_delay(true, Duration::ZERO);
+        check(5.0);
+        let unlimited = self::server(0.0, 4, 256);
+        unlimited.set_crawl_delay(false, Duration::from_secs(4));
+        assert!((unlimited.rate() - 0.25).abs() < 1e-9);
     }
 
     #[tokio::test]

@@ -79,6 +79,27 @@ impl fmt::Display for ServerName {
     }
 }
 
+/// A URL for people and logs: without the name and the password that it may hold.
+///
+/// Takes any text: what does not parse may hold a password all the same.
+#[must_use]
+pub fn without_credentials(url: &str) -> Cow<'_, str> {
+    // Slashes may be missing, too many, or backslashes: URL parsers take all of these.
+    let scheme = url.find(':').map_or(0, |colon| colon + 1);
+    let slashes = url[scheme..].len() - url[scheme..].trim_start_matches(['/', '\\']).len();
+    let (scheme, slashes) = match slashes {
+        // `//user@host/`, or a path with a colon in it.
+        0 if url.starts_with(['/', '\\']) => (0, url.len() - url.trim_start_matches(['/', '\\']).len()),
+        slashes => (scheme, slashes),
+    };
+    let start = scheme + slashes;
+    let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |end| start + end);
+    match url[start..end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{}{}", &url[..start], &url[start + at + 1..])),
+        None => Cow::Borrowed(url),
+    }
+}
+
 /// Identity of a record across lists and runs: 128 bits of BLAKE3 over the URL's text.
 ///
 /// At 200 million URLs the chance that any two differ in text and agree in key is about 6e-23.
@@ -187,6 +208,22 @@ mod tests {
     fn check(text: &str, expect: Result<&str, SkipReason>) {
         let got = RecordUrl::parse(text, 8192).map(|url| url.server.as_str().to_owned());
         assert_eq!(got, expect.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn credentials_are_left_out() {
+        let check = |url: &str, expect: &str| assert_eq!(without_credentials(url), expect, "{url}");
+        check("http://a.example/x@y?z@w", "http://a.example/x@y?z@w");
+        check("http://me:secret@a.example/x", "http://a.example/x");
+        check("https://me@a.example:8443?q", "https://a.example:8443?q");
+        check("http://me:se@cret@a.example", "http://a.example");
+        check("http:\\\\me:secret@a.example\\x", "http:\\\\a.example\\x");
+        check("http:me:secret@a.example/", "http:a.example/");
+        check("http:////me:secret@a.example/", "http:////a.example/");
+        check("//me:secret@a.example/", "//a.example/");
+        check("ftp://me:secret@a b/", "ftp://a b/");
+        check("/media/x@2.jpg", "/media/x@2.jpg");
+        check("", "");
     }
 
     #[test]

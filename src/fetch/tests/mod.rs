@@ -2,6 +2,8 @@
 
 mod answers;
 mod failures;
+mod hostile;
 mod manners;
+mod owners;
 mod support;
 mod trust;
