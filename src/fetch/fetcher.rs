@@ -1,6 +1,5 @@
 //! One attempt at one URL: guard, permit, GET, header, body; and the same again for each redirect.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,10 +14,11 @@ use super::classify::{self, Phase};
 use super::client::{Clients, IDLE_TIMEOUT, Target};
 use super::error::FetchError;
 use super::guard;
-use super::options::{FetchOptions, is_rate};
+use super::options::FetchOptions;
 use super::outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
 use super::retry::retry_after;
-use super::server::{Permit, Refusal, Server, ServerLimits};
+use super::rules::ServerRules;
+use super::server::{Permit, Refusal, Server};
 use super::servers::Servers;
 use crate::model::{FailureCause, ServerName};
 
@@ -71,31 +71,24 @@ enum Hop {
     Redirect { location: Url, http_status: u16 },
 }
 
-/// How long requests of one attempt have been and may be under way.
-struct Time {
+/// One attempt so far.
+struct Attempt {
+    /// How long its requests may still be under way.
     left: Duration,
-    spent: Duration,
+    asked: bool,
 }
 
 impl Fetcher {
-    /// Takes the options and the rates of servers that have their own, in requests/s (0: no limit).
+    /// Takes the options and what is set for single servers.
     ///
     /// # Errors
-    /// If an option, a rate or the certificate file cannot be used.
-    pub fn new(options: FetchOptions, rates: HashMap<ServerName, f64>) -> Result<Self, FetchError> {
+    /// If an option, a rule or the certificate file cannot be used.
+    pub fn new(options: FetchOptions, rules: ServerRules) -> Result<Self, FetchError> {
         options.validate()?;
-        if let Some((name, rate)) = rates.iter().find(|(_, rate)| !is_rate(**rate)) {
-            let problem = format!("of server `{name}` is not a number of requests per second: {rate}");
-            return Err(FetchError::BadOption { option: "rate_limit", problem });
-        }
-        let limits = ServerLimits {
-            rate: options.default_rate_limit,
-            rate_multiplier: options.rate_multiplier,
-            max_connections: options.max_connections_per_server,
-            patience: options.server_patience,
-        };
-        let servers = Servers::new(limits, rates, options.max_in_flight);
-        Ok(Self { clients: Clients::new(&options)?, servers, options })
+        rules.validate()?;
+        let max_idle = rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
+        let clients = Clients::new(&options, max_idle)?;
+        Ok(Self { clients, servers: Servers::new(options.clone(), rules), options })
     }
 
     /// The options that this was made with.
@@ -108,6 +101,18 @@ impl Fetcher {
     #[must_use]
     pub fn server(&self, name: &ServerName) -> Arc<Server> {
         self.servers.get(name)
+    }
+
+    /// Most requests to a server that may be under way at once, over the whole cluster.
+    #[must_use]
+    pub fn max_connections(&self, name: &ServerName) -> usize {
+        self.servers.limits(name).max_connections
+    }
+
+    /// Requests under way at present.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.servers.under_way()
     }
 
     /// The share of servers that are met from now on and have none of their own, such as the targets of
@@ -124,20 +129,26 @@ impl Fetcher {
 
     /// Makes one attempt: waits for a permit, then asks. Does not wait for a server that is paused.
     pub async fn fetch(&self, url: &Url, memory: &dyn BodyMemory) -> FetchOutcome {
-        match self.follow(url, memory).await {
+        let mut attempt = Attempt { left: self.options.request_timeout, asked: false };
+        match self.follow(url, memory, &mut attempt).await {
             Ok(body) => FetchOutcome::Body(body),
             Err(Failed { cause, http_status, message, retry }) => FetchOutcome::Failure(FetchFailure {
                 cause,
                 http_status,
                 message: classify::shorten(message),
                 retry,
+                asked: attempt.asked,
                 fetched_at: SystemTime::now(),
             }),
         }
     }
 
-    async fn follow(&self, asked: &Url, memory: &dyn BodyMemory) -> Result<FetchedBody, Failed> {
-        let mut time = Time { left: self.options.request_timeout, spent: Duration::ZERO };
+    async fn follow(
+        &self,
+        asked: &Url,
+        memory: &dyn BodyMemory,
+        attempt: &mut Attempt,
+    ) -> Result<FetchedBody, Failed> {
         let mut seen = vec![asked.clone()];
         // Not sent, so two URLs that differ in it only are a circle.
         seen[0].set_fragment(None);
@@ -147,7 +158,8 @@ impl Fetcher {
             let target = self.clients.target(url).map_err(misconfigured)?;
             let permit =
                 self.servers.get(&server).admit().await.map_err(|refusal| refused(&server, refusal))?;
-            match self.hop(url, &target, permit, memory, &mut time).await? {
+            attempt.asked = true;
+            match self.hop(url, &target, permit, memory, &mut attempt.left).await? {
                 Hop::Body { body, http_status, content_type } => {
                     return Ok(FetchedBody {
                         bytes: body.bytes,
@@ -155,7 +167,6 @@ impl Fetcher {
                         content_type,
                         final_url: (seen.len() > 1).then(|| url.to_string()),
                         fetched_at: SystemTime::now(),
-                        elapsed: time.spent,
                         reservation: body.reservation,
                     });
                 }
@@ -186,22 +197,23 @@ impl Fetcher {
             .ok_or_else(|| Failed::new(FailureCause::Internal, format!("no server in `{url}`")))
     }
 
-    /// One request and its response; tells the server's pace what came of it.
+    /// One request and its response; tells the server what came of it. Takes off `left` the time that it was under
+    /// way.
     async fn hop(
         &self,
         url: &Url,
         target: &Target<'_>,
         mut permit: Permit,
         memory: &dyn BodyMemory,
-        time: &mut Time,
+        left: &mut Duration,
     ) -> Result<Hop, Failed> {
         let mut sent = Instant::now();
-        let response = self.send(target, &mut permit, &mut sent, time.left).await.inspect_err(|failed| {
+        let response = self.send(target, &mut permit, &mut sent, *left).await.inspect_err(|failed| {
             if is_complaint(failed.cause) {
                 permit.complained(failed.cause, None);
             }
         })?;
-        let mut deadline = sent + time.left;
+        let mut deadline = sent + *left;
         let http_status = response.status().as_u16();
         let result = match http_status {
             200 | 203 => {
@@ -216,14 +228,14 @@ impl Fetcher {
                         if is_complaint(cause) {
                             permit.complained(cause, Some(http_status));
                         } else {
-                            permit.succeeded();
+                            permit.replied();
                         }
                         Err(Failed::new(cause, message).with_status(http_status))
                     }
                 }
             }
             301 | 302 | 303 | 307 | 308 => {
-                permit.succeeded();
+                permit.replied();
                 let location = location(&response, url).map_err(|message| {
                     Failed::new(FailureCause::BadRedirect, message).with_status(http_status)
                 });
@@ -241,10 +253,9 @@ impl Fetcher {
             }
         };
         // What the deadline was moved by is time that the body waited for memory.
-        let waited = deadline.saturating_duration_since(sent + time.left);
+        let waited = deadline.saturating_duration_since(sent + *left);
         let took = sent.elapsed().saturating_sub(waited);
-        time.spent += took;
-        time.left = time.left.saturating_sub(took);
+        *left = left.saturating_sub(took);
         result
     }
 
@@ -302,7 +313,7 @@ impl Fetcher {
         }
     }
 
-    /// What an error status means for the URL; tells the server's pace of it.
+    /// What an error status means for the URL; tells the server of it.
     fn retry(&self, response: &Response, permit: &Permit) -> Retry {
         let asked = response
             .headers()
@@ -324,7 +335,7 @@ impl Fetcher {
                 Retry::Backoff
             }
             _ => {
-                permit.succeeded();
+                permit.replied();
                 Retry::Never
             }
         }
