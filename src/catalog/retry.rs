@@ -102,7 +102,7 @@ mod tests {
     use crate::model::{Epoch, FailureCause, PartId, ServerName, UrlKey};
 
     fn part(epoch: Epoch, rows: u64) -> PartRow {
-        let file = |num_rows| DataFile { num_rows, bytes: 9 };
+        let file = |num_rows| DataFile { num_rows, bytes: 9, crc32: 0 };
         PartRow { part: PartId { epoch, sequence: 0 }, successes: file(rows), errors: file(2) }
     }
 
@@ -119,7 +119,7 @@ mod tests {
                 folder: ServerName::from_catalog("s"),
                 members: Vec::new(),
                 partition_id: 0,
-                manifest_files: vec![ManifestFile { name: "m".into(), num_records: 4, bytes: 1 }],
+                manifest_files: vec![ManifestFile { name: "m".into(), num_records: 4, bytes: 1, crc32: 0 }],
                 states,
                 url_keys: (0..4).map(UrlKey).collect(),
             }])

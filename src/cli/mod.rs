@@ -22,7 +22,7 @@ use clap::Parser as _;
 pub use args::Args;
 pub use exit::Exit;
 
-use crate::model::without_credentials;
+use crate::model::mask_credentials;
 use crate::runtime::silence_caught_panics;
 
 /// Runs the command line of this process.
@@ -46,7 +46,7 @@ pub fn run() -> ExitCode {
 fn say(text: std::fmt::Arguments<'_>) {
     // One write, so that lines of several processes do not mix.
     let line = format!("{text}\n");
-    let _ = progress::above_bar(|| std::io::stderr().write_all(without_credentials(&line).as_bytes()));
+    let _ = progress::above_bar(|| std::io::stderr().write_all(mask_credentials(&line).as_bytes()));
 }
 
 /// Writes a line of data. A reader that has seen enough closes the pipe: that ends the talk, it is no error.

@@ -13,7 +13,7 @@ use crate::catalog::DispositionCounts;
 use crate::check::CheckProgress;
 use crate::dispatch::PublishedStatus;
 use crate::ingest::{IngestProgress, IngestStage};
-use crate::model::without_credentials;
+use crate::model::mask_credentials;
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ pub(super) struct LogLines;
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        above_bar(|| io::stderr().lock().write_all(without_credentials(&text).as_bytes()))?;
+        above_bar(|| io::stderr().lock().write_all(mask_credentials(&text).as_bytes()))?;
         Ok(line.len())
     }
 

@@ -70,6 +70,8 @@ pub enum Kind {
     Addresses,
     /// Positive whole numbers to positive whole numbers.
     Rules,
+    /// Servers to what is set for each: keys of [`SERVER_KEYS`].
+    Servers,
 }
 
 impl Key {
@@ -144,6 +146,11 @@ const fn ddl(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
     Key { path, kind, default, family: Family::Ddl, doc, zero_is_unset: false }
 }
 
+/// FLOW-DC's, which are found at the top level as well.
+const fn flow(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    ddl(path, kind, default, doc)
+}
+
 const fn unused(path: &'static str) -> Key {
     let doc = "Accepted, without effect: ddl needs no scripts for its jobs.";
     Key { path, kind: Kind::Text, default: "", family: Family::Unused, doc, zero_is_unset: false }
@@ -160,6 +167,12 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("output_structure", "Names of files and folders in the output folder."),
     ("columns", "Which columns of the input mean what. A column that is named here must exist."),
     ("downloader_parameters", "How images are asked for, decoded and written."),
+    (
+        "paarc",
+        "FLOW-DC's controller, for `rate_control: paarc`: the names and defaults of its `download_batch`. FLOW-DC has \
+         these keys at the top level, and there they work, too.",
+    ),
+    ("aimd", "FLOW-DC's older token bucket, one for each server, for `rate_control: aimd`; likewise."),
     ("ingest_parameters", "How lists are read and cut into partitions."),
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
@@ -168,6 +181,17 @@ pub const GROUPS: &[(&str, &str)] = &[
         "What the tools do, and the jobs that run them. Without effect as yet: there are no tools.",
     ),
     ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
+];
+
+const RATE_CONTROLS: &[&str] = &["adaptive", "paarc", "aimd", "fixed"];
+
+/// What can be set for one server, below its name in `servers`.
+#[rustfmt::skip]
+pub(super) const SERVER_KEYS: &[Key] = &[
+    ddl("rate_limit", number(0.0, 10_000.0), "", "Most requests per second; 0 is no limit."),
+    ddl("max_connections", integer(1, 10_000), "", "Most requests under way."),
+    ddl("rate_control", Kind::Choice(RATE_CONTROLS), "", "As the key of that name."),
+    ddl("source", Kind::Text, "", "Where the rule comes from: a note."),
 ];
 
 /// Every key, in the order in which it is shown.
@@ -204,6 +228,17 @@ pub const KEYS: &[Key] = &[
         "Addresses that may be asked although they are not public: a list of addresses and networks, such as \
          `[192.168.1.20, fd00::/8]`. Link-local addresses and the metadata services of clouds must be named \
          one by one; a network around them does not admit them."),
+    ddl("rate_control", Kind::Choice(RATE_CONTROLS), "adaptive",
+        "Who decides how hard a server is worked, below `default_rate_limit` and `max_connections_per_server`. \
+         `adaptive` begins with one request at a time, takes more only as long as that makes no answer slower, and \
+         stays away from where the server refused. `fixed` goes to both limits at once, as distributed-downloader \
+         does, and is slowed down only by refusals. `paarc` and `aimd` are FLOW-DC's."),
+    ddl("servers", Kind::Servers, "{}",
+        "What holds for single servers, by `host` or `host:port`. `rate_limit` (requests per second, 0 for no limit) \
+         and `max_connections` stand for `default_rate_limit` and `max_connections_per_server`, `rate_control` for the \
+         key of that name; `source` is a note. With `rate_control: fixed` the rate is pinned, else it is a cap. These \
+         rules win over `servers_profiles.csv`, and that over those that ddl knows (`config/servers.yaml`), which only \
+         ever make limits tighter. With several files, the later wins server by server."),
     ddl("connect_to", Kind::ConnectTo, "",
         "Connects elsewhere than the URL says: a list of `HOST1:PORT1:HOST2:PORT2`, as curl's `--connect-to`; \
          empty parts match anything or change nothing. For tests and mirrors."),
@@ -243,15 +278,19 @@ pub const KEYS: &[Key] = &[
         "One header of every request, `Name: value`. `User-Agent: ...` is the same as `user_agent`, \
          which wins when both are set."),
     dd("downloader_parameters.default_rate_limit", number(0.0, 10_000.0), "10",
-        "Requests per second to one server, over all ranks together, where `servers_profiles.csv` says nothing else. \
-         10 is distributed-downloader's. 0 sets no rate: then only `max_connections_per_server` \
+        "Most requests per second to one server, over all ranks together, where neither `servers` nor \
+         `servers_profiles.csv` says anything else; whatever `rate_control` finds, it is never exceeded. \
+         10 is distributed-downloader's. 0 sets no limit: then only `rate_control`, `max_connections_per_server` \
          and what the server itself asks for (429, Retry-After) hold."),
     dd("downloader_parameters.rate_multiplier", number(0.0, 10_000.0), "1",
-        "How far a server in trouble is slowed down: from its rate `r` to `r * (1 - rate_multiplier)`. \
+        "`rate_control: fixed` only: how far a server that refuses is slowed down, from its rate `r` to \
+         `r * (1 - rate_multiplier)`. \
          1 is distributed-downloader's, and lets the rate fall as far as needed; more counts as 1."),
-    ddl("downloader_parameters.max_connections_per_server", integer(1, 10_000), "4",
-        "Requests under way to one server, over all ranks together. Browsers open six connections to a server; \
-         four stays below what an operator notices."),
+    ddl("downloader_parameters.max_connections_per_server", integer(1, 10_000), "8",
+        "Most requests under way to one server, over all ranks together. `adaptive` takes them one by one, and only \
+         where that makes no answer slower: they serve servers that are far away, not those that are weak. Eight is \
+         near the six of a browser, and allows 10 requests per second where an answer takes 0.8 s. With \
+         `rate_control: fixed` all are used at once: take fewer there."),
     ddl("downloader_parameters.max_attempts", integer(1, 100), "5",
         "Attempts at one URL before its failure is final. 5 is distributed-downloader's."),
     ddl("downloader_parameters.retry_backoff", duration(0.0, 3600.0), "1s",
@@ -367,6 +406,32 @@ pub const KEYS: &[Key] = &[
         "Cores of one rank in a job. 0 leaves it to Slurm."),
     dd("downloader_parameters.logger_level", Kind::Choice(&["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), "INFO",
         "How much is logged. `-v` and `-q` win."),
+
+    flow("paarc.enable_paarc", Kind::Bool, "true", "Off, the number under way stays at `C_max`."),
+    flow("paarc.C_init", integer(1, 100_000), "4", "Requests under way to a server at first."),
+    flow("paarc.C_min", integer(1, 100_000), "2", "... at least."),
+    flow("paarc.C_max", integer(1, 100_000), "10000", "... at most; `max_connections_per_server` holds all the same."),
+    flow("paarc.mu", number(0.01, 1.0), "0.85", "The operating point, as a fraction of the ceiling."),
+    flow("paarc.beta", number(0.01, 1.0), "0.5", "What an overload leaves of the ceiling."),
+    flow("paarc.theta_50", number(1.0, 1000.0), "1.5",
+        "Latency is degraded when its median is beyond this multiple of that of the idle server ..."),
+    flow("paarc.theta_95", number(1.0, 1000.0), "2", "... or its 95th percentile beyond this."),
+    flow("paarc.startup_theta_50", number(1.0, 1000.0), "3", "The same while starting up, where it ends the growth ..."),
+    flow("paarc.startup_theta_95", number(1.0, 1000.0), "4", "... for the 95th percentile."),
+    flow("paarc.probe_rtt_period", duration(0.1, DAY), "10s",
+        "Time between two probes for the latency of the idle server."),
+    flow("paarc.rtprop_window", duration(0.1, DAY), "35s", "How long a latency counts as that of the idle server."),
+    flow("paarc.cooldown_floor", duration(0.0, DAY), "2s", "Least pause of growth after an overload."),
+    flow("paarc.alpha_ema", number(0.001, 1.0), "0.3", "Weight of the newest interval in averages of latency."),
+    flow("paarc.startup_additive_increase", integer(1, 10_000), "30", "Growth per interval while starting up."),
+    flow("paarc.probe_bw_additive_increase", integer(1, 10_000), "10", "... and later."),
+
+    flow("aimd.enable_rate_limiting", Kind::Bool, "true",
+        "Off, only `max_connections_per_server` and `default_rate_limit` hold. On, as who chooses `aimd` wants it; \
+         FLOW-DC's own default is off."),
+    flow("aimd.rate_limit", number(0.001, 10_000.0), "100", "Requests per second to a server at first."),
+    flow("aimd.rate_capacity", number(0.0, 1e6), "200",
+        "Requests saved up in idle time. Without effect, as in FLOW-DC: ddl saves up none."),
 
     ddl("ingest_parameters.input_format",
         Kind::Choice(&["", "parquet", "csv", "tsv", "jsonl", "json", "ndjson", "txt", "dwca", "zip"]), "",

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use super::keys::{Key, Kind};
+use super::keys::{Key, Kind, SERVER_KEYS};
 use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
 use super::yaml::{self, Data, Node};
 use crate::fetch::AddressRange;
-use crate::model::nearest;
+use crate::model::{ServerName, nearest};
 
 /// A value of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub enum Value {
     Bytes(u64),
     List(Vec<String>),
     Rules(BTreeMap<u64, u64>),
+    /// Servers to what is set for each, and that by key.
+    Map(BTreeMap<String, Value>),
 }
 
 /// Why something is no value of a key: what was found.
@@ -44,6 +46,7 @@ impl Value {
             Ok(Some(value)) => value,
             _ => match key.kind {
                 Kind::List | Kind::ConnectTo | Kind::Addresses => Self::List(Vec::new()),
+                Kind::Servers => Self::Map(BTreeMap::new()),
                 _ => Self::Text(String::new()),
             },
         }
@@ -53,7 +56,8 @@ impl Value {
     ///
     /// Brackets or braces make it a YAML list or mapping.
     pub(super) fn from_text(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
-        let is_compound = matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Addresses | Kind::Rules);
+        let is_compound =
+            matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Addresses | Kind::Rules | Kind::Servers);
         // `[::1]:80::` is one item that begins like a list.
         let is_compound = is_compound && !(key.kind == Kind::ConnectTo && is_connect_to(text));
         if is_compound && text.starts_with(['[', '{']) {
@@ -98,8 +102,44 @@ impl Value {
                 }
                 Ok(Some(Self::Rules(rules)))
             }
+            (Data::Map(entries), Kind::Servers) => {
+                let mut servers = BTreeMap::new();
+                for (name, node) in entries {
+                    let wrong = |found| Wrong { found, line: Some(name.line), nearest: None };
+                    let server =
+                        ServerName::parse(&name.text).ok_or_else(|| wrong(show_found(&name.text)))?;
+                    let rule = Self::from_rule(node)?;
+                    if servers.insert(server.to_string(), Self::Map(rule)).is_some() {
+                        return Err(wrong(format!("two rules for {}", show_found(&name.text))));
+                    }
+                }
+                Ok(Some(Self::Map(servers)))
+            }
             _ => Err(wrong_node(node)),
         }
+    }
+
+    /// What is set for one server.
+    fn from_rule(node: &Node) -> Result<BTreeMap<String, Self>, Wrong> {
+        let Data::Map(entries) = &node.data else { return Err(wrong_node(node)) };
+        let mut rule = BTreeMap::new();
+        for (name, node) in entries {
+            let wrong = |found, nearest| Wrong { found, line: Some(name.line), nearest };
+            let Some(key) = SERVER_KEYS.iter().find(|key| key.path == name.text) else {
+                let known = nearest(&name.text, SERVER_KEYS.iter().map(|key| key.path));
+                let found = format!("a rule with the unknown key {}", show_found(&name.text));
+                return Err(wrong(found, known));
+            };
+            let value = Self::from_node(key, node).map_err(|Wrong { found, line, nearest }| {
+                let found = format!("a rule whose `{}` is {found}, not {}", key.path, key.kind.expected());
+                Wrong { found, line: line.or(Some(name.line)), nearest }
+            })?;
+            let Some(value) = value else { continue };
+            if rule.insert(name.text.clone(), value).is_some() {
+                return Err(wrong(format!("a rule with `{}` twice", key.path), None));
+            }
+        }
+        Ok(rule)
     }
 
     fn from_scalar(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
@@ -131,7 +171,7 @@ impl Value {
             Kind::List | Kind::ConnectTo | Kind::Addresses => {
                 is_item(key.kind, text).then(|| Self::List(vec![text.to_owned()]))
             }
-            Kind::Rules => None,
+            Kind::Rules | Kind::Servers => None,
         };
         value.map(Some).ok_or_else(|| {
             let nearest = match key.kind {
@@ -158,6 +198,13 @@ impl Value {
             Self::Rules(rules) => {
                 let rules: Vec<_> = rules.iter().map(|(from, ranks)| format!("{from}: {ranks}")).collect();
                 format!("{{{}}}", rules.join(", "))
+            }
+            Self::Map(map) => {
+                let entries: Vec<_> = map
+                    .iter()
+                    .map(|(name, value)| format!("{}: {}", yaml::quote(name), value.to_yaml()))
+                    .collect();
+                format!("{{{}}}", entries.join(", "))
             }
         }
     }
@@ -191,6 +238,9 @@ impl Kind {
             Self::ConnectTo => "`HOST1:PORT1:HOST2:PORT2` or a list of such".to_owned(),
             Self::Addresses => "an address, a network such as `10.0.0.0/8`, or a list of such".to_owned(),
             Self::Rules => "a mapping of positive numbers, such as `{1: 1, 1000: 4}`".to_owned(),
+            Self::Servers => {
+                "servers and rules, such as `{example.org: {rate_limit: 2, max_connections: 1}}`".to_owned()
+            }
         }
     }
 }
@@ -335,6 +385,28 @@ mod tests {
         check(Kind::Rules, "{100: 4, 1: 1}", Some("{1: 1, 100: 4}"));
         for rules in ["{1: 0}", "{0: 1}", "{1: 1, 1: 2}", "{1: [1]}", "1", "[1]", "{1: 1"] {
             check(Kind::Rules, rules, None);
+        }
+        check(
+            Kind::Servers,
+            "{'HTTPS://B.org/': {rate_limit: 0, source: 'x, y'}, a.org:8080: {max_connections: 2, rate_control: FIXED}, c.org: {}}",
+            Some(
+                "{\"a.org:8080\": {max_connections: 2, rate_control: fixed}, \
+                 b.org: {rate_limit: 0, source: \"x, y\"}, c.org: {}}",
+            ),
+        );
+        for servers in [
+            "a.org",
+            "[a.org]",
+            "{a.org: 3}",
+            "{a.org: [3]}",
+            "{'*.org': {rate_limit: 1}}",
+            "{a.org: {rate: 1}}",
+            "{a.org: {rate_limit: -1}}",
+            "{a.org: {max_connections: 0}}",
+            "{a.org: {rate_limit: 1, rate_limit: 2}}",
+            "{a.org: {}, A.org: {}}",
+        ] {
+            check(Kind::Servers, servers, None);
         }
         check(
             Kind::ConnectTo,

@@ -139,7 +139,7 @@ impl<'a> Downloads<'a> {
         }
         let window = match claim.shared {
             true => SHARED_WINDOW,
-            false => 2 * executor.settings.fetch.max_connections_per_server + 8,
+            false => 2 * executor.fetcher.max_connections(&claim.folder) + 8,
         };
         Self {
             executor,
@@ -272,7 +272,7 @@ impl<'a> Downloads<'a> {
             // In a shared folder nobody may fill the window: a server that is mute holds its place for long.
             None if self.claim.shared => {
                 let tasks = self.tasks_of.get(server.name()).copied().unwrap_or(0);
-                (tasks >= 2 * server.num_connections()).then_some(now + CROWDED_OUT)
+                (tasks >= 2 * server.max_connections()).then_some(now + CROWDED_OUT)
             }
             None => None,
         }

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt as _;
 use url::Url;
 
-use super::executor::{Counted, DownloadExecutor};
+use super::executor::DownloadExecutor;
 use crate::fetch::{
     Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Next, Retry,
 };
@@ -26,7 +26,7 @@ pub(super) struct Job {
     /// None when the URL does not parse: ingest has parsed it, so that is the manifest's fault.
     pub target: Option<Arc<Target>>,
     attempts: Attempts,
-    /// Requests made so far, those included that cost no attempt.
+    /// Times that a request was made so far, those included that cost no attempt.
     num_requests: u32,
 }
 
@@ -85,11 +85,11 @@ async fn try_once(executor: &DownloadExecutor, mut job: Job) -> Attempted {
         let reason = SkipReason::IgnoredServer;
         return skip(executor, &job, reason, None, reason.meaning(), SystemTime::now());
     }
-    let in_flight = Counted::new(&counters.in_flight);
     let outcome = executor.fetcher.fetch(&target.url, &BodyBudget(&executor.body_memory)).await;
-    drop(in_flight);
-    counters.requests.fetch_add(1, Ordering::Relaxed);
-    job.num_requests += 1;
+    if outcome.asked() {
+        counters.requests.fetch_add(1, Ordering::Relaxed);
+        job.num_requests += 1;
+    }
     match outcome {
         FetchOutcome::Body(body) => {
             counters.received_bytes.fetch_add(body.bytes.len() as u64, Ordering::Relaxed);
@@ -116,7 +116,7 @@ fn retry(executor: &DownloadExecutor, job: &mut Job, retry: Retry) -> Next {
 }
 
 async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> Attempted {
-    let FetchedBody { bytes, http_status, content_type, final_url, fetched_at, reservation, .. } = body;
+    let FetchedBody { bytes, http_status, content_type, final_url, fetched_at, reservation } = body;
     let imaging = executor.settings.imaging.clone();
     let budget = &executor.decode_memory;
     let mut pixels = match decode_bytes_estimate(&bytes, &imaging) {

@@ -1,6 +1,6 @@
 //! Partitions from a manifest to reports, against servers on the loopback interface.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,8 @@ use super::{DownloadExecutor, DownloadOptions, DownloadSettings};
 use crate::catalog::PartReport;
 use crate::dispatch::protocol::{Claim, ToCoordinator};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError, Reports};
-use crate::fetch::FetchOptions;
+use crate::fetch::rate::RateControl;
+use crate::fetch::{FetchOptions, ServerRules};
 use crate::imaging::ImagingOptions;
 use crate::model::{Epoch, PartitionKey, RecordIndex, RecordState, ServerId, ServerName, SkipReason};
 use crate::runtime::StopReason;
@@ -118,7 +119,7 @@ pub(super) fn settings(root: &Path, port: u16) -> DownloadSettings {
         imaging: ImagingOptions::default(),
         download: DownloadOptions::default(),
         max_open_partitions: 4,
-        rates: HashMap::new(),
+        rules: ServerRules::default(),
         ignored: HashSet::new(),
         num_ranks: 1,
     }
@@ -340,14 +341,19 @@ async fn every_request_after_the_first_counts_as_a_retry() {
         }
     })
     .await;
-    let urls = ["http://a.example/busy", "http://b.example/sick", "http://c.example/once"].map(str::to_owned);
+    // The last stands in line for a server that is then paused: it was not asked, and that is no retry.
+    let urls =
+        ["http://a.example/busy", "http://b.example/sick", "http://c.example/once", "http://a.example/line"]
+            .map(str::to_owned);
     let mut bench = Bench::new(&servers, &urls, true, DownloadOptions::default());
     let mut settings = bench.executor.settings.clone();
     settings.fetch.max_retry_after = Duration::from_millis(5);
     settings.fetch.retry_backoff = Duration::from_millis(1);
     // Without a limit, a server that refuses at once is slowed down to one request in ten seconds.
     settings.fetch.default_rate_limit = 1000.0;
+    settings.fetch.rate_control = RateControl::Fixed;
     bench.executor = DownloadExecutor::new(settings).unwrap();
+    let executor = bench.executor.clone();
     let (parts, _) = bench.start().finish().await;
     let mut retries: Vec<(u32, u16, u8)> = parts
         .iter()
@@ -355,7 +361,8 @@ async fn every_request_after_the_first_counts_as_a_retry() {
         .map(|outcome| (outcome.record, outcome.http_status, outcome.retry_count))
         .collect();
     retries.sort_unstable();
-    assert_eq!(retries, [(0, 404, 3), (1, 200, 1), (2, 200, 0)]);
+    assert_eq!(retries, [(0, 404, 3), (1, 200, 1), (2, 200, 0), (3, 200, 0)]);
+    assert_eq!(executor.progress().requests, ASKED.lock().unwrap().len() as u64);
 }
 
 #[tokio::test]

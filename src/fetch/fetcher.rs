@@ -1,6 +1,5 @@
 //! One attempt at one URL: guard, permit, GET, header, body; and the same again for each redirect.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,11 +16,12 @@ use super::dns::Dns;
 use super::error::FetchError;
 use super::guard::Guard;
 use super::opt_out::OptOuts;
-use super::options::{FetchOptions, is_rate};
+use super::options::FetchOptions;
 use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
 use super::retry::retry_after;
 use super::robots::{RobotsCache, agents};
-use super::server::{Permit, Refusal, Server, ServerLimits};
+use super::rules::ServerRules;
+use super::server::{Permit, Refusal, Server};
 use super::servers::Servers;
 use crate::model::{FailureCause, ServerName, SkipReason, without_credentials};
 
@@ -92,52 +92,42 @@ enum Hop {
     Redirect { location: Url, http_status: u16 },
 }
 
-/// How long requests of one attempt have been and may be under way.
-pub(super) struct Time {
+/// One attempt so far.
+pub(super) struct Attempt {
+    /// How long its requests may still be under way.
     pub left: Duration,
-    pub spent: Duration,
+    pub asked: bool,
 }
 
-impl Time {
+impl Attempt {
+    pub fn new(options: &FetchOptions) -> Self {
+        Self { left: options.request_timeout, asked: false }
+    }
+
     /// Counts a request that left at `sent`. What its deadline was moved by is time that the body waited for memory.
     pub fn count(&mut self, sent: Instant, deadline: Instant) {
         let waited = deadline.saturating_duration_since(sent + self.left);
-        let took = sent.elapsed().saturating_sub(waited);
-        self.spent += took;
-        self.left = self.left.saturating_sub(took);
+        self.left = self.left.saturating_sub(sent.elapsed().saturating_sub(waited));
     }
 }
 
 impl Fetcher {
-    /// Takes the options and the rates of servers that have their own, in requests/s (0: no limit).
+    /// Takes the options and what is set for single servers.
     ///
     /// # Errors
-    /// If an option, a rate or the certificate file cannot be used.
-    pub fn new(options: FetchOptions, rates: HashMap<ServerName, f64>) -> Result<Self, FetchError> {
-        Self::with_dns(options, rates, Dns::default())
+    /// If an option, a rule or the certificate file cannot be used.
+    pub fn new(options: FetchOptions, rules: ServerRules) -> Result<Self, FetchError> {
+        Self::with_dns(options, rules, Dns::default())
     }
 
-    pub(super) fn with_dns(
-        options: FetchOptions,
-        rates: HashMap<ServerName, f64>,
-        dns: Dns,
-    ) -> Result<Self, FetchError> {
+    pub(super) fn with_dns(options: FetchOptions, rules: ServerRules, dns: Dns) -> Result<Self, FetchError> {
         options.validate()?;
-        if let Some((name, rate)) = rates.iter().find(|(_, rate)| !is_rate(**rate)) {
-            let problem = format!("of server `{name}` is not a number of requests per second: {rate}");
-            return Err(FetchError::BadOption { option: "rate_limit", problem });
-        }
-        let limits = ServerLimits {
-            rate: options.default_rate_limit,
-            rate_multiplier: options.rate_multiplier,
-            max_connections: options.max_connections_per_server,
-            patience: options.server_patience,
-        };
-        let servers = Servers::new(limits, rates, options.max_in_flight);
+        rules.validate()?;
+        let max_idle = rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
         let guard = Guard::new(options.allow_private_networks, &options.allow_addresses);
         Ok(Self {
-            clients: Clients::new(&options, dns, &guard)?,
-            servers,
+            clients: Clients::new(&options, max_idle, dns, &guard)?,
+            servers: Servers::new(options.clone(), rules),
             guard,
             robots: RobotsCache::new(options.robots_txt_max_age),
             opt_outs: OptOuts::new(&options),
@@ -158,6 +148,18 @@ impl Fetcher {
         self.servers.get(name)
     }
 
+    /// Most requests to a server that may be under way at once, over the whole cluster.
+    #[must_use]
+    pub fn max_connections(&self, name: &ServerName) -> usize {
+        self.servers.limits(name).max_connections
+    }
+
+    /// Requests under way at present.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.servers.under_way()
+    }
+
     /// The share of servers that are met from now on and have none of their own, such as the targets of
     /// redirects: one over the number of ranks keeps the cluster within each server's limits.
     pub fn set_default_share(&self, fraction: f64) {
@@ -172,7 +174,8 @@ impl Fetcher {
 
     /// Makes one attempt: waits for a permit, then asks. Does not wait for a server that is paused.
     pub async fn fetch(&self, url: &Url, memory: &dyn BodyMemory) -> FetchOutcome {
-        match self.follow(url, memory).await {
+        let mut attempt = Attempt::new(&self.options);
+        match self.follow(url, memory, &mut attempt).await {
             Ok(body) => FetchOutcome::Body(body),
             Err(NoBody::Skipped(skip)) => {
                 FetchOutcome::Skip(FetchSkip { signal: classify::shorten(skip.signal), ..skip })
@@ -183,14 +186,19 @@ impl Fetcher {
                     http_status,
                     message: classify::shorten(message),
                     retry,
+                    asked: attempt.asked,
                     fetched_at: SystemTime::now(),
                 })
             }
         }
     }
 
-    async fn follow(&self, asked: &Url, memory: &dyn BodyMemory) -> Result<FetchedBody, NoBody> {
-        let mut time = Time { left: self.options.request_timeout, spent: Duration::ZERO };
+    async fn follow(
+        &self,
+        asked: &Url,
+        memory: &dyn BodyMemory,
+        attempt: &mut Attempt,
+    ) -> Result<FetchedBody, NoBody> {
         let mut seen = vec![asked.clone()];
         // Not sent, so two URLs that differ in it only are a circle.
         seen[0].set_fragment(None);
@@ -200,7 +208,8 @@ impl Fetcher {
             let target = self.clients.target(url).map_err(misconfigured)?;
             self.heed_robots_txt(url, &server, memory).await?;
             let permit = server.admit().await.map_err(|refusal| refused(server.name(), refusal))?;
-            match self.hop(url, &target, permit, memory, &mut time).await? {
+            attempt.asked = true;
+            match self.hop(url, &target, permit, memory, attempt).await? {
                 Hop::Body { body, http_status, content_type } => {
                     return Ok(FetchedBody {
                         bytes: body.bytes,
@@ -208,7 +217,6 @@ impl Fetcher {
                         content_type,
                         final_url: (seen.len() > 1).then(|| without_credentials(url.as_str()).into_owned()),
                         fetched_at: SystemTime::now(),
-                        elapsed: time.spent,
                         reservation: body.reservation,
                     });
                 }
@@ -245,28 +253,29 @@ impl Fetcher {
         ServerName::from_url(url).ok_or_else(|| fail("no server in"))
     }
 
-    /// One request and its response; tells the server's pace what came of it.
+    /// One request and its response; tells the server what came of it.
     async fn hop(
         &self,
         url: &Url,
         target: &Target<'_>,
         mut permit: Permit,
         memory: &dyn BodyMemory,
-        time: &mut Time,
+        attempt: &mut Attempt,
     ) -> Result<Hop, NoBody> {
         let mut sent = Instant::now();
-        let response = self.send(target, &mut permit, &mut sent, time.left).await.inspect_err(|failed| {
-            if is_complaint(failed.cause) {
-                permit.complained(failed.cause, None);
-            }
-        })?;
-        let mut deadline = sent + time.left;
+        let response =
+            self.send(target, &mut permit, &mut sent, attempt.left).await.inspect_err(|failed| {
+                if is_complaint(failed.cause) {
+                    permit.complained(failed.cause, None);
+                }
+            })?;
+        let mut deadline = sent + attempt.left;
         let http_status = response.status().as_u16();
         let result = match http_status {
             200 | 203 => {
                 permit.answered();
                 if let Some(signal) = self.opt_outs.find(response.headers()) {
-                    permit.succeeded();
+                    permit.replied();
                     body::drain(response).await;
                     return Err(NoBody::Skipped(FetchSkip {
                         reason: SkipReason::OptOut,
@@ -285,14 +294,14 @@ impl Fetcher {
                         if is_complaint(cause) {
                             permit.complained(cause, Some(http_status));
                         } else {
-                            permit.succeeded();
+                            permit.replied();
                         }
                         Err(Failed::new(cause, message).with_status(http_status).into())
                     }
                 }
             }
             301 | 302 | 303 | 307 | 308 => {
-                permit.succeeded();
+                permit.replied();
                 let location = location(&response, url).map_err(|message| {
                     Failed::new(FailureCause::BadRedirect, message).with_status(http_status).into()
                 });
@@ -307,7 +316,7 @@ impl Fetcher {
                 Err(Failed { retry, ..failed }.into())
             }
         };
-        time.count(sent, deadline);
+        attempt.count(sent, deadline);
         result
     }
 
@@ -365,7 +374,7 @@ impl Fetcher {
         }
     }
 
-    /// What an error status means for the URL; tells the server's pace of it. `may_pass` knows the statuses that are
+    /// What an error status means for the URL; tells the server of it. `may_pass` knows the statuses that are
     /// complaints without a `Retry-After`.
     pub(super) fn retry(&self, response: &Response, permit: &Permit, may_pass: fn(u16) -> bool) -> Retry {
         let asked = response
@@ -388,7 +397,7 @@ impl Fetcher {
                 Retry::Backoff
             }
             _ => {
-                permit.succeeded();
+                permit.replied();
                 Retry::Never
             }
         }

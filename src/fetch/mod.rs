@@ -16,21 +16,26 @@
 //! `Err` exists only where the options themselves do not work ([`FetchError`]). Retrying is the caller's:
 //! [`Attempts`] counts for it.
 //!
-//! | answer | outcome | what the server's pace does |
-//! |---|---|---|
-//! | 200, 203 | body | recovers its rate; a streak of complaints is over |
-//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | the same |
-//! | 429, 503; 408, 425 and 5xx with `Retry-After` | `http_status`, again when the server's pause is over; costs the URL no attempt | pauses, halves its rate |
-//! | 408, 425, 500, 502, 504, 509, 520-530 | `http_status`, again after a backoff | complaint |
-//! | any other | `http_status`, final | recovers its rate; a streak of complaints is over |
-//! | none, no HTTP, or a body that breaks off | its cause, again after a backoff | complaint |
+//! | answer | outcome | the server's pauses | its rate controller hears |
+//! |---|---|---|---|
+//! | 200, 203 | body | a streak of complaints is over | success |
+//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | the same | answered |
+//! | 429, 503; 408, 425 and 5xx with `Retry-After` | `http_status`, again when the server's pause is over; costs the URL no attempt | paused | refused |
+//! | 408, 425, 500, 502, 504, 509, 520-530 | `http_status`, again after a backoff | complaint | failed |
+//! | any other | `http_status`, final | a streak of complaints is over | answered |
+//! | none, no HTTP, or a body that breaks off | its cause, again after a backoff | complaint | failed (`dns`: nothing) |
+//!
+//! Within the limits that the user has set, a [`rate`] controller decides how many requests to a server are under
+//! way and how far apart they leave. A server that has not answered yet, or whose last request came to no answer, is
+//! a *newcomer*: it gets one request at a time, and all newcomers together half of `max_in_flight`, so that servers
+//! which are mute until a deadline cannot hold up those that answer.
 //!
 //! From the 20th complaint in a row on a server is parked: paused for 15 s, doubling to 5 min. When a pause of
 //! either kind is over, one request goes out as a probe. While a server is paused nobody waits for it: a fetch
 //! fails at once with [`Retry::ServerPaused`], which costs no attempt, and callers can ask first
 //! ([`Server::pause`]). A server that has done nothing but complain for longer than `server_patience`, and through
 //! three pauses, is given up: while it is paused its URLs fail for good, unasked. After each pause it is probed
-//! once more, and a success takes everything back. `pace.rs` says why.
+//! once more, and a success takes everything back. `pause.rs` says why.
 //!
 //! No compression is asked for (`Accept-Encoding: identity`: images do not shrink), but what comes
 //! compressed all the same is decoded within the same limit. No proxy is taken from the environment: it
@@ -53,10 +58,11 @@ pub mod guard;
 mod opt_out;
 mod options;
 mod outcome;
-mod pace;
+mod pause;
 pub mod rate;
 mod retry;
 mod robots;
+mod rules;
 mod server;
 mod servers;
 mod tls;
@@ -71,6 +77,7 @@ pub use error::FetchError;
 pub use fetcher::Fetcher;
 pub use options::FetchOptions;
 pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
-pub use pace::Pause;
-pub use retry::{Attempts, MAX_THROTTLED, Next, backoff, retry_after};
+pub use pause::Pause;
+pub use retry::{Attempts, Next};
+pub use rules::{ServerRule, ServerRules};
 pub use server::Server;

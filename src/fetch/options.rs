@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::address_range::AddressRange;
 use super::connect_to::ConnectTo;
 use super::error::FetchError;
+use super::rate::{AimdOptions, PaarcOptions, RateControl};
 
 /// A longer Crawl-delay would be no rate.
 const LONGEST_CRAWL_DELAY: Duration = Duration::from_secs(24 * 3600);
@@ -64,15 +65,19 @@ pub struct FetchOptions {
     pub server_patience: Duration,
     /// Requests under way at once, over all servers of this process.
     pub max_in_flight: usize,
-    /// Requests under way at once to one server, over the whole cluster.
+    /// Most requests under way at once to one server, over the whole cluster, whatever its controller thinks.
     pub max_connections_per_server: usize,
-    /// Requests per second to a server without a rate of its own; 0 is no limit.
+    /// Most requests per second to a server without a rate of its own, likewise; 0 is no limit.
     pub default_rate_limit: f64,
-    /// How far a server that asks for less may be slowed down: from its rate `r` to `r * (1 - rate_multiplier)`,
-    /// and no further than one request in 10 s.
+    /// Of `fixed` only: how far a server that asks for less may be slowed down, from its rate `r` to
+    /// `r * (1 - rate_multiplier)`, and no further than one request in 10 s.
     ///
     /// DD's band around the rate had an upper half as well; ddl never exceeds `r`.
     pub rate_multiplier: f64,
+    /// Who decides, below these limits, how hard a server is worked.
+    pub rate_control: RateControl,
+    pub paarc: PaarcOptions,
+    pub aimd: AimdOptions,
 }
 
 impl Default for FetchOptions {
@@ -102,9 +107,12 @@ impl Default for FetchOptions {
             max_retry_after: Duration::from_secs(3600),
             server_patience: Duration::from_secs(900),
             max_in_flight: 256,
-            max_connections_per_server: 4,
+            max_connections_per_server: 8,
             default_rate_limit: 10.0,
             rate_multiplier: 1.0,
+            rate_control: RateControl::default(),
+            paarc: PaarcOptions::default(),
+            aimd: AimdOptions::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What one attempt came to.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -18,6 +18,18 @@ pub enum FetchOutcome {
     Failure(FetchFailure),
 }
 
+impl FetchOutcome {
+    /// Whether a request was sent at all.
+    #[must_use]
+    pub fn asked(&self) -> bool {
+        match self {
+            Self::Body(_) => true,
+            Self::Skip(skip) => skip.http_status.is_some(),
+            Self::Failure(failure) => failure.asked,
+        }
+    }
+}
+
 /// A complete body and where it came from.
 #[derive(Debug)]
 pub struct FetchedBody {
@@ -31,8 +43,6 @@ pub struct FetchedBody {
     pub final_url: Option<String>,
     /// When the body was complete.
     pub fetched_at: SystemTime,
-    /// Time that requests were under way, redirects included, waits for permits and memory excluded.
-    pub elapsed: Duration,
     /// Keeps the memory of `bytes` reserved: drop it with (or after) them.
     pub reservation: Box<dyn BodyReservation>,
 }
@@ -59,6 +69,8 @@ pub struct FetchFailure {
     /// One line for people, at most 500 bytes.
     pub message: String,
     pub retry: Retry,
+    /// Whether a request was sent at all, to this server or another that it led to.
+    pub asked: bool,
     /// When the attempt was over.
     pub fetched_at: SystemTime,
 }

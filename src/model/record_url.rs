@@ -167,7 +167,7 @@ impl<'a> RecordUrl<'a> {
 
 /// The text with a mark in place of user names and passwords of the URLs in it: for logs and messages.
 #[must_use]
-pub fn without_credentials(text: &str) -> Cow<'_, str> {
+pub fn mask_credentials(text: &str) -> Cow<'_, str> {
     let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '`' | '<' | '>');
     let mut shown = String::new();
     let mut rest = text;
@@ -195,8 +195,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_not_shown() {
-        let check = |text: &str, expect: &str| assert_eq!(without_credentials(text), expect, "{text}");
+    fn credentials_in_text_are_masked() {
+        let check = |text: &str, expect: &str| assert_eq!(mask_credentials(text), expect, "{text}");
         check("no URL, but me@example.org", "no URL, but me@example.org");
         check("failed url=\"http://me:secret@a.example/b@c\"", "failed url=\"http://***@a.example/b@c\"");
         check("https://a@b@c.example:81?x=@ and ftp://u:p@d", "https://***@c.example:81?x=@ and ftp://***@d");

@@ -1,5 +1,6 @@
 //! `ddl download`: one process, or one rank of many; the same either way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +17,8 @@ use crate::dispatch::{
     keep_in_touch, sort_mail, work,
 };
 use crate::download::{DownloadExecutor, DownloadSettings};
-use crate::fetch::FetchOptions;
+use crate::fetch::{FetchOptions, ServerRule, ServerRules};
+use crate::model::ServerName;
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
 use crate::slurm::JobEnvironment;
 use crate::storage::{read_server_list, read_server_rates};
@@ -192,16 +194,29 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
     fetch.headers.extend(dataset.settings.extra_header());
     resolved.require_paths(&["ca_certificate"])?;
+    let rates = read_server_rates(&dataset.layout.profiles_table())?;
+    let rules = ServerRules::layered(
+        &fetch,
+        server_rules(&config::known_servers()?)?,
+        rates,
+        server_rules(resolved)?,
+    );
     Ok(DownloadSettings {
         layout: dataset.layout.clone(),
         fetch,
         imaging: resolved.section(&["", "downloader_parameters"], &[])?,
         download: resolved.section(&["downloader_parameters"], &[])?,
         max_open_partitions: resolved.read("downloader_parameters.max_open_partitions")?,
-        rates: read_server_rates(&dataset.layout.profiles_table())?,
+        rules,
         ignored: read_server_list(&dataset.layout.ignored_table())?,
         num_ranks,
     })
+}
+
+/// The rules of `servers`, by the names that the catalog has.
+fn server_rules(resolved: &Resolved) -> Result<Vec<(ServerName, ServerRule)>, PipelineError> {
+    let rules: BTreeMap<String, ServerRule> = resolved.read("servers")?;
+    Ok(rules.iter().filter_map(|(name, rule)| Some((ServerName::parse(name)?, *rule))).collect())
 }
 
 /// Whether a report means that all is done.

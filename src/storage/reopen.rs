@@ -111,12 +111,13 @@ pub struct ErrorFacts {
 pub fn read_error_facts(path: &Path) -> Result<Vec<ErrorFacts>, StorageError> {
     const COLUMNS: [&str; 3] = ["record", "fetched_at", "shared_server_name"];
     let source = File::open(path).map_err(StorageError::io("open", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(source).map_err(StorageError::parquet(path))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(source).map_err(StorageError::parquet("read", path))?;
     let columns = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
-    let reader = builder.with_projection(columns).build().map_err(StorageError::parquet(path))?;
+    let reader = builder.with_projection(columns).build().map_err(StorageError::parquet("read", path))?;
     let mut facts = Vec::new();
     for batch in reader {
-        let batch = batch.map_err(|error| StorageError::parquet(path)(error.into()))?;
+        let batch = batch.map_err(|error| StorageError::parquet("read", path)(error.into()))?;
         let column = |name: &str| batch.column_by_name(name);
         let columns = (|| {
             Some((

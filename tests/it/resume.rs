@@ -26,9 +26,11 @@ fn project(farm: &DemoFarm) -> Project {
 }
 
 fn project_of(farm: &DemoFarm, num_records: u64) -> Project {
+    // Without a gentle start: a kill soon after it is to find parts that it costs.
     let settings = format!(
-        "downloader_parameters: {{default_rate_limit: 0, batch_size: 60, part_images: {PART_IMAGES}, \
-         part_seconds: 1s}}"
+        "rate_control: fixed\n\
+         downloader_parameters: {{default_rate_limit: 0, max_connections_per_server: 4, batch_size: 60, \
+         part_images: {PART_IMAGES}, part_seconds: 1s}}"
     );
     let project = Project::new(farm.addr(), &settings).with_rows(farm_list(num_records, NUM_SERVERS, 5));
     project.ok(&["ingest"]);

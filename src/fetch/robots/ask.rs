@@ -1,7 +1,7 @@
 //! Asking for robots.txt, and looking up what it says.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::task::spawn_blocking;
 use url::Url;
@@ -9,7 +9,7 @@ use url::Url;
 use super::super::body::{self, BodyMemory};
 use super::super::client::Target;
 use super::super::fetcher::{
-    Failed, Fetcher, NoBody, Time, is_complaint, location, may_pass, misconfigured, refused,
+    Attempt, Failed, Fetcher, NoBody, is_complaint, location, may_pass, misconfigured, refused,
 };
 use super::super::outcome::FetchSkip;
 use super::super::server::{Permit, Server};
@@ -95,7 +95,7 @@ impl Fetcher {
     async fn ask_for_rules(&self, url: &Url, memory: &dyn BodyMemory) -> Result<Rules, Failed> {
         let mut url = robotxt::robots_url(url)
             .map_err(|error| Failed::new(FailureCause::Internal, error.to_string()))?;
-        let mut time = Time { left: self.options().request_timeout, spent: Duration::ZERO };
+        let mut attempt = Attempt::new(self.options());
         for redirects in 0..=MAX_REDIRECTS {
             let server = match self.check(&url) {
                 Ok(server) => server,
@@ -105,7 +105,7 @@ impl Fetcher {
             let target = self.clients.target(&url).map_err(misconfigured)?;
             let permit =
                 self.servers.get(&server).admit().await.map_err(|refusal| refused(&server, refusal))?;
-            let answer = self.ask_once(&url, &target, permit, memory, &mut time).await;
+            let answer = self.ask_once(&url, &target, permit, memory, &mut attempt).await;
             match answer {
                 Ok(Answer::File(text)) => return self.parse(text).await,
                 Ok(Answer::Redirect(location)) => url = location,
@@ -129,22 +129,23 @@ impl Fetcher {
         target: &Target<'_>,
         mut permit: Permit,
         memory: &dyn BodyMemory,
-        time: &mut Time,
+        attempt: &mut Attempt,
     ) -> Result<Answer, Failed> {
         let mut sent = tokio::time::Instant::now();
-        let response = self.send(target, &mut permit, &mut sent, time.left).await.inspect_err(|failed| {
-            if is_complaint(failed.cause) {
-                permit.complained(failed.cause, None);
-            }
-        })?;
-        let mut deadline = sent + time.left;
+        let response =
+            self.send(target, &mut permit, &mut sent, attempt.left).await.inspect_err(|failed| {
+                if is_complaint(failed.cause) {
+                    permit.complained(failed.cause, None);
+                }
+            })?;
+        let mut deadline = sent + attempt.left;
         let http_status = response.status().as_u16();
         let answer = match http_status {
             200..=299 => {
                 permit.answered();
                 match body::read_start(response, memory, robotxt::BYTE_LIMIT + 1, &mut deadline).await {
                     Ok(body) => {
-                        permit.succeeded();
+                        permit.replied();
                         Ok(Answer::File(body.bytes.to_vec()))
                     }
                     Err((cause, message)) if is_complaint(cause) => {
@@ -153,13 +154,13 @@ impl Fetcher {
                     }
                     // No bytes, or none that can be read.
                     Err(_) => {
-                        permit.succeeded();
+                        permit.replied();
                         Ok(Answer::Unavailable)
                     }
                 }
             }
             301 | 302 | 303 | 307 | 308 => {
-                permit.succeeded();
+                permit.replied();
                 let location = location(&response, url);
                 body::drain(response).await;
                 Ok(location.map_or(Answer::Unavailable, Answer::Redirect))
@@ -172,12 +173,12 @@ impl Fetcher {
                 Err(Failed { retry, ..failed })
             }
             _ => {
-                permit.succeeded();
+                permit.replied();
                 body::drain(response).await;
                 Ok(Answer::Unavailable)
             }
         };
-        time.count(sent, deadline);
+        attempt.count(sent, deadline);
         answer
     }
 

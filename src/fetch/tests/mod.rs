@@ -1,6 +1,7 @@
 //! `fetch` against real sockets on loopback: scripted servers, and assertions on what they saw.
 
 mod answers;
+mod control;
 mod failures;
 mod hostile;
 mod manners;

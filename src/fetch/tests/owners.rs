@@ -1,13 +1,12 @@
 //! What the owners of servers ask for: robots.txt and opt-out headers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{FetchOptions, FetchOutcome, Fetcher, Retry};
+use crate::fetch::{FetchOptions, FetchOutcome, Fetcher, Retry, ServerRules};
 use crate::model::{FailureCause, ServerName, SkipReason};
 
 fn obedient() -> FetchOptions {
@@ -311,7 +310,7 @@ async fn headers_that_opt_out_are_obeyed_before_the_body_is_read() {
             respect_tdm_reservation: false,
             ..options()
         },
-        HashMap::new(),
+        ServerRules::default(),
     )
     .unwrap();
     for path in ["/agent", "/usage", "/tdm"] {

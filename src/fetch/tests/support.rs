@@ -1,6 +1,5 @@
 //! A server that does as its script says, and remembers who came when.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,9 +11,11 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
+use crate::fetch::rate::RateControl;
 use crate::fetch::{
-    FetchFailure, FetchOptions, FetchOutcome, FetchSkip, FetchedBody, Fetcher, UnboundedMemory,
+    FetchFailure, FetchOptions, FetchOutcome, FetchSkip, FetchedBody, Fetcher, ServerRules, UnboundedMemory,
 };
+use crate::model::ServerName;
 
 /// What the server does with one request.
 pub enum Reply {
@@ -271,8 +272,8 @@ impl io::Write for Logs {
     }
 }
 
-/// Options for tests: loopback is admitted, there is no rate limit, and timeouts are long enough for a busy
-/// machine.
+/// Options for tests: loopback is admitted, there is no rate limit and nobody looks for one, and timeouts are long
+/// enough for a busy machine.
 pub fn options() -> FetchOptions {
     FetchOptions {
         user_agent: "ddl-test (test@ddl.example)".into(),
@@ -280,12 +281,18 @@ pub fn options() -> FetchOptions {
         default_rate_limit: 0.0,
         // What most tests are not about, so that a server sees what they ask for only.
         respect_robots_txt: false,
+        rate_control: RateControl::Fixed,
         ..FetchOptions::default()
     }
 }
 
 pub fn fetcher(options: FetchOptions) -> Arc<Fetcher> {
-    Arc::new(Fetcher::new(options, HashMap::new()).unwrap())
+    Arc::new(Fetcher::new(options, ServerRules::default()).unwrap())
+}
+
+/// The rule of one server: a rate.
+pub fn rate(options: &FetchOptions, name: &ServerName, rate: f64) -> ServerRules {
+    ServerRules::layered(options, [], [(name.clone(), rate)], [])
 }
 
 pub async fn fetch(fetcher: &Fetcher, url: &Url) -> FetchOutcome {
