@@ -11,7 +11,7 @@ use mimalloc::MiMalloc;
 
 /// Blocks from this size on are the system's. Most photos, all pixels and row groups are larger; what lists and
 /// queries are made of is smaller.
-const LARGE: usize = 64 << 10;
+const LARGE: usize = 8 << 10;
 
 pub struct BySize;
 

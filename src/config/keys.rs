@@ -382,7 +382,7 @@ pub const KEYS: &[Key] = &[
     ddl("downloader_parameters.max_open_partitions", integer(1, 100_000), "256",
         "Partitions that one rank works on at once. As many as requests: each may then go to another server."),
     ddl("downloader_parameters.body_memory", bytes(MIB, TIB), "128 MiB",
-        "Bodies on their way on one rank. When it is used up, requests wait. At least `max_body_bytes`. \
+        "Bodies on their way on one rank. When it is used up, requests wait; one body at a time may go beyond. \
          This, `part_memory` and `decode_memory` together leave room on a laptop with 4 GiB."),
     ddl("downloader_parameters.part_memory", bytes(MIB, TIB), "128 MiB",
         "Images that wait to be written, on one rank. When it is used up, the partition with the most of them writes \

@@ -340,18 +340,16 @@ fn rules_between_keys_are_told() {
     insta::assert_snapshot!(error_of(
         "image_encoding: original\n\
          schedule_rules: {10: 2}\n\
-         downloader_parameters:\n  image_size: 224\n  body_memory: 64 MiB\n  max_image_pixels: 1000000000\n\
+         downloader_parameters:\n  image_size: 224\n  max_image_pixels: 1000000000\n\
          output_structure: {logs_folder: tools}\n"
     ), @r"
     ddl.yaml:1: `image_encoding: original` keeps every image as it is, but `downloader_parameters.image_size` is 224
       hint: `image_encoding: auto` keeps images that need no resize; `image_size: 0` resizes none
-    ddl.yaml:5: `downloader_parameters.body_memory` (64 MiB) is too small for `downloader_parameters.max_body_bytes` (100 MiB)
-      hint: raise `body_memory` or lower `max_body_bytes`
-    ddl.yaml:6: `downloader_parameters.decode_memory` (512 MiB) is too small for `downloader_parameters.max_image_pixels` (1000000000)
+    ddl.yaml:5: `downloader_parameters.decode_memory` (512 MiB) is too small for `downloader_parameters.max_image_pixels` (1000000000)
       hint: a decoded pixel takes 3 bytes: raise `decode_memory` or lower `max_image_pixels`
     ddl.yaml:2: `schedule_rules` has no rule for 1: servers with few partitions would never be asked
       hint: add `1: 1`
-    ddl.yaml:7: `output_structure.tools_folder` and `output_structure.logs_folder` are both `tools`
+    ddl.yaml:6: `output_structure.tools_folder` and `output_structure.logs_folder` are both `tools`
       hint: each needs a place of its own
     ");
 }

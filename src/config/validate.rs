@@ -47,12 +47,6 @@ impl Checker<'_> {
     fn memory_holds_one_of_each(&self, problems: &mut Problems) {
         const RULES: &[(&str, &str, u64, &str)] = &[
             (
-                "downloader_parameters.body_memory",
-                "downloader_parameters.max_body_bytes",
-                1,
-                "raise `body_memory` or lower `max_body_bytes`",
-            ),
-            (
                 "downloader_parameters.decode_memory",
                 "downloader_parameters.max_image_pixels",
                 3,
