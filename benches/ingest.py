@@ -1,6 +1,6 @@
 """Ingest: a GBIF-like list of many rows into partitions by server, with ddl, DuckDB and Spark.
 
-    ingest.py --ddl target/release/ddl --work FOLDER [--rows 10000000] [--servers 545] [--spark-rows 2000000] [--rounds 1]
+    ingest.py --ddl target/release/ddl --work FOLDER [--rows 10000000] [--servers 545] [--spark-rows 1000000] [--rounds 3]
 
 All read the same Parquet file in the same run, one after another:
 - ddl: `ddl ingest --source gbif`, which also checks, deduplicates and records every URL in the catalog;
@@ -94,8 +94,8 @@ def main():
     arguments.add_argument("--work", required=True)
     arguments.add_argument("--rows", type=int, default=10_000_000)
     arguments.add_argument("--servers", type=int, default=545)
-    arguments.add_argument("--spark-rows", type=int, default=2_000_000, help="0 leaves Spark out")
-    arguments.add_argument("--rounds", type=int, default=1)
+    arguments.add_argument("--spark-rows", type=int, default=1_000_000, help="0 leaves Spark out")
+    arguments.add_argument("--rounds", type=int, default=3)
     args = arguments.parse_args()
     ddl = os.path.abspath(args.ddl)
     os.makedirs(args.work, exist_ok=True)

@@ -41,6 +41,7 @@ path_to_input: {work}/list.parquet
 path_to_output_folder: {work}/output
 user_agent: ddl-bench (bench@ddl.example)
 allow_private_networks: true
+rate_control: fixed
 downloader_parameters: {{default_rate_limit: 0, max_connections_per_server: 4, image_size: {size}}}
 """
 

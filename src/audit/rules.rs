@@ -76,9 +76,7 @@ impl ServerReplay {
             rank,
             retry_after: entry.retry_after,
         }));
-        // Those that end at this very moment, give or take, may have made room.
-        let long = self.under_way.iter().filter(|under_way| under_way.0.ended_at > entry.sent_at + JITTER);
-        let num_under_way = long.count().max(1) as u64;
+        let num_under_way = self.under_way.len() as u64;
         if num_under_way > u64::from(entry.max_connections) {
             let detail = format!("{num_under_way} at once, {} promised", entry.max_connections);
             violate(&mut self.found, Rule::Connections, detail);

@@ -105,7 +105,7 @@ impl PackedStates {
 }
 
 /// Records of a partition at most: the largest `batch_size` that the configuration takes.
-pub(super) const MAX_RECORDS: u64 = 1_000_000;
+pub const MAX_RECORDS: u64 = 1_000_000;
 
 /// URL keys per value: 65,280 bytes, just under redb's 64 KiB page.
 pub(super) const URL_KEYS_PER_CHUNK: usize = 4080;
@@ -161,7 +161,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{HashAlgorithm, SkipReason};
+    use crate::catalog::{DispositionCounts, ManifestFile, PartitionRow, PartitionStage};
+    use crate::model::{DataFile, Epoch, HashAlgorithm, PartId, PartRow, SkipReason};
 
     fn any_status() -> impl Strategy<Value = RecordStatus> {
         prop_oneof![
@@ -228,6 +229,42 @@ mod tests {
         ];
         // version, two runs: (1 x 2), (18 x 1); one failure: 404 as a varint, 3
         assert_eq!(encode(&PackedStates::pack(&records)), [1, 2, 1, 2, 18, 1, 1, 0x94, 3, 3]);
+    }
+
+    #[test]
+    fn golden_bytes_of_a_partition() {
+        let epoch = Epoch::new(1, 2);
+        let file = |num_rows, bytes, crc32| DataFile { num_rows, bytes, crc32 };
+        let row = PartitionRow {
+            counts: DispositionCounts { pending: 1, success: 2, failed: 3, skipped: 4 },
+            manifest_files: vec![ManifestFile {
+                name: "m".into(),
+                num_records: 10,
+                bytes: 300,
+                crc32: 0x1234_5678,
+            }],
+            stage: PartitionStage::Open,
+            parts: vec![PartRow {
+                part: PartId { epoch, sequence: 3 },
+                successes: file(2, 5, 6),
+                errors: file(3, 7, 8),
+            }],
+            successes: file(0, 0, 0),
+            errors: file(0, 0, 0),
+            image_bytes: 9,
+            epoch: Some(epoch),
+        };
+        let epoch = [0x82, 0x80, 0x80, 0x80, 0x10];
+        let expected = [
+            &[1, 1, 2, 3, 4][..],
+            &[1, 1, b'm', 10, 0xac, 2, 0xf8, 0xac, 0xd1, 0x91, 1],
+            &[0, 1],
+            &epoch,
+            &[3, 2, 5, 6, 3, 7, 8],
+            &[0, 0, 0, 0, 0, 0, 9, 1],
+            &epoch,
+        ];
+        assert_eq!(encode(&row), expected.concat());
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl CatalogError {
                 "use `ddl status`, which reads what the run publishes, or wait for it to end; a mount with file locks (Lustre: `flock`) lets readers in".into(),
             ),
             Self::Damaged { .. } | Self::Corrupted(_) => Some(
-                "restore a copy of the catalog (`ddl download` then goes on from it; no `ddl check --repair` before that: images that are newer than the copy would be removed); without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
+                "restore a copy of the catalog (`ddl download` then goes on from it, and downloads again what is newer than the copy); without one, move it away, run `ddl ingest` again, and the images are downloaded anew".into(),
             ),
             Self::HashAlgorithm { settled, .. } => {
                 Some(format!("set `hash_algorithm: {settled}`, or start a new dataset"))

@@ -151,6 +151,7 @@ impl CatalogLock {
         let path = lock_path(catalog);
         let holder = LockHolder::this_process(job);
         Taking { link, path: &path, holder: &holder, lock_timeout, catalog }.take()?;
+        sweep(&path, lock_timeout);
 
         let (stop, stopped) = mpsc::channel();
         let held = Arc::new(Held { path: path.clone(), holder, lost: AtomicBool::new(false) });
@@ -309,9 +310,35 @@ impl Taking<'_> {
     }
 }
 
+/// A name for a moment, beside a lock or the mark of a takeover.
+fn passing_name(path: &Path) -> PathBuf {
+    beside(path, &format!("-{:016x}", fastrand::u64(..)))
+}
+
+/// Removes what kills have left under passing names: each names its owner, who is judged as that of a lock is.
+fn sweep(path: &Path, lock_timeout: Duration) {
+    let (Some(folder), Some(lock)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return;
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let is_passing = |name: &str| {
+        let ending = name.strip_prefix(lock).map(|ending| ending.strip_prefix("-takeover").unwrap_or(ending));
+        let hex = ending.and_then(|ending| ending.strip_prefix('-'));
+        hex.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    // Whatever is left is for the next writer.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_passing)
+            && matches!(judge(&entry.path(), lock_timeout), Judgement::Stale(_))
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Makes a file that names the holder, whole from its first moment. False when there is one already.
 fn place(link: Link, path: &Path, holder: &LockHolder) -> io::Result<bool> {
-    let own = beside(path, &format!("-{:016x}", fastrand::u64(..)));
+    let own = passing_name(path);
     let text = serde_json::to_vec(holder).expect("a holder is plain data");
     let write = |mut file: fs::File| file.write_all(&text).and_then(|()| file.sync_all());
     let result = fs::File::create_new(&own).and_then(write).and_then(|()| match link(&own, path) {
@@ -338,7 +365,7 @@ fn lacks_hard_links(error: &io::Error) -> bool {
 /// Removes the file that names this holder and no other: what is there is moved away, looked at, and put back
 /// if it is another's.
 fn remove_only(link: Link, path: &Path, judged: Option<&LockHolder>) -> io::Result<()> {
-    let aside = beside(path, &format!("-{:016x}", fastrand::u64(..)));
+    let aside = passing_name(path);
     match fs::rename(path, &aside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         moved => moved?,
@@ -351,7 +378,11 @@ fn remove_only(link: Link, path: &Path, judged: Option<&LockHolder>) -> io::Resu
     {
         place(link, path, holder)?;
     }
-    fs::remove_file(&aside)
+    match fs::remove_file(&aside) {
+        // A new holder has swept it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn read_holder(path: &Path) -> Option<LockHolder> {
@@ -460,6 +491,39 @@ mod tests {
         write_holder(&beside(&lock_path(&catalog), "-takeover"), &dead);
         let _lock = CatalogLock::acquire(&catalog, None, TIMEOUT).unwrap();
         assert_eq!(files_in(folder.path()), ["catalog.redb.lock"]);
+    }
+
+    #[test]
+    fn what_kills_leave_under_passing_names_is_swept_once_it_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = folder.path().join("catalog.redb");
+        let lock = lock_path(&catalog);
+        let alive = LockHolder::this_process(None);
+        let dead = LockHolder { process_start: alive.process_start + 1, ..alive.clone() };
+        let elsewhere = LockHolder { node: "elsewhere".into(), ..alive.clone() };
+        let put = |path: &Path, ending: &str, holder: &LockHolder, silence: Duration| {
+            let path = beside(path, ending);
+            write_holder(&path, holder);
+            let file = fs::File::options().append(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - silence).unwrap();
+            path
+        };
+        let (now, long) = (Duration::ZERO, TIMEOUT + Duration::from_secs(1));
+        let goes = [
+            put(&lock, "-0123456789abcdef", &dead, now),
+            put(&beside(&lock, "-takeover"), "-0123456789abcdef", &dead, now),
+            put(&lock, "-1123456789abcdef", &elsewhere, long),
+        ];
+        let stays = [
+            put(&lock, "-2123456789abcdef", &alive, long),
+            put(&lock, "-3123456789abcdef", &elsewhere, now),
+            // Names that are not ours.
+            put(&lock, "-notes", &dead, long),
+            put(&catalog, "-0123456789abcdef", &dead, long),
+        ];
+        let _lock = CatalogLock::acquire(&catalog, None, TIMEOUT).unwrap();
+        assert!(!goes.iter().any(|path| path.exists()));
+        assert!(stays.iter().all(|path| path.exists()));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! ```text
 //!            ingest                    report of a part
 //! (new) ---------------> pending ----------------------------> success | failed | skipped
-//!       \--------------> skipped
+//!       \--------------> skipped   <------- a retry ---------- failed
 //!            (unusable URL, ignored server)
 //! ```
 //! # What one commit contains
@@ -20,6 +20,7 @@ mod encoding;
 mod error;
 mod lock;
 mod report;
+mod retry;
 mod rows;
 mod store;
 mod tables;
@@ -29,10 +30,11 @@ mod upgrade;
 mod view;
 mod writer;
 
-pub use encoding::RecordStatus;
+pub use encoding::{MAX_RECORDS, RecordStatus};
 pub use error::CatalogError;
 pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
+pub use retry::SetBack;
 pub use rows::{DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow};
 pub use upgrade::FORMAT;
 pub use view::{CatalogReader, CatalogView};

@@ -81,6 +81,8 @@ impl Catalog {
     /// When the storage fails: then none is committed.
     pub fn commit_reports(&self, reports: &[Report]) -> Result<Vec<Result<(), Refusal>>, CatalogError> {
         let txn = self.begin()?;
+        #[cfg(test)]
+        self.panic_if_told_to();
         let answers = reports
             .iter()
             .map(|report| match report {
@@ -89,7 +91,7 @@ impl Catalog {
                 Report::Finished(partition) => commit_finish(&txn, *partition),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        txn.commit()?;
+        self.commit(txn)?;
         Ok(answers)
     }
 }
@@ -222,7 +224,7 @@ fn commit_part(
     Ok(Ok(()))
 }
 
-fn read_partition(
+pub(super) fn read_partition(
     txn: &redb::WriteTransaction,
     partition: PartitionKey,
 ) -> Result<PartitionRow, CatalogError> {
@@ -233,7 +235,7 @@ fn read_partition(
     encoding::decode(value.value(), "partition")
 }
 
-fn write_partition(
+pub(super) fn write_partition(
     txn: &redb::WriteTransaction,
     partition: PartitionKey,
     row: &PartitionRow,

@@ -63,14 +63,16 @@ impl DispositionCounts {
 
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.pending + self.success + self.failed + self.skipped
+        // Read from a damaged catalog they may be anything.
+        Disposition::ALL.iter().fold(0, |sum, &disposition| sum.saturating_add(self.get(disposition)))
     }
 }
 
 impl std::ops::AddAssign for DispositionCounts {
     fn add_assign(&mut self, other: Self) {
         for disposition in Disposition::ALL {
-            *self.get_mut(disposition) += other.get(disposition);
+            let count = self.get_mut(disposition);
+            *count = count.saturating_add(other.get(disposition));
         }
     }
 }
@@ -81,6 +83,16 @@ pub struct ManifestFile {
     pub name: String,
     pub num_records: u32,
     pub bytes: u64,
+    /// CRC-32 of the whole file.
+    pub crc32: u32,
+}
+
+impl ManifestFile {
+    /// As any other file that the catalog names.
+    #[must_use]
+    pub fn data_file(&self) -> DataFile {
+        DataFile { num_rows: u64::from(self.num_records), bytes: self.bytes, crc32: self.crc32 }
+    }
 }
 
 /// How far a partition's files are.
@@ -89,6 +101,8 @@ pub struct ManifestFile {
 /// Open --(nothing pending; successes.parquet and errors.parquet written)--> Compacted
 ///      --(`completed` marker written, parts removed)--> Finished
 /// ```
+/// A retry leads back, in two steps ([`Catalog::unfinish`](super::Catalog::unfinish), then
+/// [`Catalog::set_back`](super::Catalog::set_back)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PartitionStage {
     /// Data stands in `parts`.
@@ -139,7 +153,7 @@ pub struct RunRow {
     pub started_at: u64,
     /// `None` while it runs, and for ever if it was killed.
     pub ended_at: Option<u64>,
-    /// `done`, `stopped`, `failed`, or `None`.
+    /// `done`, `incomplete`, `stopped`, `failed`, or `None`.
     pub ending: Option<String>,
     pub ddl_version: String,
     pub num_ranks: u32,

@@ -20,7 +20,7 @@ fn new_partition(partition_id: u32) -> NewPartition {
         folder: ServerName::from_catalog("s"),
         members: Vec::new(),
         partition_id,
-        manifest_files: vec![ManifestFile { name: "m".into(), num_records: NUM_RECORDS, bytes: 1 }],
+        manifest_files: vec![ManifestFile { name: "m".into(), num_records: NUM_RECORDS, bytes: 1, crc32: 0 }],
         states: vec![RecordState::Pending; NUM_RECORDS as usize],
         url_keys: (0..NUM_RECORDS).map(key).collect(),
     }
@@ -39,7 +39,7 @@ fn part_of(partition: PartitionKey) -> Report {
         partition,
         part: PartRow {
             part: PartId { epoch: Epoch::new(1, 1), sequence: 0 },
-            successes: DataFile { num_rows: u64::from(NUM_RECORDS), bytes: 1 },
+            successes: DataFile { num_rows: u64::from(NUM_RECORDS), bytes: 1, crc32: 0 },
             errors: DataFile::default(),
         },
         outcomes: (0..NUM_RECORDS).map(outcome).collect(),
@@ -181,4 +181,21 @@ fn a_writer_whose_lock_was_taken_over_begins_nothing() {
     assert!(matches!(&error, CatalogError::LockLost { holder: Some(_), .. }), "{error}");
     assert!(error.hint().is_some());
     assert_eq!(whole_commits(&catalog.view().unwrap()).len(), 1);
+}
+
+#[test]
+fn a_writer_whose_lock_was_taken_over_in_a_transaction_commits_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let catalog = Catalog::create(&path, &CatalogOptions::default()).unwrap();
+    let txn = catalog.begin().unwrap();
+    txn.open_table(tables::META).unwrap().insert("batch_size", [0; 8].as_slice()).unwrap();
+    let successor = LockHolder { node: "elsewhere".into(), ..LockHolder::this_process(None) };
+    std::fs::write(folder.path().join("catalog.redb.lock"), serde_json::to_vec(&successor).unwrap()).unwrap();
+    let error = catalog.commit(txn).unwrap_err();
+    assert!(matches!(error, CatalogError::LockLost { holder: Some(_), .. }), "{error}");
+    drop(catalog);
+    std::fs::remove_file(folder.path().join("catalog.redb.lock")).unwrap();
+    let catalog = Catalog::open(&path, &CatalogOptions::default()).unwrap();
+    assert_eq!(catalog.settle_batch_size(7).unwrap(), 7, "it is not settled yet");
 }

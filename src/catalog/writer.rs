@@ -56,6 +56,8 @@ pub struct Catalog {
     /// Commits of partitions that still succeed.
     #[cfg(test)]
     commits_left: std::sync::Mutex<Option<u32>>,
+    #[cfg(test)]
+    panics: std::sync::atomic::AtomicBool,
 }
 
 impl Catalog {
@@ -73,13 +75,15 @@ impl Catalog {
             lock,
             #[cfg(test)]
             commits_left: std::sync::Mutex::new(None),
+            #[cfg(test)]
+            panics: false.into(),
         };
         let txn = catalog.begin()?;
         let found = upgrade::prepare(&txn)?;
         if found > FORMAT {
             return Err(CatalogError::TooNew { path: path.to_owned(), found, known: FORMAT });
         }
-        txn.commit()?;
+        catalog.commit(txn)?;
         Ok(catalog)
     }
 
@@ -118,6 +122,12 @@ impl Catalog {
         Ok(txn)
     }
 
+    /// Commits, unless the lock was lost since the transaction began.
+    pub(super) fn commit(&self, txn: WriteTransaction) -> Result<(), CatalogError> {
+        self.lock.confirm(&self.path)?;
+        Ok(txn.commit()?)
+    }
+
     /// Adds whole partitions in one transaction, and their servers where they are new.
     ///
     /// # Errors
@@ -134,14 +144,24 @@ impl Catalog {
         for partition in partitions {
             add_partition(&txn, partition)?;
         }
-        txn.commit()?;
-        Ok(())
+        self.commit(txn)
     }
 
     /// Makes `add_partitions` fail after so many commits, as a kill would.
     #[cfg(test)]
     pub(crate) fn fail_after_commits(&self, commits: Option<u32>) {
         *self.commits_left.lock().unwrap() = commits;
+    }
+
+    /// Makes reports panic in the middle of their transaction, as the storage may.
+    #[cfg(test)]
+    pub(crate) fn panic_at_reports(&self) {
+        self.panics.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn panic_if_told_to(&self) {
+        assert!(!self.panics.load(std::sync::atomic::Ordering::Relaxed), "told to panic");
     }
 
     /// Columns of the manifest, as the last ingest left them.
@@ -170,8 +190,7 @@ impl Catalog {
                 None => drop(meta.insert("hash_algorithm", asked.as_str().as_bytes())?),
             }
         }
-        txn.commit()?;
-        Ok(())
+        self.commit(txn)
     }
 
     /// Records of one partition at most: the first ingest settles it. Returns what is settled.
@@ -193,15 +212,14 @@ impl Catalog {
             return Ok(settled);
         }
         txn.open_table(tables::META)?.insert("batch_size", asked.to_le_bytes().as_slice())?;
-        txn.commit()?;
+        self.commit(txn)?;
         Ok(asked)
     }
 
     pub(super) fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), CatalogError> {
         let txn = self.begin()?;
         txn.open_table(tables::META)?.insert(key, value)?;
-        txn.commit()?;
-        Ok(())
+        self.commit(txn)
     }
 
     /// Records a new run and gives it the next number.
@@ -215,7 +233,7 @@ impl Catalog {
             run.run_id = runs.last()?.map_or(1, |(id, _)| id.value() + 1);
             runs.insert(run.run_id, json(&run).as_slice())?;
         }
-        txn.commit()?;
+        self.commit(txn)?;
         Ok(run.run_id)
     }
 
@@ -226,8 +244,7 @@ impl Catalog {
     pub fn end_run(&self, run: &RunRow) -> Result<(), CatalogError> {
         let txn = self.begin()?;
         txn.open_table(tables::RUNS)?.insert(run.run_id, json(run).as_slice())?;
-        txn.commit()?;
-        Ok(())
+        self.commit(txn)
     }
 
     /// Records an ingest: a new number when `ingest_id` is 0, else in place of the old record.
@@ -243,7 +260,7 @@ impl Catalog {
             }
             ingests.insert(ingest.ingest_id, json(&ingest).as_slice())?;
         }
-        txn.commit()?;
+        self.commit(txn)?;
         Ok(ingest.ingest_id)
     }
 }

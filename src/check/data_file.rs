@@ -5,7 +5,7 @@
 //! panic on damaged pages, so all of its work happens inside [`guarded`].
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use parquet::arrow::arrow_reader::{
 use super::report::BreachKind;
 use crate::model::{DataFile, PixelSize, RecordIndex};
 use crate::runtime::catch_panic;
-use crate::storage::{PAGES_CRC32_KEY, PagesChecksum};
+use crate::storage::Checksum;
 
 /// Why a file was not read to its end.
 #[derive(Debug)]
@@ -52,22 +52,36 @@ pub(super) struct StatedFile {
     metadata: ArrowReaderMetadata,
 }
 
-impl StatedFile {
-    /// Call it inside [`guarded`].
-    pub(super) fn open(path: &Path, stated: DataFile) -> Result<Self, Flaw> {
-        let bytes = match fs::metadata(path) {
-            Ok(meta) if meta.is_file() => meta.len(),
-            Ok(_) => return Err(Flaw::new(BreachKind::MissingFile, "something else has its name")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Flaw::new(BreachKind::MissingFile, "the catalog names it"));
-            }
-            Err(error) => return Err(Flaw::unreadable(error)),
-        };
-        if bytes != stated.bytes {
-            let detail = format!("{bytes} bytes instead of {}", stated.bytes);
-            return Err(Flaw::new(BreachKind::WrongLength, detail));
+/// Opens a file that must be as long as stated.
+pub(super) fn open(path: &Path, stated: DataFile) -> Result<File, Flaw> {
+    let bytes = match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => meta.len(),
+        Ok(_) => return Err(Flaw::new(BreachKind::MissingFile, "something else has its name")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Flaw::new(BreachKind::MissingFile, "the catalog names it"));
         }
-        let file = File::open(path).map_err(Flaw::unreadable)?;
+        Err(error) => return Err(Flaw::unreadable(error)),
+    };
+    if bytes != stated.bytes {
+        let detail = format!("{bytes} bytes instead of {}", stated.bytes);
+        return Err(Flaw::new(BreachKind::WrongLength, detail));
+    }
+    File::open(path).map_err(Flaw::unreadable)
+}
+
+/// Deep: whether all bytes of a file, its footer too, are those that were written.
+pub(super) fn check_bytes(file: &File, stated: DataFile) -> Result<(), Flaw> {
+    let found = Checksum::of_rest(file).map_err(Flaw::unreadable)?;
+    if found == Checksum::stated(stated) {
+        return Ok(());
+    }
+    let detail = format!("their CRC-32 is {:08x}, the catalog has {:08x}", found.crc32, stated.crc32);
+    Err(Flaw::new(BreachKind::Checksum, detail))
+}
+
+impl StatedFile {
+    /// Reads the footer. Call it inside [`guarded`].
+    pub(super) fn new(file: File, stated: DataFile) -> Result<Self, Flaw> {
         let metadata =
             ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(Flaw::unreadable)?;
         let footer = metadata.metadata();
@@ -105,20 +119,6 @@ impl StatedFile {
                 Err(Flaw::new(BreachKind::WrongSchema, detail))
             }
         }
-    }
-
-    /// Deep: whether all bytes before the footer are those that were written.
-    pub(super) fn check_pages(&self) -> Result<(), Flaw> {
-        let stated = self.fact(PAGES_CRC32_KEY).and_then(PagesChecksum::parse).ok_or_else(|| {
-            Flaw::new(BreachKind::WrongSchema, format!("`{PAGES_CRC32_KEY}` states no checksum"))
-        })?;
-        let mut file = &self.file;
-        let found = file.rewind().and_then(|()| stated.of_same_bytes(file)).map_err(Flaw::unreadable)?;
-        if found == stated {
-            return Ok(());
-        }
-        let detail = format!("they give `{found}`, `{PAGES_CRC32_KEY}` is `{stated}`");
-        Err(Flaw::new(BreachKind::PagesChecksum, detail))
     }
 
     /// A value of the footer's key-value metadata.

@@ -140,7 +140,7 @@ impl Plan {
             let totals =
                 plan.servers.entry(key.server_id).or_insert(ServerTotals { row: None, found: (0, 0) });
             totals.found.0 += 1;
-            totals.found.1 += row.counts.total();
+            totals.found.1 = totals.found.1.saturating_add(row.counts.total());
         })?;
         Ok(plan)
     }
@@ -169,7 +169,7 @@ impl Plan {
 
     /// There may be more records than ingests have told of: one that was killed has told nothing.
     fn compare_with_ingests(&self, findings: &mut Findings) {
-        let found: u64 = self.servers.values().map(|server| server.found.1).sum();
+        let found = self.servers.values().fold(0_u64, |sum, server| sum.saturating_add(server.found.1));
         if found < self.num_ingested {
             let detail = format!("{found} records, but the ingests have added {}", self.num_ingested);
             findings.breach(BreachKind::IngestTotals, None, detail);
@@ -213,7 +213,7 @@ impl Merged {
     fn add(&mut self, index: usize, found: CheckReport) {
         let report = &mut self.report;
         report.counts += found.counts;
-        report.num_records += found.num_records;
+        report.num_records = report.num_records.saturating_add(found.num_records);
         report.partitions.open += found.partitions.open;
         report.partitions.compacted += found.partitions.compacted;
         report.partitions.finished += found.partitions.finished;

@@ -22,6 +22,9 @@ pub enum CheckError {
     OtherDataset { catalog: PathBuf, dataset: PathBuf },
     #[error("nothing is repaired: `{}` is not what the catalog names", path.display())]
     OtherLists { path: PathBuf },
+    /// By an older copy of the catalog, what was committed since would be orphans.
+    #[error("nothing is repaired: there are files that are newer than the catalog: {evidence}")]
+    OlderCatalog { evidence: String },
 }
 
 impl CheckError {

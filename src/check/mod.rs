@@ -2,12 +2,12 @@
 //!
 //! [`check_dataset`] asks of every partition whether its states, counts and URL keys agree with each other and
 //! with its manifest, and whether every success and every failure stands in the files where it must, once, with
-//! the record's own uuid, URL, digest or cause. `deep` reads every file to its end, compares the checksum of its
-//! pages, and measures and hashes the images again. Each rule has a [`BreachKind`]. What no rule sees is a damaged
-//! footer that still reads as one and states the same columns and rows.
+//! the record's own uuid, URL, digest or cause. `deep` reads every file to its end, compares its checksum, and
+//! measures and hashes the images again. Each rule has a [`BreachKind`].
 //!
 //! What no commit names is an orphan: it does not exist for ddl, so it is reported apart and is no breach.
 //! [`repair_dataset`] removes orphans and writes missing `completed` markers; no breach of data can be repaired.
+//! Where files show that the catalog is an older copy, it refuses.
 //!
 //! A writer may be at work beside a check. Partitions are then checked one by one as they are committed, and what
 //! is suspect is asked again of a fresh view, for a download moves files (parts become final files). Only orphans

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::data_file::{Flaw, StatedFile, guarded};
+use super::data_file::{Flaw, StatedFile, check_bytes, guarded, open};
 use super::error::CheckError;
 use super::folders::partition_orphans;
 use super::images::check_images;
@@ -167,9 +167,8 @@ impl PartitionCheck<'_> {
         let mut is_sound = true;
         for file in &self.row.manifest_files {
             let path = folder.join(&file.name);
-            let stated = DataFile { num_rows: u64::from(file.num_records), bytes: file.bytes };
             let mut offences = Offences::default();
-            let done = self.read(&path, stated, |open| {
+            let done = self.read(&path, file.data_file(), |open| {
                 open.for_each_batch(&IDENTITY_COLUMNS, BATCH_ROWS, &mut |batch| {
                     // Behind a file that could not be read, positions are unknown.
                     if is_sound { records.manifest_rows(batch, url_keys, &mut offences) } else { Ok(()) }
@@ -248,7 +247,8 @@ impl PartitionCheck<'_> {
         if done && holds == Holds::Successes {
             self.findings.report.num_images += stated.num_rows;
             if self.options.deep {
-                let hashed = guarded(|| check_images(StatedFile::open(path, stated)?, &mut offences));
+                let hashed =
+                    guarded(|| check_images(StatedFile::new(open(path, stated)?, stated)?, &mut offences));
                 match hashed {
                     Ok(bytes) => self.findings.report.hashed_bytes += bytes,
                     Err(flaw) => self.findings.breach(flaw.kind, Some(path), flaw.detail),
@@ -268,12 +268,12 @@ impl PartitionCheck<'_> {
     ) -> bool {
         let mut damage = Ok(());
         let result = guarded(|| {
-            let open = StatedFile::open(path, stated)?;
+            let file = open(path, stated)?;
             if self.options.deep {
                 // Read on all the same: the rows may say what is damaged.
-                damage = open.check_pages();
+                damage = check_bytes(&file, stated);
             }
-            read(open)
+            read(StatedFile::new(file, stated)?)
         });
         if let Err(flaw) = damage {
             self.findings.breach(flaw.kind, Some(path), flaw.detail);

@@ -1,14 +1,16 @@
 //! Repair of what holds no data: orphans, markers, empty folders.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 
 use super::error::CheckError;
-use super::folders::{KnownFolders, folders_within, is_real, partition_orphans, server_folders};
-use crate::catalog::{Catalog, CatalogError, PartitionRow, PartitionStage};
-use crate::model::{ServerId, ServerName};
-use crate::storage::{DatasetLayout, write_atomically};
+use super::folders::{KnownFolders, OnOrphan, folders_within, is_real, partition_orphans, server_folders};
+use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionRow, PartitionStage};
+use crate::dispatch::read_published;
+use crate::model::{Epoch, PartitionKey, ServerId, ServerName};
+use crate::storage::{DatasetLayout, epoch_in, write_atomically};
 
 /// What a repair did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -24,42 +26,34 @@ pub struct RepairReport {
 /// Removes orphans, writes the missing `completed` markers of finished partitions whose files stand, and
 /// removes empty folders. Never touches a file that the catalog names. Done again, it does what is left.
 ///
+/// By an older copy of the catalog, what was committed after the copy looks like orphans. Where something shows that
+/// the catalog is one, nothing is removed unless `discard_newer` says that this is meant.
+///
 /// `catalog` is the writer's: while it is held nobody else is at work on the dataset.
 ///
 /// # Errors
 /// `OtherDataset` when the catalog is not the one in `layout`, `OtherLists` when a manifest file is not what it
-/// names; when the catalog's storage fails, a folder
-/// cannot be listed, or a marker cannot be written.
-pub fn repair_dataset(layout: &DatasetLayout, catalog: &Catalog) -> Result<RepairReport, CheckError> {
+/// names, `OlderCatalog` as above; when the catalog's storage fails, a folder cannot be listed, or a marker cannot
+/// be written.
+pub fn repair_dataset(
+    layout: &DatasetLayout,
+    catalog: &Catalog,
+    discard_newer: bool,
+) -> Result<RepairReport, CheckError> {
     refuse_other_dataset(layout, catalog)?;
-    let view = catalog.view()?;
-    let servers: HashMap<ServerId, ServerName> =
-        view.servers()?.into_iter().map(|row| (row.id, row.folder)).collect();
-    let mut partitions = Vec::new();
-    view.for_each_partition(|key, _| partitions.push(key))?;
-    // Before anything is removed: without its server's name a partition's folder would pass for an unknown one.
-    if let Some(key) = partitions.iter().find(|key| !servers.contains_key(&key.server_id)) {
-        return Err(CatalogError::Inconsistent(format!("{key:?} has no server")).into());
-    }
-
-    let partition =
-        |key| view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")));
-    for &key in &partitions {
-        refuse_other_lists(layout, &servers[&key.server_id], key.partition_id, &partition(key)?)?;
+    let dataset = Committed::new(layout, catalog.view()?)?;
+    dataset.refuse_other_lists()?;
+    if !discard_newer && let Some(evidence) = dataset.evidence_of_newer()? {
+        return Err(CheckError::OlderCatalog { evidence });
     }
     let mut report = RepairReport::default();
-    for &key in &partitions {
-        let folder = &servers[&key.server_id];
-        let row = partition(key)?;
-        partition_orphans(layout, folder, key.partition_id, &row, &mut |path, bytes| {
-            report.remove(path, bytes);
-        })?;
-        if row.stage == PartitionStage::Finished {
+    dataset.for_each_orphan(&mut |path, bytes| report.remove(path, bytes))?;
+    for &key in &dataset.partitions {
+        if dataset.row(key)?.stage == PartitionStage::Finished {
+            let folder = &dataset.servers[&key.server_id];
             report.markers_written += u64::from(write_missing_marker(layout, folder, key.partition_id)?);
         }
     }
-    KnownFolders::new(layout, &servers, &partitions)
-        .unknown_files(layout, &mut |path, bytes| report.remove(path, bytes))?;
     for server in server_folders(layout)? {
         // Inner folders first. Those that are not empty refuse, as they should.
         let removed =
@@ -67,6 +61,91 @@ pub fn repair_dataset(layout: &DatasetLayout, catalog: &Catalog) -> Result<Repai
         report.folders_removed += removed as u64;
     }
     Ok(report)
+}
+
+/// A dataset as the catalog has it.
+struct Committed<'a> {
+    layout: &'a DatasetLayout,
+    view: CatalogView,
+    servers: HashMap<ServerId, ServerName>,
+    partitions: Vec<PartitionKey>,
+}
+
+impl<'a> Committed<'a> {
+    fn new(layout: &'a DatasetLayout, view: CatalogView) -> Result<Self, CheckError> {
+        let servers: HashMap<ServerId, ServerName> =
+            view.servers()?.into_iter().map(|row| (row.id, row.folder)).collect();
+        let mut partitions = Vec::new();
+        view.for_each_partition(|key, _| partitions.push(key))?;
+        // Before anything is removed: without its server's name a partition's folder would pass for an unknown one.
+        if let Some(key) = partitions.iter().find(|key| !servers.contains_key(&key.server_id)) {
+            return Err(CatalogError::Inconsistent(format!("{key:?} has no server")).into());
+        }
+        Ok(Self { layout, view, servers, partitions })
+    }
+
+    fn row(&self, key: PartitionKey) -> Result<PartitionRow, CatalogError> {
+        let row = self.view.partition(key)?;
+        row.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))
+    }
+
+    fn for_each_orphan(&self, each: OnOrphan<'_>) -> Result<(), CheckError> {
+        for &key in &self.partitions {
+            let folder = &self.servers[&key.server_id];
+            partition_orphans(self.layout, folder, key.partition_id, &self.row(key)?, each)?;
+        }
+        KnownFolders::new(self.layout, &self.servers, &self.partitions).unknown_files(self.layout, each)
+    }
+
+    /// By a catalog that was copied here from another dataset, images would be orphans. Its lists are other ones.
+    fn refuse_other_lists(&self) -> Result<(), CheckError> {
+        for &key in &self.partitions {
+            let folder = self.layout.manifest_folder(&self.servers[&key.server_id], key.partition_id);
+            for file in &self.row(key)?.manifest_files {
+                let path = folder.join(&file.name);
+                if !fs::metadata(&path).is_ok_and(|meta| meta.len() == file.bytes) {
+                    return Err(CheckError::OtherLists { path });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What no kill leaves behind, for the catalog is committed first: files of a run that it has never begun, a
+    /// partition that is complete without its knowledge, and a status with more images than it has.
+    fn evidence_of_newer(&self) -> Result<Option<String>, CheckError> {
+        let success = self.view.counts()?.success;
+        let published = read_published(&self.layout.status()).map_or(0, |status| status.counts.success);
+        if published > success {
+            let status = self.layout.status();
+            return Ok(Some(format!(
+                "`{}` tells of {published} images, the catalog of {success}",
+                status.display()
+            )));
+        }
+        let last_run = self.view.runs()?.last().map_or(0, |run| run.run_id);
+        let mut evidence = None;
+        self.for_each_orphan(&mut |path, _| {
+            if evidence.is_some() {
+                return;
+            }
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let run = epoch_in(name).map_or(0, Epoch::run);
+            let stands = |name| path.with_file_name(name).is_file();
+            if run > last_run {
+                evidence = Some(format!(
+                    "`{}` is of run {run}, the catalog ends with run {last_run}",
+                    path.display()
+                ));
+            } else if name == "completed" && stands("successes.parquet") && stands("errors.parquet") {
+                evidence = Some(format!(
+                    "`{}` is of a partition that the catalog has as incomplete",
+                    path.display()
+                ));
+            }
+        })?;
+        Ok(evidence)
+    }
 }
 
 impl RepairReport {
@@ -82,22 +161,6 @@ impl RepairReport {
             }
         }
     }
-}
-
-/// By a catalog that was copied here from another dataset, images would be orphans. Its lists are other ones.
-fn refuse_other_lists(
-    layout: &DatasetLayout,
-    folder: &ServerName,
-    partition_id: u32,
-    row: &PartitionRow,
-) -> Result<(), CheckError> {
-    for file in &row.manifest_files {
-        let path = layout.manifest_folder(folder, partition_id).join(&file.name);
-        if !fs::metadata(&path).is_ok_and(|meta| meta.len() == file.bytes) {
-            return Err(CheckError::OtherLists { path });
-        }
-    }
-    Ok(())
 }
 
 /// By another dataset's catalog every file here would be an orphan.

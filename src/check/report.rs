@@ -58,8 +58,8 @@ pub enum BreachKind {
     MissingMarker,
     /// A `completed` marker in a partition that is not complete.
     StrayMarker,
-    /// Deep: the bytes before a file's footer are not those that were written.
-    PagesChecksum,
+    /// Deep: a file's bytes are not those that were written.
+    Checksum,
     /// Deep: the stored bytes do not give `hashsum_resized`.
     ImageDigest,
     /// Deep: the stored bytes are not as many as `image_bytes` says.
@@ -107,7 +107,7 @@ impl BreachKind {
             Self::WrongError => ("wrong_error", "error differs from the catalog's"),
             Self::MissingMarker => ("missing_marker", "`completed` marker is missing"),
             Self::StrayMarker => ("stray_marker", "`completed` marker should not be"),
-            Self::PagesChecksum => ("pages_checksum", "file has other bytes"),
+            Self::Checksum => ("checksum", "file has other bytes"),
             Self::ImageDigest => ("image_digest", "image has other bytes"),
             Self::ImageLength => ("image_length", "image has another length"),
             Self::BrokenImage => ("broken_image", "not the image it should be"),

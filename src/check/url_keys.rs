@@ -2,14 +2,15 @@
 
 use super::error::CheckError;
 use super::report::{BreachKind, Findings, Offences};
-use crate::catalog::{CatalogError, CatalogView};
+use crate::catalog::{CatalogError, CatalogView, MAX_RECORDS};
 use crate::model::{PartitionKey, UrlKey};
 
 /// Keys held at a time, of 32 bytes with their places: 64 MiB when their vector has just doubled.
 /// A larger server takes several passes, each over its share of the key space.
 const MAX_KEYS: u64 = 1 << 20;
 
-/// Looks for URL keys that stand twice in the partitions of one server.
+/// Looks for URL keys that stand twice in the partitions of one server. `num_records` are as many as they say, which
+/// a damaged catalog may overstate.
 pub(super) fn check_url_keys(
     view: &CatalogView,
     partitions: &[PartitionKey],
@@ -17,9 +18,14 @@ pub(super) fn check_url_keys(
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let mut offences = Offences::default();
-    find_duplicates(view, partitions, num_records.div_ceil(MAX_KEYS).max(1), &mut offences)?;
+    find_duplicates(view, partitions, num_passes(partitions, num_records), &mut offences)?;
     findings.offences(None, offences);
     Ok(())
+}
+
+fn num_passes(partitions: &[PartitionKey], num_records: u64) -> u64 {
+    let possible = MAX_RECORDS.saturating_mul(partitions.len() as u64);
+    num_records.min(possible).div_ceil(MAX_KEYS).max(1)
 }
 
 pub(super) fn find_duplicates(

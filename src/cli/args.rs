@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
+use crate::model::FailureCause;
 use crate::query::OutputFormat;
 
 const ABOUT: &str = "Turns a list of image URLs into a clean, documented dataset";
@@ -76,6 +77,8 @@ pub enum Command {
     Ingest(IngestArgs),
     /// Downloads what is pending; alone, or as one rank of many under mpirun or srun
     Download(DownloadArgs),
+    /// Sets failed records back to pending, for the next download
+    Retry(RetryArgs),
     /// Shows how far the dataset is, also while a download runs
     Status(StatusArgs),
     /// Answers SQL over everything; without SQL, opens a prompt
@@ -188,6 +191,32 @@ pub struct DownloadArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+All that is given must hold; without any, every failure is tried again.
+
+Examples:
+  ddl retry --cause dns,connect              after an outage of your network
+  ddl retry --code 503 --older-than 1d
+  ddl retry --server images.example.org && ddl download")]
+pub struct RetryArgs {
+    /// Failures with this `error_code`: an HTTP status, -1 for the network, -2 for all else
+    #[arg(long, value_name = "CODE", value_delimiter = ',', allow_negative_numbers = true)]
+    pub code: Vec<i32>,
+    /// Failures of this cause, as the column `cause` names it
+    #[arg(long, value_name = "CAUSE", value_delimiter = ',')]
+    pub cause: Vec<FailureCause>,
+    /// Records of this server
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// Failures that are at least so old, such as 12h or 7d
+    #[arg(long, value_name = "AGE")]
+    pub older_than: Option<String>,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
 Examples:
   ddl status
   ddl status --watch                         again every 2 seconds, until all is downloaded
@@ -214,9 +243,9 @@ Examples:
   ddl query -f report.sql --format json
   ddl query                                  a prompt with history; \\d lists the tables")]
 pub struct QueryArgs {
-    /// The query, or - for stdin; without it and without -f, opens a prompt
+    /// The query, or - for statements on stdin; without it and without -f, opens a prompt
     pub sql: Option<String>,
-    /// Reads the query from a file
+    /// Reads statements from a file (with -o, one)
     #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
     pub file: Option<PathBuf>,
     /// Form of the answer: table, csv, tsv, json, ndjson, parquet [default: table, or as FILE is named]
@@ -261,6 +290,9 @@ pub struct CheckArgs {
     /// First removes files that no commit names, and writes missing `completed` markers
     #[arg(long)]
     pub repair: bool,
+    /// With --repair: also removes files that are newer than the catalog, where it is an older copy
+    #[arg(long, requires = "repair")]
+    pub discard_newer: bool,
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,

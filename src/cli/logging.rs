@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::args::{ColorChoice, GlobalArgs, LogFormat};
 use super::progress::LogLines;
+use crate::model::mask_credentials;
 
 /// A log file of a dataset.
 pub(super) struct LogFile<'a> {
@@ -100,7 +101,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
         );
         if let Ok(mut file) = self.0.lock() {
             // A log that cannot be written must not end a run.
-            let _ = file.write_all(line.as_bytes());
+            let _ = file.write_all(mask_credentials(&line).as_bytes());
         }
     }
 }

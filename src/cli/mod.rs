@@ -22,6 +22,7 @@ use clap::Parser as _;
 pub use args::Args;
 pub use exit::Exit;
 
+use crate::model::mask_credentials;
 use crate::runtime::silence_caught_panics;
 
 /// Runs the command line of this process.
@@ -44,7 +45,8 @@ pub fn run() -> ExitCode {
 
 fn say(text: std::fmt::Arguments<'_>) {
     // One write, so that lines of several processes do not mix.
-    let _ = progress::above_bar(|| std::io::stderr().write_all(format!("{text}\n").as_bytes()));
+    let line = format!("{text}\n");
+    let _ = progress::above_bar(|| std::io::stderr().write_all(mask_credentials(&line).as_bytes()));
 }
 
 /// Writes a line of data. A reader that has seen enough closes the pipe: that ends the talk, it is no error.

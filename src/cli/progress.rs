@@ -13,6 +13,7 @@ use crate::catalog::DispositionCounts;
 use crate::check::CheckProgress;
 use crate::dispatch::PublishedStatus;
 use crate::ingest::{IngestProgress, IngestStage};
+use crate::model::mask_credentials;
 
 /// Between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,7 +38,9 @@ pub(super) struct LogLines;
 
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        above_bar(|| io::stderr().lock().write(line))
+        let text = String::from_utf8_lossy(line);
+        above_bar(|| io::stderr().lock().write_all(mask_credentials(&text).as_bytes()))?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -239,15 +242,21 @@ impl IngestDisplay {
             IngestStage::Reading => "rows read",
             IngestStage::Writing => "rows written",
         };
-        let (position, length) = match (progress.stage, progress.bytes_total) {
-            (IngestStage::Reading, Some(total)) => (progress.bytes_read, total),
-            _ => (progress.rows, progress.rows),
-        };
+        let (position, length) = position(&progress);
         self.0.show(position, length, || format!("{} {verb}", format::count(progress.rows)));
     }
 
     pub(super) fn clear(&self) {
         self.0.clear();
+    }
+}
+
+/// Where the bar stands, of what: reading goes by bytes, writing by rows and from the beginning again.
+fn position(progress: &IngestProgress) -> (u64, u64) {
+    match (progress.stage, progress.bytes_total, progress.rows_total) {
+        (IngestStage::Reading, Some(total), _) => (progress.bytes_read, total),
+        (IngestStage::Writing, _, Some(total)) => (progress.rows, total),
+        _ => (progress.rows, progress.rows),
     }
 }
 
@@ -336,6 +345,22 @@ mod tests {
             [0, 29, 30, 31, 59, 60, 90].map(|s| is_due(&mut last, start + Duration::from_secs(s))).into();
         assert_eq!(due, [false, false, true, false, false, true, true]);
         assert_eq!(line(1234, 5000, "a\nb"), "1,234 of 5,000: a; b");
+    }
+
+    #[test]
+    fn the_bar_is_full_when_all_is_written() {
+        let mut now = IngestProgress {
+            stage: IngestStage::Reading,
+            rows: 70,
+            rows_total: None,
+            bytes_read: 3000,
+            bytes_total: Some(3000),
+        };
+        assert_eq!(position(&now), (3000, 3000));
+        (now.stage, now.rows, now.rows_total) = (IngestStage::Writing, 10, Some(70));
+        assert_eq!(position(&now), (10, 70));
+        now.bytes_total = None;
+        assert_eq!(position(&now), (10, 70));
     }
 
     #[test]

@@ -88,6 +88,26 @@ pub fn launch(options: &ClusterOptions) -> Result<Cluster, ClusterError> {
     }
 }
 
+/// This process's number among those that one launcher started, where there is a launcher and it says so: for
+/// verbs that are no work for many.
+#[must_use]
+pub fn launched_rank() -> Option<u32> {
+    rank_told(&|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+}
+
+/// In the order of [`Launcher::find`].
+fn rank_told(variable: &dyn Fn(&str) -> Option<String>) -> Option<u32> {
+    let by_size = [
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+        ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+        ("PMI_SIZE", "PMI_RANK"),
+        ("SLURM_STEP_ID", "SLURM_PROCID"),
+        ("PMIX_RANK", "PMIX_RANK"),
+    ];
+    let (_, rank) = by_size.into_iter().find(|(mark, _)| variable(mark).is_some())?;
+    variable(rank)?.trim().parse().ok()
+}
+
 #[cfg(feature = "mpi")]
 fn join(options: &ClusterOptions, launcher: Option<Launcher>) -> Result<Cluster, ClusterError> {
     let (endpoint, guard) = super::mpi::join(options)?;
@@ -174,6 +194,26 @@ mod tests {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
         Ok(Launcher::find(&lookup)?.map(|launcher| (launcher.variable, launcher.size)))
+    }
+
+    #[test]
+    fn launchers_number_what_they_start() {
+        let rank = |environment: &[(&str, &str)]| {
+            rank_told(&|name| {
+                environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(rank(&[]), None);
+        assert_eq!(rank(&[("SLURM_JOB_ID", "7"), ("SLURM_PROCID", "0")]), None, "a batch script");
+        assert_eq!(rank(&[("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "3"), ("PMIX_RANK", "3")]), Some(3));
+        let mpirun_in_a_job = [
+            ("SLURM_STEP_ID", "0"),
+            ("SLURM_PROCID", "0"),
+            ("OMPI_COMM_WORLD_SIZE", "4"),
+            ("OMPI_COMM_WORLD_RANK", "2"),
+        ];
+        assert_eq!(rank(&mpirun_in_a_job), Some(2));
+        assert_eq!(rank(&[("PMI_SIZE", "2"), ("PMI_RANK", "1")]), Some(1));
     }
 
     #[test]

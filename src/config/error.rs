@@ -20,6 +20,9 @@ pub enum ConfigError {
     /// A key without a default is needed and nobody set it.
     #[error("`{key}` is not set")]
     Unset { key: &'static str },
+    /// As `Unset` for the output folder, where there is no file in which it could be set.
+    #[error("there is no `ddl.yaml` in this folder, and nothing else says where the dataset is")]
+    NoFile,
     /// A key names a path where nothing is.
     #[error("{at}: `{key}` names `{}`: {source}", path.display())]
     MissingPath { at: Origin, key: &'static str, path: PathBuf, source: io::Error },
@@ -45,6 +48,10 @@ impl ConfigError {
             Self::Unset { key } => {
                 Some(format!("write `{key}: ...` into the configuration, or give `--set {key}=...`"))
             }
+            Self::NoFile => Some(
+                "`ddl init` writes one to start from; `-c FILE` names one elsewhere, `--dataset DIR` the dataset itself"
+                    .to_owned(),
+            ),
             Self::NoContact { .. } => Some(
                 "set `user_agent`, for instance `user_agent: my-project/1.0 (me@institute.org)`; \
                  an e-mail address or a URL is needed"

@@ -66,8 +66,12 @@ pub enum Kind {
     List,
     /// Several of curl's `--connect-to` triples.
     ConnectTo,
+    /// Several addresses or networks.
+    Addresses,
     /// Positive whole numbers to positive whole numbers.
     Rules,
+    /// Servers to what is set for each: keys of [`SERVER_KEYS`].
+    Servers,
 }
 
 impl Key {
@@ -142,8 +146,13 @@ const fn ddl(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
     Key { path, kind, default, family: Family::Ddl, doc, zero_is_unset: false }
 }
 
+/// FLOW-DC's, which are found at the top level as well.
+const fn flow(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    ddl(path, kind, default, doc)
+}
+
 const fn unused(path: &'static str) -> Key {
-    let doc = "Accepted, without effect: `ddl submit` writes its own job scripts.";
+    let doc = "Accepted, without effect: ddl needs no scripts for its jobs.";
     Key { path, kind: Kind::Text, default: "", family: Family::Unused, doc, zero_is_unset: false }
 }
 
@@ -158,11 +167,31 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("output_structure", "Names of files and folders in the output folder."),
     ("columns", "Which columns of the input mean what. A column that is named here must exist."),
     ("downloader_parameters", "How images are asked for, decoded and written."),
+    (
+        "paarc",
+        "FLOW-DC's controller, for `rate_control: paarc`: the names and defaults of its `download_batch`. FLOW-DC has \
+         these keys at the top level, and there they work, too.",
+    ),
+    ("aimd", "FLOW-DC's older token bucket, one for each server, for `rate_control: aimd`; likewise."),
     ("ingest_parameters", "How lists are read and cut into partitions."),
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
-    ("tools_parameters", "What the tools do, and the jobs that run them."),
+    (
+        "tools_parameters",
+        "What the tools do, and the jobs that run them. Without effect as yet: there are no tools.",
+    ),
     ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
+];
+
+const RATE_CONTROLS: &[&str] = &["adaptive", "paarc", "aimd", "fixed"];
+
+/// What can be set for one server, below its name in `servers`.
+#[rustfmt::skip]
+pub(super) const SERVER_KEYS: &[Key] = &[
+    ddl("rate_limit", number(0.0, 10_000.0), "", "Most requests per second; 0 is no limit."),
+    ddl("max_connections", integer(1, 10_000), "", "Most requests under way."),
+    ddl("rate_control", Kind::Choice(RATE_CONTROLS), "", "As the key of that name."),
+    ddl("source", Kind::Text, "", "Where the rule comes from: a note."),
 ];
 
 /// Every key, in the order in which it is shown.
@@ -195,6 +224,21 @@ pub const KEYS: &[Key] = &[
     ddl("allow_private_networks", Kind::Bool, "false",
         "Allows requests to private and loopback addresses. Off, because a list or a redirect could otherwise \
          make ddl ask machines inside your network."),
+    ddl("allow_addresses", Kind::Addresses, "",
+        "Addresses that may be asked although they are not public: a list of addresses and networks, such as \
+         `[192.168.1.20, fd00::/8]`. Link-local addresses and the metadata services of clouds must be named \
+         one by one; a network around them does not admit them."),
+    ddl("rate_control", Kind::Choice(RATE_CONTROLS), "adaptive",
+        "Who decides how hard a server is worked, below `default_rate_limit` and `max_connections_per_server`. \
+         `adaptive` begins with one request at a time, takes more only as long as that makes no answer slower, and \
+         stays away from where the server refused. `fixed` goes to both limits at once, as distributed-downloader \
+         does, and is slowed down only by refusals. `paarc` and `aimd` are FLOW-DC's."),
+    ddl("servers", Kind::Servers, "{}",
+        "What holds for single servers, by `host` or `host:port`. `rate_limit` (requests per second, 0 for no limit) \
+         and `max_connections` stand for `default_rate_limit` and `max_connections_per_server`, `rate_control` for the \
+         key of that name; `source` is a note. With `rate_control: fixed` the rate is pinned, else it is a cap. These \
+         rules win over `servers_profiles.csv`, and that over those that ddl knows (`config/servers.yaml`), which only \
+         ever make limits tighter. With several files, the later wins server by server."),
     ddl("connect_to", Kind::ConnectTo, "",
         "Connects elsewhere than the URL says: a list of `HOST1:PORT1:HOST2:PORT2`, as curl's `--connect-to`; \
          empty parts match anything or change nothing. For tests and mirrors."),
@@ -207,17 +251,17 @@ pub const KEYS: &[Key] = &[
     dd("suppress_unchanged_error", Kind::Bool, "false",
         "In distributed-downloader a job without progress is an error unless this is set. Here it never is."),
     dd("account", Kind::Text, "",
-        "The Slurm account of `ddl submit`; empty for the cluster's default."),
+        "The Slurm account. Without effect as yet: ddl writes no job scripts."),
 
     dd("output_structure.urls_folder", Kind::Inside, "servers_batched", "The lists, by server and partition."),
     dd("output_structure.logs_folder", Kind::Inside, "logs", "Logs of runs and jobs."),
     dd("output_structure.images_folder", Kind::Inside, "downloaded_images", "The images."),
-    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "Job scripts and their state."),
+    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "Accepted, without effect: there are no schedules."),
     dd("output_structure.profiles_table", Kind::Inside, "servers_profiles.csv", "The rate of each server."),
     dd("output_structure.ignored_table", Kind::Inside, "ignored_servers.csv", "Servers that are not asked."),
     dd("output_structure.inner_checkpoint_file", Kind::Inside, "inner_checkpoint.yaml",
-        "Kept for readers of distributed-downloader's outputs; progress is in the catalog."),
-    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools."),
+        "Accepted, without effect: progress is in the catalog."),
+    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools; today `uuid_ref` of `tol200m_fathomNet` only."),
 
     ddl("columns.url", Kind::Text, "",
         "The image's URL. Default: the first of `identifier`, `url`, `image_url`, `photo_url`, `accessURI`, \
@@ -234,15 +278,19 @@ pub const KEYS: &[Key] = &[
         "One header of every request, `Name: value`. `User-Agent: ...` is the same as `user_agent`, \
          which wins when both are set."),
     dd("downloader_parameters.default_rate_limit", number(0.0, 10_000.0), "10",
-        "Requests per second to one server, over all ranks together, where `servers_profiles.csv` says nothing else. \
-         10 is distributed-downloader's. 0 sets no rate: then only `max_connections_per_server` \
+        "Most requests per second to one server, over all ranks together, where neither `servers` nor \
+         `servers_profiles.csv` says anything else; whatever `rate_control` finds, it is never exceeded. \
+         10 is distributed-downloader's. 0 sets no limit: then only `rate_control`, `max_connections_per_server` \
          and what the server itself asks for (429, Retry-After) hold."),
     dd("downloader_parameters.rate_multiplier", number(0.0, 10_000.0), "1",
-        "How far a server in trouble is slowed down: from its rate `r` to `r * (1 - rate_multiplier)`. \
+        "`rate_control: fixed` only: how far a server that refuses is slowed down, from its rate `r` to \
+         `r * (1 - rate_multiplier)`. \
          1 is distributed-downloader's, and lets the rate fall as far as needed; more counts as 1."),
-    ddl("downloader_parameters.max_connections_per_server", integer(1, 10_000), "4",
-        "Requests under way to one server, over all ranks together. Browsers open six connections to a server; \
-         four stays below what an operator notices."),
+    ddl("downloader_parameters.max_connections_per_server", integer(1, 10_000), "8",
+        "Most requests under way to one server, over all ranks together. `adaptive` takes them one by one, and only \
+         where that makes no answer slower: they serve servers that are far away, not those that are weak. Eight is \
+         near the six of a browser, and allows 10 requests per second where an answer takes 0.8 s. With \
+         `rate_control: fixed` all are used at once: take fewer there."),
     ddl("downloader_parameters.max_attempts", integer(1, 100), "5",
         "Attempts at one URL before its failure is final. 5 is distributed-downloader's."),
     ddl("downloader_parameters.retry_backoff", duration(0.0, 3600.0), "1s",
@@ -256,6 +304,32 @@ pub const KEYS: &[Key] = &[
          probed after each of its pauses, at least three of them, and is used again once it answers. \
          15 min is longer than a restart or a deployment and short against a job. An outage of your own network \
          looks the same, so raise it where those last longer."),
+
+    ddl("downloader_parameters.respect_robots_txt", Kind::Bool, "true",
+        "Asks each server for `/robots.txt` (RFC 9309) before its first image. URLs that it disallows are skipped \
+         (`robots`); while it cannot be had for trouble of the server's, nothing else is asked for. The groups that count \
+         are those of `ddl` and of the first word of `user_agent`, else those of `*`."),
+    ddl("downloader_parameters.robots_txt_max_age", duration(0.0, 30.0 * DAY), "24h",
+        "A robots.txt is asked for again after so long, by each rank. RFC 9309 has a day as the most."),
+    ddl("downloader_parameters.max_crawl_delay", duration(0.0, DAY), "30s",
+        "The longest `Crawl-delay` of a robots.txt that is obeyed in full; a longer one counts as this, and 0 ignores all. \
+         30 s is what crawlers that skip such sites altogether take for the limit; at that pace 10,000 images take 3.5 days."),
+    ddl("downloader_parameters.respect_x_robots_tag", Kind::Bool, "true",
+        "Skips images (`opt_out`) whose response has an `X-Robots-Tag` with one of `x_robots_tag_directives`: for all, for \
+         `ddl`, or for the first word of `user_agent`."),
+    ddl("downloader_parameters.x_robots_tag_directives", Kind::List,
+        "[noai, noimageai, noml, noindex, noimageindex, none]",
+        "The directives that count. The first three are about machine learning; the others are meant for search engines, but \
+         were for long the only way to say no, so they count until you decide otherwise."),
+    ddl("downloader_parameters.respect_content_usage", Kind::Bool, "true",
+        "Skips images (`opt_out`) whose response has a `Content-Usage` (the IETF's AIPREF drafts) that says `n` to one of \
+         `content_usage_categories`."),
+    ddl("downloader_parameters.content_usage_categories", Kind::List,
+        "[train-ai, train-genai, ai, genai, tdm, bots]",
+        "The categories that count: those of any of the drafts that include the training of models. `search` does not."),
+    ddl("downloader_parameters.respect_tdm_reservation", Kind::Bool, "true",
+        "Skips images (`opt_out`) whose response has `tdm-reservation: 1` (TDMRep): rights to text and data mining are \
+         reserved. Turn it off where you have them, by licence or by law."),
 
     // One request.
     ddl("downloader_parameters.connect_timeout", duration(0.001, 3600.0), "10s",
@@ -308,7 +382,7 @@ pub const KEYS: &[Key] = &[
     ddl("downloader_parameters.max_open_partitions", integer(1, 100_000), "256",
         "Partitions that one rank works on at once. As many as requests: each may then go to another server."),
     ddl("downloader_parameters.body_memory", bytes(MIB, TIB), "128 MiB",
-        "Bodies on their way on one rank. When it is used up, requests wait. At least `max_body_bytes`. \
+        "Bodies on their way on one rank. When it is used up, requests wait; one body at a time may go beyond. \
          This, `part_memory` and `decode_memory` together leave room on a laptop with 4 GiB."),
     ddl("downloader_parameters.part_memory", bytes(MIB, TIB), "128 MiB",
         "Images that wait to be written, on one rank. When it is used up, the partition with the most of them writes \
@@ -317,13 +391,17 @@ pub const KEYS: &[Key] = &[
         "Decoded pixels on one rank. At least 3 bytes for each of `max_image_pixels`."),
     ddl("downloader_parameters.cpu_threads", integer(0, 4096), "0",
         "Threads that decode, resize and hash. 0: as many as the machine or the Slurm job gives this rank."),
+    ddl("downloader_parameters.request_ledger", Kind::Bool, "true",
+        "Whether every request is written down in `logs/requests/`, some 20 bytes each, so that `ddl audit` can prove \
+         what servers saw."),
     ddl("downloader_parameters.stop_grace", duration(0.0, 3600.0), "15s",
         "After a request to stop: how long images under way may still arrive before parts are sealed. \
          Slurm kills 30 s after its signal (KillWait), and sealing takes the rest."),
 
     // Jobs.
     dd("downloader_parameters.num_downloads", integer(1, 1000), "1",
-        "Download jobs that `ddl submit` chains, each resuming the one before.").zero_is_unset(),
+        "Download jobs in a row, each resuming the one before. Without effect as yet, as are the next three: \
+         ddl writes no job scripts.").zero_is_unset(),
     dd("downloader_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
     dd("downloader_parameters.workers_per_node", integer(1, 1024), "1",
         "Ranks on one node. One rank serves all servers at once; more help when decoding keeps its threads busy.").zero_is_unset(),
@@ -331,6 +409,32 @@ pub const KEYS: &[Key] = &[
         "Cores of one rank in a job. 0 leaves it to Slurm."),
     dd("downloader_parameters.logger_level", Kind::Choice(&["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), "INFO",
         "How much is logged. `-v` and `-q` win."),
+
+    flow("paarc.enable_paarc", Kind::Bool, "true", "Off, the number under way stays at `C_max`."),
+    flow("paarc.C_init", integer(1, 100_000), "4", "Requests under way to a server at first."),
+    flow("paarc.C_min", integer(1, 100_000), "2", "... at least."),
+    flow("paarc.C_max", integer(1, 100_000), "10000", "... at most; `max_connections_per_server` holds all the same."),
+    flow("paarc.mu", number(0.01, 1.0), "0.85", "The operating point, as a fraction of the ceiling."),
+    flow("paarc.beta", number(0.01, 1.0), "0.5", "What an overload leaves of the ceiling."),
+    flow("paarc.theta_50", number(1.0, 1000.0), "1.5",
+        "Latency is degraded when its median is beyond this multiple of that of the idle server ..."),
+    flow("paarc.theta_95", number(1.0, 1000.0), "2", "... or its 95th percentile beyond this."),
+    flow("paarc.startup_theta_50", number(1.0, 1000.0), "3", "The same while starting up, where it ends the growth ..."),
+    flow("paarc.startup_theta_95", number(1.0, 1000.0), "4", "... for the 95th percentile."),
+    flow("paarc.probe_rtt_period", duration(0.1, DAY), "10s",
+        "Time between two probes for the latency of the idle server."),
+    flow("paarc.rtprop_window", duration(0.1, DAY), "35s", "How long a latency counts as that of the idle server."),
+    flow("paarc.cooldown_floor", duration(0.0, DAY), "2s", "Least pause of growth after an overload."),
+    flow("paarc.alpha_ema", number(0.001, 1.0), "0.3", "Weight of the newest interval in averages of latency."),
+    flow("paarc.startup_additive_increase", integer(1, 10_000), "30", "Growth per interval while starting up."),
+    flow("paarc.probe_bw_additive_increase", integer(1, 10_000), "10", "... and later."),
+
+    flow("aimd.enable_rate_limiting", Kind::Bool, "true",
+        "Off, only `max_connections_per_server` and `default_rate_limit` hold. On, as who chooses `aimd` wants it; \
+         FLOW-DC's own default is off."),
+    flow("aimd.rate_limit", number(0.001, 10_000.0), "100", "Requests per second to a server at first."),
+    flow("aimd.rate_capacity", number(0.0, 1e6), "200",
+        "Requests saved up in idle time. Without effect, as in FLOW-DC: ddl saves up none."),
 
     ddl("ingest_parameters.input_format",
         Kind::Choice(&["", "parquet", "csv", "tsv", "jsonl", "json", "ndjson", "txt", "dwca", "zip"]), "",
@@ -380,7 +484,7 @@ pub const KEYS: &[Key] = &[
     dd("tools_parameters.new_resize_size", integer(1, 65_535), "720",
         "Tool `resize`: the new longest side in pixels. 720 is what TreeOfLife-200M uses.").zero_is_unset(),
     dd("tools_parameters.num_workers", integer(1, 1000), "1",
-        "Tool jobs that `ddl submit` chains, each resuming the one before.").zero_is_unset(),
+        "Tool jobs in a row, each resuming the one before.").zero_is_unset(),
     dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
     dd("tools_parameters.workers_per_node", integer(1, 1024), "1", "Ranks on one node.").zero_is_unset(),
     dd("tools_parameters.cpu_per_worker", integer(0, 1024), "0", "Cores of one rank. 0 leaves it to Slurm."),

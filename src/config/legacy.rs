@@ -24,13 +24,32 @@ const ALIASES: &[(&str, &str)] = &[
     ("timeout", "downloader_parameters.request_timeout"),
     ("max_retry_attempts", "downloader_parameters.max_attempts"),
     ("retry_backoff_sec", "downloader_parameters.retry_backoff"),
+    ("enable_paarc", "paarc.enable_paarc"),
+    ("C_init", "paarc.C_init"),
+    ("C_min", "paarc.C_min"),
+    ("C_max", "paarc.C_max"),
+    ("mu", "paarc.mu"),
+    ("beta", "paarc.beta"),
+    ("theta_50", "paarc.theta_50"),
+    ("theta_95", "paarc.theta_95"),
+    ("startup_theta_50", "paarc.startup_theta_50"),
+    ("startup_theta_95", "paarc.startup_theta_95"),
+    ("probe_rtt_period", "paarc.probe_rtt_period"),
+    ("rtprop_window", "paarc.rtprop_window"),
+    ("cooldown_floor", "paarc.cooldown_floor"),
+    ("alpha_ema", "paarc.alpha_ema"),
+    ("startup_additive_increase", "paarc.startup_additive_increase"),
+    ("probe_bw_additive_increase", "paarc.probe_bw_additive_increase"),
+    ("rate_limit", "aimd.rate_limit"),
+    ("rate_capacity", "aimd.rate_capacity"),
+    ("enable_rate_limiting", "aimd.enable_rate_limiting"),
 ];
 
 const EXPORT: &str = "the layout of files is chosen by `ddl export`";
 const RESUME: &str = "ddl always resumes and never deletes an output";
-const RATE: &str = "ddl finds each server's rate by itself, below `default_rate_limit`";
+const RATE: &str = "ddl does not have this controller; `rate_control` has those that there are";
 const SPLIT: &str = "`ddl ingest` cuts lists by server, and ranks share them";
-const JOBS: &str = "jobs are described by `downloader_parameters` and made by `ddl submit`";
+const JOBS: &str = "ddl is started under `mpirun` or `srun`, and needs no manager";
 
 /// A FLOW-DC key at the top level and why it has no effect here.
 const UNUSED: &[(&str, &[&str])] = &[
@@ -59,27 +78,8 @@ const UNUSED: &[(&str, &[&str])] = &[
     (
         RATE,
         &[
-            "enable_paarc",
-            "C_init",
-            "C_min",
-            "C_max",
-            "mu",
-            "beta",
-            "theta_50",
-            "theta_95",
-            "startup_theta_50",
-            "startup_theta_95",
-            "probe_rtt_period",
-            "rtprop_window",
-            "cooldown_floor",
-            "alpha_ema",
-            "startup_additive_increase",
-            "probe_bw_additive_increase",
             "efficiency_threshold",
             "efficiency_window",
-            "rate_limit",
-            "rate_capacity",
-            "enable_rate_limiting",
             "initial_rate",
             "research_profile",
             "control_method",

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::keys::{Family, GROUPS, KEYS, Key};
+use super::keys::{Family, GROUPS, KEYS, Key, Kind};
 use super::legacy;
-use super::resolve::{Origin, Resolved};
+use super::resolve::{Origin, Resolved, known_servers};
 use super::value::Value;
 
 /// Columns of comments in YAML files.
@@ -13,21 +13,39 @@ const WIDTH: usize = 100;
 /// One line of `ddl config show`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownValue {
-    pub key: &'static str,
+    /// Its path; the rule of a server is below `servers`.
+    pub key: String,
     /// As it would stand in a YAML file.
     pub value: String,
     pub origin: Origin,
 }
 
-/// Every value and where it came from, in the order of the table.
+/// Every value and where it came from, in the order of the table; then the rules of single servers, those that ddl
+/// knows first.
 #[must_use]
 pub fn show(resolved: &Resolved) -> Vec<ShownValue> {
-    let shown = |(key, (value, origin)): (&Key, &(Value, Origin))| ShownValue {
-        key: key.path,
-        value: value.to_yaml(),
-        origin: origin.clone(),
+    let shown = |(key, (value, origin)): (&Key, &(Value, Origin))| {
+        // They have lines of their own.
+        let value = if key.kind == Kind::Servers { "see below".to_owned() } else { value.to_yaml() };
+        ShownValue { key: key.path.to_owned(), value, origin: origin.clone() }
     };
-    KEYS.iter().zip(resolved.entries()).map(shown).collect()
+    let mut lines: Vec<_> = KEYS.iter().zip(resolved.entries()).map(shown).collect();
+    if let Ok(known) = known_servers() {
+        lines.extend(rules(&known, |_| Origin::Known));
+    }
+    lines
+        .extend(rules(resolved, |server| resolved.server_origin(server).cloned().unwrap_or(Origin::Default)));
+    lines
+}
+
+fn rules(resolved: &Resolved, origin: impl Fn(&str) -> Origin) -> Vec<ShownValue> {
+    let Some(Value::Map(servers)) = resolved.get("servers") else { return Vec::new() };
+    let shown = |(server, rule): (&String, &Value)| ShownValue {
+        key: format!("servers.{server}"),
+        value: rule.to_yaml(),
+        origin: origin(server),
+    };
+    servers.iter().map(shown).collect()
 }
 
 /// All values as one YAML file, for storing with a run; [`parse`](super::parse) reads it back.
@@ -71,9 +89,12 @@ pub fn starter_file() -> String {
         ),
         (
             "downloader_parameters.default_rate_limit",
-            "Requests per second to one server, over all processes together.",
+            "Most requests per second to one server, over all processes together.",
         ),
-        ("downloader_parameters.max_connections_per_server", "Requests under way to one server at once."),
+        (
+            "downloader_parameters.max_connections_per_server",
+            "Most requests under way to one server at once.",
+        ),
     ] {
         let key = KEYS.iter().find(|key| key.path == path);
         let _ = key.map(|key| writeln!(text, "{}  {}: {}", comment("  ", doc), key.name(), key.default));
@@ -136,7 +157,7 @@ pub fn reference() -> String {
     for (name, key) in legacy::aliases() {
         let _ = writeln!(text, "| `{name}` | `{key}` |");
     }
-    text.push_str("\nIts other keys (rate control, file layout, jobs) are accepted and have no effect; `-v` names them.\n");
+    text.push_str("\nIts other keys (file layout, jobs, other controllers) are accepted and have no effect; `-v` names them.\n");
     text
 }
 
@@ -153,6 +174,7 @@ This page is made from the table in `src/config/keys.rs`, as is [`default.yaml`]
 | [`laptop.yaml`](laptop.yaml) | one machine with 4 GiB, sharing its network with people |
 | [`gbif.yaml`](gbif.yaml) | a GBIF occurrence snapshot |
 | [`slurm.yaml`](slurm.yaml) | many nodes under Slurm |
+| [`servers.yaml`](servers.yaml) | what is known of single servers, with sources; always in force |
 
 ## Where values come from
 

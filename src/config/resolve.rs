@@ -6,6 +6,7 @@
 //!
 //! This file and `slurm/env.rs` are the only ones that read the environment.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,8 @@ impl Overrides {
 pub enum Origin {
     /// Nobody set it.
     Default,
+    /// A rule of a server that ddl knows and ships.
+    Known,
     /// The line is counted from 1; a problem of the whole file has none.
     File { path: Arc<Path>, line: Option<u32> },
     /// The variable's name.
@@ -119,6 +122,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Known => f.write_str("known to ddl (config/servers.yaml); only tightens"),
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Environment(name) => write!(f, "environment variable `{name}`"),
@@ -174,19 +178,22 @@ impl Layer {
 pub struct Resolved {
     /// Parallel to [`KEYS`].
     entries: Vec<(Value, Origin)>,
+    /// Where the rule of each of `servers` was set.
+    server_origins: BTreeMap<String, Origin>,
     notices: Vec<Notice>,
+    has_file: bool,
 }
 
 impl Resolved {
     fn defaults() -> Self {
         let entries = KEYS.iter().map(|key| (Value::default_of(key), Origin::Default)).collect();
-        Self { entries, notices: Vec::new() }
+        Self { entries, server_origins: BTreeMap::new(), notices: Vec::new(), has_file: false }
     }
 
     fn apply(&mut self, layer: Layer) {
         for (key, value, origin) in layer.values {
             let value = value.unwrap_or_else(|| Value::default_of(&KEYS[key]));
-            let reason = "`ddl submit` writes its own job scripts";
+            let reason = "ddl needs no scripts for its jobs";
             if KEYS[key].family == Family::Unused && value != Value::Text(String::new()) {
                 let notice = Notice::Unused { key: KEYS[key].path.to_owned(), at: origin.clone(), reason };
                 self.notices.push(notice);
@@ -199,9 +206,54 @@ impl Resolved {
                 }
                 None => value,
             };
+            let value = if KEYS[key].kind == Kind::Servers { self.join(key, value, &origin) } else { value };
             self.entries[key] = (value, origin);
         }
         self.notices.extend(layer.notices);
+    }
+
+    /// Servers join those of earlier sources; none at all sets them back.
+    fn join(&mut self, key: usize, value: Value, origin: &Origin) -> Value {
+        let (Value::Map(mut known), Value::Map(newer)) = (self.entries[key].0.clone(), value) else {
+            return Value::default_of(&KEYS[key]);
+        };
+        if newer.is_empty() {
+            known.clear();
+            self.server_origins.clear();
+        }
+        self.server_origins.extend(newer.keys().map(|name| (name.clone(), origin.clone())));
+        known.extend(newer);
+        Value::Map(known)
+    }
+
+    /// Parameters of controllers that nobody uses are worth a word.
+    fn note_unused_controllers(&mut self) {
+        let rule_of = |rule: &Value| match rule {
+            Value::Map(rule) => rule.get("rate_control").cloned(),
+            _ => None,
+        };
+        let mut used: Vec<Value> = self.get("rate_control").cloned().into_iter().collect();
+        if let Some(Value::Map(servers)) = self.get("servers") {
+            used.extend(servers.values().filter_map(rule_of));
+        }
+        for (controller, reason) in [
+            ("paarc", "it is for `rate_control: paarc`, and no server has that"),
+            ("aimd", "it is for `rate_control: aimd`, and no server has that"),
+        ] {
+            if used.contains(&Value::Text(controller.to_owned())) {
+                continue;
+            }
+            let of_controller = KEYS.iter().zip(&self.entries).filter(|(key, _)| key.group() == controller);
+            let set = of_controller.filter(|(key, (value, _))| *value != Value::default_of(key));
+            let notices =
+                set.map(|(key, (_, at))| Notice::Unused { key: key.path.to_owned(), at: at.clone(), reason });
+            self.notices.extend(notices.collect::<Vec<_>>());
+        }
+    }
+
+    /// Where the rule of a server was set, if `servers` has one.
+    pub(super) fn server_origin(&self, server: &str) -> Option<&Origin> {
+        self.server_origins.get(server)
     }
 
     /// The value of a key; `None` when the table has no such key.
@@ -219,6 +271,12 @@ impl Resolved {
     /// Value and origin of every key, in the order of the table.
     pub(super) fn entries(&self) -> &[(Value, Origin)] {
         &self.entries
+    }
+
+    /// Whether any file was read.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.has_file
     }
 
     /// What the log should mention.
@@ -251,6 +309,14 @@ pub fn parse(name: &str, text: &str) -> Result<Resolved, ConfigError> {
     resolve(&texts, &Environment::default(), &Overrides::default())
 }
 
+/// Rules of servers that ddl knows and ships: a configuration of which only `servers` counts.
+///
+/// # Errors
+/// None, as a test holds.
+pub fn known_servers() -> Result<Resolved, ConfigError> {
+    parse("config/servers.yaml", include_str!("../../config/servers.yaml"))
+}
+
 fn resolve(
     texts: &[(Arc<Path>, Vec<u8>)],
     environment: &Environment,
@@ -258,11 +324,13 @@ fn resolve(
 ) -> Result<Resolved, ConfigError> {
     let mut problems = Problems::default();
     let mut resolved = Resolved::defaults();
+    resolved.has_file = !texts.is_empty();
     for (path, bytes) in texts {
         resolved.apply(file::layer(path, bytes, &mut problems));
     }
     resolved.apply(environment_layer(environment, &mut problems));
     resolved.apply(override_layer(overrides, &mut problems));
+    resolved.note_unused_controllers();
     // What is wrong in itself would be reported twice.
     if problems.list.is_empty() {
         validate::check(&resolved, &mut problems);

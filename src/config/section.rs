@@ -8,7 +8,9 @@
 use std::fmt;
 
 use serde::de::value::{BorrowedStrDeserializer, MapDeserializer, SeqDeserializer};
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor,
+};
 
 use super::error::ConfigError;
 use super::keys::{self, KEYS};
@@ -42,7 +44,7 @@ impl Resolved {
     /// `Mismatch` when there is no such key, or its value does not fit `T`.
     pub fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ConfigError> {
         let value = self.get(path).ok_or_else(|| Reason(format!("there is no key `{path}`")));
-        value.and_then(|value| T::deserialize(ValueDeserializer(value))).map_err(|Reason(reason)| {
+        value.and_then(|value| T::deserialize(ValueDeserializer::new(value))).map_err(|Reason(reason)| {
             ConfigError::Mismatch {
                 options: std::any::type_name::<T>(),
                 reason: format!("`{path}`: {reason}"),
@@ -176,7 +178,7 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Reason> {
         match self.found.take() {
             Some(Found::Value(path, value)) => seed
-                .deserialize(ValueDeserializer(value))
+                .deserialize(ValueDeserializer::new(value))
                 .map_err(|Reason(reason)| Reason(format!("`{path}`: {reason}"))),
             Some(Found::Group(group)) => {
                 seed.deserialize(Section { resolved: self.section.resolved, groups: &[group], renames: &[] })
@@ -186,13 +188,31 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
     }
 }
 
-struct ValueDeserializer<'a>(&'a Value);
+struct ValueDeserializer<'a> {
+    value: &'a Value,
+    /// Whether nothing can be said by not being there: then 0 is 0.
+    in_map: bool,
+}
+
+impl<'a> ValueDeserializer<'a> {
+    fn new(value: &'a Value) -> Self {
+        Self { value, in_map: false }
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Reason> for ValueDeserializer<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
 
 impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
     type Error = Reason;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
-        match self.0 {
+        match self.value {
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Integer(number) | Value::Bytes(number) => visitor.visit_u64(*number),
             Value::Number(number) => visitor.visit_f64(*number),
@@ -210,11 +230,18 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
                 let rules = rules.iter().map(|(from, ranks)| (*from, *ranks));
                 visitor.visit_map(MapDeserializer::<_, Reason>::new(rules))
             }
+            Value::Map(map) => {
+                let entries = map
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), ValueDeserializer { value, in_map: true }));
+                visitor.visit_map(MapDeserializer::new(entries))
+            }
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
-        match self.0 {
+        match self.value {
+            _ if self.in_map => visitor.visit_some(self),
             Value::Text(text) if text.is_empty() => visitor.visit_none(),
             Value::Integer(0) => visitor.visit_none(),
             Value::Number(number) if *number == 0.0 => visitor.visit_none(),
@@ -232,7 +259,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Reason> {
-        match self.0 {
+        match self.value {
             Value::Text(text) => {
                 let text: BorrowedStrDeserializer<'de, Reason> = BorrowedStrDeserializer::new(text);
                 text.deserialize_enum(name, variants, visitor)
@@ -312,6 +339,20 @@ mod tests {
         assert_eq!(resolved.read::<Option<f64>>("downloader_parameters.default_rate_limit").unwrap(), None);
         assert_eq!(resolved.read::<Option<u32>>("downloader_parameters.max_redirects").unwrap(), Some(5));
         assert_eq!(resolved.read::<usize>("downloader_parameters.cpu_threads").unwrap(), 0);
+    }
+
+    #[test]
+    fn servers_are_read_as_they_are_set() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Rule {
+            rate_limit: Option<f64>,
+            max_connections: Option<usize>,
+        }
+        let resolved =
+            parse("t", "servers: {a.org: {rate_limit: 0, source: me}, b.org: {max_connections: 3}}").unwrap();
+        let rules: BTreeMap<String, Rule> = resolved.read("servers").unwrap();
+        assert_eq!(rules["a.org"], Rule { rate_limit: Some(0.0), max_connections: None });
+        assert_eq!(rules["b.org"], Rule { rate_limit: None, max_connections: Some(3) });
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The room as a whole: files in, values and messages out.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::fetch::rate::{PaarcOptions, RateControl};
+use crate::fetch::{FetchOptions, ServerRule};
 
 /// A chain over one text, as if it were the file `ddl.yaml`.
 fn error_of(text: &str) -> String {
@@ -31,7 +34,7 @@ fn defaults_are_valid_and_assemble() {
     let settings = Settings::of(&resolved).unwrap();
     assert_eq!(settings.output_structure.images_folder, PathBuf::from("downloaded_images"));
     assert_eq!(settings.tools_parameters.threshold_size, 224);
-    assert!(show(&resolved).iter().all(|shown| shown.origin == Origin::Default));
+    assert!(show(&resolved).iter().all(|shown| matches!(shown.origin, Origin::Default | Origin::Known)));
 }
 
 #[test]
@@ -53,7 +56,7 @@ fn a_file_of_distributed_downloader_loads_unchanged() {
     let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
     assert_eq!(notices.len(), 13, "one per script: {notices:?}");
     assert!(notices[0].ends_with(
-        "dd_config.yaml:8: `scripts.general_submitter` has no effect: `ddl submit` writes its own job scripts"
+        "dd_config.yaml:8: `scripts.general_submitter` has no effect: ddl needs no scripts for its jobs"
     ));
 }
 
@@ -71,7 +74,8 @@ fn a_file_of_flow_dc_loads_unchanged() {
         Duration::from_secs(30)
     );
     assert_eq!(resolved.read::<u32>("downloader_parameters.max_attempts").unwrap(), 3);
-    assert_eq!(resolved.notices().len(), 13, "what rate control, file layout and archives have no use for");
+    assert_eq!(resolved.read::<u32>("paarc.C_max").unwrap(), 2000);
+    assert_eq!(resolved.notices().len(), 11, "what file layout, archives and `adaptive` have no use for");
 }
 
 #[test]
@@ -102,6 +106,93 @@ fn flow_dc_files_of_all_its_programs_load() {
     let resolved = resolve(split);
     assert_eq!(Settings::of(&resolved).unwrap().inputs().unwrap(), [PathBuf::from("all.parquet")]);
     assert_eq!(resolved.notices().len(), 4, "groups, method, grouping_col, output_format");
+}
+
+#[test]
+fn the_controllers_of_flow_dc_keep_their_names() {
+    let text = "{\"rate_control\": \"paarc\", \"enable_paarc\": true, \"C_init\": 8, \"C_min\": 2, \"C_max\": 2000, \
+                \"mu\": 1.0, \"beta\": 0.7, \"theta_50\": 1.5, \"theta_95\": 2.0, \"startup_theta_50\": 3.0, \
+                \"startup_theta_95\": 4.0, \"probe_rtt_period\": 30.0, \"rtprop_window\": 35, \"cooldown_floor\": 2.0, \
+                \"alpha_ema\": 0.3, \"rate_limit\": 50.5, \"rate_capacity\": 200, \"enable_rate_limiting\": false}";
+    let resolved = parse("flow.json", text).unwrap();
+    let options: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")]).unwrap();
+    let paarc = PaarcOptions {
+        c_init: 8,
+        c_max: 2000,
+        mu: 1.0,
+        beta: 0.7,
+        probe_rtt_period: Duration::from_secs(30),
+        ..PaarcOptions::default()
+    };
+    assert_eq!((options.rate_control, options.paarc), (RateControl::Paarc, paarc));
+    assert_eq!((options.aimd.rate_limit, options.aimd.enable_rate_limiting), (50.5, false));
+    let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
+    assert_eq!(notices.len(), 2, "of the bucket: {notices:?}");
+    assert!(notices[0].ends_with("it is for `rate_control: aimd`, and no server has that"), "{notices:?}");
+
+    let dd = parse("ddl.yaml", "paarc: {C_init: 8}\nservers: {a.org: {rate_control: paarc}}").unwrap();
+    assert_eq!((shown(&dd, "paarc.C_init").as_str(), dd.notices().len()), ("8 (ddl.yaml:1)", 0));
+}
+
+#[test]
+fn defaults_of_the_table_are_those_of_the_fetcher() {
+    let resolved = parse("none", "").unwrap();
+    let options: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")]).unwrap();
+    assert_eq!(options, FetchOptions::default());
+}
+
+#[test]
+fn servers_join_file_by_file_and_say_where_they_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let first =
+        file("1.yaml", "servers:\n  A.org: {rate_limit: 1}\n  b.org: {max_connections: 2, source: mail}\n");
+    let second = file("2.yaml", "\nservers: {a.org: {rate_limit: 5, rate_control: fixed}}\n");
+    let resolved = load(&Chain { files: vec![first, second], ..Chain::default() }).unwrap();
+    let line = |server: &str| shown(&resolved, &format!("servers.{server}"));
+    assert!(line("a.org").starts_with("{rate_control: fixed, rate_limit: 5} ("), "{}", line("a.org"));
+    assert!(line("a.org").ends_with("2.yaml:2)"), "{}", line("a.org"));
+    assert!(line("b.org").ends_with("1.yaml:1)"), "{}", line("b.org"));
+    assert!(line("upload.wikimedia.org").contains("known to ddl"));
+    assert_eq!(parse("stored", &to_yaml(&resolved)).unwrap().get("servers"), resolved.get("servers"));
+
+    let third = file("3.yaml", "servers:\n");
+    let files = ["1.yaml", "3.yaml"].map(|name| folder.path().join(name)).to_vec();
+    drop(third);
+    assert_eq!(
+        load(&Chain { files, ..Chain::default() }).unwrap().get("servers"),
+        Some(&Value::Map([].into()))
+    );
+    assert_eq!(
+        error_of("servers:\n  a.org: {rate_limt: 3}\n"),
+        "ddl.yaml:2: `servers` is a rule with the unknown key `rate_limt`, expected servers and rules, such as \
+         `{example.org: {rate_limit: 2, max_connections: 1}}`\n  hint: did you mean `rate_limit`?"
+    );
+}
+
+#[test]
+fn what_ddl_knows_of_servers_has_sources_and_can_be_used() {
+    let known = known_servers().unwrap();
+    assert!(known.notices().is_empty());
+    let Some(Value::Map(servers)) = known.get("servers") else { panic!("a mapping") };
+    assert!(servers.len() >= 17, "{}", servers.len());
+    for (server, rule) in servers {
+        let Value::Map(rule) = rule else { panic!("a mapping") };
+        assert!(rule.contains_key("source"), "{server}");
+    }
+    let rules: BTreeMap<String, ServerRule> = known.read("servers").unwrap();
+    let rule = |server: &str| (rules[server].rate_limit, rules[server].max_connections);
+    assert_eq!(rule("upload.wikimedia.org"), (Some(10.0), Some(2)));
+    assert_eq!(rule("inaturalist-open-data.s3.amazonaws.com"), (None, None));
+    assert_eq!(
+        load_file("config/servers.yaml").get("servers"),
+        known.get("servers"),
+        "or as a file of one's own"
+    );
 }
 
 #[test]
@@ -249,19 +340,37 @@ fn rules_between_keys_are_told() {
     insta::assert_snapshot!(error_of(
         "image_encoding: original\n\
          schedule_rules: {10: 2}\n\
-         downloader_parameters:\n  image_size: 224\n  body_memory: 64 MiB\n  max_image_pixels: 1000000000\n\
+         downloader_parameters:\n  image_size: 224\n  max_image_pixels: 1000000000\n\
          output_structure: {logs_folder: tools}\n"
     ), @r"
     ddl.yaml:1: `image_encoding: original` keeps every image as it is, but `downloader_parameters.image_size` is 224
       hint: `image_encoding: auto` keeps images that need no resize; `image_size: 0` resizes none
-    ddl.yaml:5: `downloader_parameters.body_memory` (64 MiB) is too small for `downloader_parameters.max_body_bytes` (100 MiB)
-      hint: raise `body_memory` or lower `max_body_bytes`
-    ddl.yaml:6: `downloader_parameters.decode_memory` (512 MiB) is too small for `downloader_parameters.max_image_pixels` (1000000000)
+    ddl.yaml:5: `downloader_parameters.decode_memory` (512 MiB) is too small for `downloader_parameters.max_image_pixels` (1000000000)
       hint: a decoded pixel takes 3 bytes: raise `decode_memory` or lower `max_image_pixels`
     ddl.yaml:2: `schedule_rules` has no rule for 1: servers with few partitions would never be asked
       hint: add `1: 1`
-    ddl.yaml:7: `output_structure.tools_folder` and `output_structure.logs_folder` are both `tools`
-      hint: each needs a name of its own
+    ddl.yaml:6: `output_structure.tools_folder` and `output_structure.logs_folder` are both `tools`
+      hint: each needs a place of its own
+    ");
+}
+
+/// `images_folder: catalog.redb` made a folder where the catalog should be.
+#[test]
+fn names_in_the_output_are_apart_and_not_ours() {
+    insta::assert_snapshot!(error_of(
+        "output_structure:\n  images_folder: catalog.redb\n  urls_folder: status/urls\n  \
+         logs_folder: catalog.redb.lock\n  tools_folder: catalog.redb/tools\n  ignored_table: schedules/a.csv\n"
+    ), @r"
+    ddl.yaml:3: `output_structure.urls_folder` is `status/urls`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:4: `output_structure.logs_folder` is `catalog.redb.lock`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:2: `output_structure.images_folder` is `catalog.redb`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:5: `output_structure.tools_folder` is `catalog.redb/tools`, which ddl itself keeps there
+      hint: each needs a place of its own
+    ddl.yaml:5: `output_structure.tools_folder` (`catalog.redb/tools`) lies within `output_structure.images_folder` (`catalog.redb`)
+      hint: each needs a place of its own
     ");
 }
 

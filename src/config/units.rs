@@ -31,7 +31,8 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 ];
 
 /// Reads a duration; `None` when it is none, is negative, or exceeds 584 years.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     scaled(text, TIME_UNITS, "s").map(Duration::from_nanos)
 }
 

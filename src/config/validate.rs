@@ -2,12 +2,19 @@
 //!
 //! Each rule is here because breaking it would stop the program later, silently or for ever.
 
-use std::collections::HashMap;
+use std::path::Path;
 
 use super::error::{ProblemKind, Problems};
 use super::keys::KEYS;
 use super::resolve::{Origin, Resolved};
 use super::value::Value;
+
+/// The catalog; what stands beside it (its lock) begins with its name.
+const CATALOG: &str = "catalog.redb";
+/// What ddl makes beside it, whatever the configuration.
+const OWN_FOLDERS: [&str; 3] = ["status", "exports", "tmp"];
+/// Folders in which ddl removes what no commit names.
+const SWEPT: [&str; 2] = ["output_structure.urls_folder", "output_structure.images_folder"];
 
 /// Checks all rules.
 pub(super) fn check(resolved: &Resolved, problems: &mut Problems) {
@@ -39,12 +46,6 @@ impl Checker<'_> {
     /// Memory is handed out before it is used: what never fits would wait for ever.
     fn memory_holds_one_of_each(&self, problems: &mut Problems) {
         const RULES: &[(&str, &str, u64, &str)] = &[
-            (
-                "downloader_parameters.body_memory",
-                "downloader_parameters.max_body_bytes",
-                1,
-                "raise `body_memory` or lower `max_body_bytes`",
-            ),
             (
                 "downloader_parameters.decode_memory",
                 "downloader_parameters.max_image_pixels",
@@ -95,14 +96,35 @@ impl Checker<'_> {
         }
     }
 
+    /// Names are relative and without `..` or `.`, so that equal places have equal names.
     fn names_in_the_output_differ(&self, problems: &mut Problems) {
-        let mut seen: HashMap<&str, &str> = HashMap::new();
-        for key in KEYS.iter().filter(|key| key.group() == "output_structure") {
-            if let Some(other) = seen.insert(self.text(key.path), key.path) {
-                let name = self.text(key.path);
-                let message = format!("`{}` and `{other}` are both `{name}`", key.path);
-                let hint = "each needs a name of its own";
-                problems.push(self.blame(&[key.path, other]), ProblemKind::Conflict { message, hint });
+        let keys: Vec<_> = KEYS.iter().filter(|key| key.group() == "output_structure").collect();
+        let conflict = |keys: &[&str], message| {
+            (self.blame(keys), ProblemKind::Conflict { message, hint: "each needs a place of its own" })
+        };
+        for (at, key) in keys.iter().map(|key| key.path).enumerate() {
+            let name = self.text(key);
+            let first = Path::new(name).iter().next().unwrap_or_default().to_string_lossy();
+            if first.starts_with(CATALOG) || OWN_FOLDERS.contains(&&*first) {
+                let (at, kind) =
+                    conflict(&[key], format!("`{key}` is `{name}`, which ddl itself keeps there"));
+                problems.push(at, kind);
+            }
+            for other in keys.iter().map(|other| other.path).enumerate().filter(|(of, _)| *of != at) {
+                let (of, other) = other;
+                let other_name = self.text(other);
+                let message = if Path::new(name) == Path::new(other_name) {
+                    if of > at {
+                        continue;
+                    }
+                    format!("`{key}` and `{other}` are both `{name}`")
+                } else if SWEPT.contains(&other) && Path::new(name).starts_with(other_name) {
+                    format!("`{key}` (`{name}`) lies within `{other}` (`{other_name}`)")
+                } else {
+                    continue;
+                };
+                let (at, kind) = conflict(&[key, other], message);
+                problems.push(at, kind);
             }
         }
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use super::keys::{Key, Kind};
+use super::keys::{Key, Kind, SERVER_KEYS};
 use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
 use super::yaml::{self, Data, Node};
-use crate::model::nearest;
+use crate::fetch::AddressRange;
+use crate::model::{ServerName, nearest};
 
 /// A value of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub enum Value {
     Bytes(u64),
     List(Vec<String>),
     Rules(BTreeMap<u64, u64>),
+    /// Servers to what is set for each, and that by key.
+    Map(BTreeMap<String, Value>),
 }
 
 /// Why something is no value of a key: what was found.
@@ -42,7 +45,8 @@ impl Value {
         match Self::from_text(key, key.default) {
             Ok(Some(value)) => value,
             _ => match key.kind {
-                Kind::List | Kind::ConnectTo => Self::List(Vec::new()),
+                Kind::List | Kind::ConnectTo | Kind::Addresses => Self::List(Vec::new()),
+                Kind::Servers => Self::Map(BTreeMap::new()),
                 _ => Self::Text(String::new()),
             },
         }
@@ -52,7 +56,8 @@ impl Value {
     ///
     /// Brackets or braces make it a YAML list or mapping.
     pub(super) fn from_text(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
-        let is_compound = matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Rules);
+        let is_compound =
+            matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Addresses | Kind::Rules | Kind::Servers);
         // `[::1]:80::` is one item that begins like a list.
         let is_compound = is_compound && !(key.kind == Kind::ConnectTo && is_connect_to(text));
         if is_compound && text.starts_with(['[', '{']) {
@@ -70,7 +75,7 @@ impl Value {
         match (&node.data, key.kind) {
             (Data::Null, _) => Ok(None),
             (Data::Scalar(text), _) => Self::from_scalar(key, text),
-            (Data::List(items), Kind::List | Kind::ConnectTo) => {
+            (Data::List(items), Kind::List | Kind::ConnectTo | Kind::Addresses) => {
                 let texts = items.iter().map(|item| match &item.data {
                     Data::Scalar(text) if is_item(key.kind, text) => Ok(text.clone()),
                     _ => Err(wrong_node(item)),
@@ -97,8 +102,44 @@ impl Value {
                 }
                 Ok(Some(Self::Rules(rules)))
             }
+            (Data::Map(entries), Kind::Servers) => {
+                let mut servers = BTreeMap::new();
+                for (name, node) in entries {
+                    let wrong = |found| Wrong { found, line: Some(name.line), nearest: None };
+                    let server =
+                        ServerName::parse(&name.text).ok_or_else(|| wrong(show_found(&name.text)))?;
+                    let rule = Self::from_rule(node)?;
+                    if servers.insert(server.to_string(), Self::Map(rule)).is_some() {
+                        return Err(wrong(format!("two rules for {}", show_found(&name.text))));
+                    }
+                }
+                Ok(Some(Self::Map(servers)))
+            }
             _ => Err(wrong_node(node)),
         }
+    }
+
+    /// What is set for one server.
+    fn from_rule(node: &Node) -> Result<BTreeMap<String, Self>, Wrong> {
+        let Data::Map(entries) = &node.data else { return Err(wrong_node(node)) };
+        let mut rule = BTreeMap::new();
+        for (name, node) in entries {
+            let wrong = |found, nearest| Wrong { found, line: Some(name.line), nearest };
+            let Some(key) = SERVER_KEYS.iter().find(|key| key.path == name.text) else {
+                let known = nearest(&name.text, SERVER_KEYS.iter().map(|key| key.path));
+                let found = format!("a rule with the unknown key {}", show_found(&name.text));
+                return Err(wrong(found, known));
+            };
+            let value = Self::from_node(key, node).map_err(|Wrong { found, line, nearest }| {
+                let found = format!("a rule whose `{}` is {found}, not {}", key.path, key.kind.expected());
+                Wrong { found, line: line.or(Some(name.line)), nearest }
+            })?;
+            let Some(value) = value else { continue };
+            if rule.insert(name.text.clone(), value).is_some() {
+                return Err(wrong(format!("a rule with `{}` twice", key.path), None));
+            }
+        }
+        Ok(rule)
     }
 
     fn from_scalar(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
@@ -127,10 +168,10 @@ impl Value {
             }
             Kind::Inside => is_inside(text).then(|| Self::Text(text.to_owned())),
             Kind::Header => split_header(text).is_some().then(|| Self::Text(text.to_owned())),
-            Kind::List | Kind::ConnectTo => {
+            Kind::List | Kind::ConnectTo | Kind::Addresses => {
                 is_item(key.kind, text).then(|| Self::List(vec![text.to_owned()]))
             }
-            Kind::Rules => None,
+            Kind::Rules | Kind::Servers => None,
         };
         value.map(Some).ok_or_else(|| {
             let nearest = match key.kind {
@@ -157,6 +198,13 @@ impl Value {
             Self::Rules(rules) => {
                 let rules: Vec<_> = rules.iter().map(|(from, ranks)| format!("{from}: {ranks}")).collect();
                 format!("{{{}}}", rules.join(", "))
+            }
+            Self::Map(map) => {
+                let entries: Vec<_> = map
+                    .iter()
+                    .map(|(name, value)| format!("{}: {}", yaml::quote(name), value.to_yaml()))
+                    .collect();
+                format!("{{{}}}", entries.join(", "))
             }
         }
     }
@@ -188,7 +236,11 @@ impl Kind {
             Self::Header => "one header, `Name: value`".to_owned(),
             Self::List => "a text or a list of texts".to_owned(),
             Self::ConnectTo => "`HOST1:PORT1:HOST2:PORT2` or a list of such".to_owned(),
+            Self::Addresses => "an address, a network such as `10.0.0.0/8`, or a list of such".to_owned(),
             Self::Rules => "a mapping of positive numbers, such as `{1: 1, 1000: 4}`".to_owned(),
+            Self::Servers => {
+                "servers and rules, such as `{example.org: {rate_limit: 2, max_connections: 1}}`".to_owned()
+            }
         }
     }
 }
@@ -248,6 +300,7 @@ fn is_inside(text: &str) -> bool {
 fn is_item(kind: Kind, text: &str) -> bool {
     match kind {
         Kind::ConnectTo => is_connect_to(text),
+        Kind::Addresses => text.parse::<AddressRange>().is_ok(),
         _ => !text.trim().is_empty(),
     }
 }
@@ -278,7 +331,13 @@ mod tests {
             let value = Value::from_text(key, key.default);
             let may_be_empty = matches!(
                 key.kind,
-                Kind::Text | Kind::Path | Kind::Header | Kind::List | Kind::ConnectTo | Kind::Choice(_)
+                Kind::Text
+                    | Kind::Path
+                    | Kind::Header
+                    | Kind::List
+                    | Kind::ConnectTo
+                    | Kind::Addresses
+                    | Kind::Choice(_)
             );
             assert!(matches!(value, Ok(Some(_))) || (key.default.is_empty() && may_be_empty), "{}", key.path);
             if let Ok(Some(value)) = value {
@@ -328,11 +387,38 @@ mod tests {
             check(Kind::Rules, rules, None);
         }
         check(
+            Kind::Servers,
+            "{'HTTPS://B.org/': {rate_limit: 0, source: 'x, y'}, a.org:8080: {max_connections: 2, rate_control: FIXED}, c.org: {}}",
+            Some(
+                "{\"a.org:8080\": {max_connections: 2, rate_control: fixed}, \
+                 b.org: {rate_limit: 0, source: \"x, y\"}, c.org: {}}",
+            ),
+        );
+        for servers in [
+            "a.org",
+            "[a.org]",
+            "{a.org: 3}",
+            "{a.org: [3]}",
+            "{'*.org': {rate_limit: 1}}",
+            "{a.org: {rate: 1}}",
+            "{a.org: {rate_limit: -1}}",
+            "{a.org: {max_connections: 0}}",
+            "{a.org: {rate_limit: 1, rate_limit: 2}}",
+            "{a.org: {}, A.org: {}}",
+        ] {
+            check(Kind::Servers, servers, None);
+        }
+        check(
             Kind::ConnectTo,
             "example.org:443:127.0.0.1:8443",
             Some("[\"example.org:443:127.0.0.1:8443\"]"),
         );
         check(Kind::ConnectTo, "[::1]:80:[fe80::1]:81", Some("[\"[::1]:80:[fe80::1]:81\"]"));
+        check(Kind::Addresses, "::1", Some("[\"::1\"]"));
+        check(Kind::Addresses, "[10.0.0.0/8, 'fe80::1']", Some("[\"10.0.0.0/8\", \"fe80::1\"]"));
+        for addresses in ["localhost", "10.0.0.0/33", "[10.0.0.1, x]"] {
+            check(Kind::Addresses, addresses, None);
+        }
         check(Kind::ConnectTo, ":::", Some("[\":::\"]"));
         for triple in ["a:b:c:d", "a:1:b", "a:1:b:65536", "a b:1:c:2"] {
             check(Kind::ConnectTo, triple, None);

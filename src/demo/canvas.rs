@@ -200,7 +200,8 @@ fn each_pixel(canvas: &mut RgbImage, area: [f32; 4], mut paint: impl FnMut(f32, 
     let (columns, rows) = (range(area[0], area[2], width), range(area[1], area[3], height));
     for y in rows {
         let v = (y as f32 + 0.5) / height as f32;
-        let line = &mut canvas.as_mut()[3 * (y * width + columns.start)..3 * (y * width + columns.end)];
+        let samples: &mut [u8] = canvas.as_mut();
+        let line = &mut samples[3 * (y * width + columns.start)..3 * (y * width + columns.end)];
         for (x, pixel) in columns.clone().zip(line.as_chunks_mut().0) {
             paint((x as f32 + 0.5) / width as f32, v, pixel);
         }

@@ -31,6 +31,8 @@ use super::log::{LogEntry, OpenRequest, RequestLog, ServerCounts};
 use super::options::FarmOptions;
 use super::set::{DemoSet, Page};
 
+const ROBOTS_TXT: &str = "/robots.txt";
+
 /// Running image servers.
 #[derive(Debug)]
 pub struct DemoFarm {
@@ -104,11 +106,19 @@ impl DemoFarm {
         self.site.log.num_dropped()
     }
 
-    /// How often each `http://server/path` of the log was asked for, whatever the answer.
+    /// Finished requests for images: all but those for a robots.txt.
+    #[must_use]
+    pub fn image_log(&self) -> Vec<LogEntry> {
+        let mut log = self.log();
+        log.retain(|entry| entry.path != ROBOTS_TXT);
+        log
+    }
+
+    /// How often each `http://server/path` of the log was asked for, whatever the answer; robots.txt left out.
     #[must_use]
     pub fn requests_per_url(&self) -> HashMap<String, u64> {
         let mut counts = HashMap::new();
-        for entry in self.log() {
+        for entry in self.image_log() {
             *counts.entry(format!("http://{}{}", entry.server, entry.path)).or_default() += 1;
         }
         counts
@@ -267,7 +277,7 @@ impl Site {
     /// The answer after the server's own limits and delays.
     async fn gated(&self, server: &str, path: &str, in_flight: u32) -> Answer {
         let gate = self.gates.get(server);
-        if path == "/robots.txt" {
+        if path == ROBOTS_TXT {
             return match gate.and_then(|gate| gate.behaviour.robots_txt.clone()) {
                 Some(text) => Answer::new(StatusCode::OK, text.into(), "text/plain"),
                 None => Answer::bare(StatusCode::NOT_FOUND),

@@ -13,7 +13,7 @@ use tokio::sync::mpsc as async_mpsc;
 
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, runs_of};
-use crate::catalog::{Catalog, CatalogError, PartitionStage, Refusal, Report};
+use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage, Refusal, Report};
 use crate::model::{Epoch, PartitionKey, Rank, ServerName};
 use crate::runtime::catch_panic;
 
@@ -54,6 +54,13 @@ pub(super) enum JobResult {
     Loaded {
         rank: Rank,
         claim: Box<Claim>,
+    },
+    /// What the catalog has of this partition is damaged; of others it is not.
+    Unusable {
+        rank: Rank,
+        partition: PartitionKey,
+        epoch: Epoch,
+        detail: String,
     },
     /// The catalog has failed, then or before: the report is lost.
     NotCommitted {
@@ -133,24 +140,32 @@ fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -
                 .map(|((origin, report), answer)| JobResult::Committed { origin, report, answer }),
         );
     }
+    if loads.is_empty() {
+        return Ok(());
+    }
     // Loads see the commits of their own batch.
+    let view = catalog.view()?;
     for load in loads {
         let Job::Load { rank, partition, epoch, share, folder, shared } = load else { continue };
-        let claim = load_claim(catalog, partition, epoch, share, folder, shared)?;
-        results.push(JobResult::Loaded { rank, claim: Box::new(claim) });
+        results.push(match load_claim(&view, partition, epoch, share, folder, shared) {
+            Ok(claim) => JobResult::Loaded { rank, claim: Box::new(claim) },
+            Err(error @ (CatalogError::Inconsistent(_) | CatalogError::Corrupted(_))) => {
+                JobResult::Unusable { rank, partition, epoch, detail: error.to_string() }
+            }
+            Err(error) => return Err(error.into()),
+        });
     }
     Ok(())
 }
 
 fn load_claim(
-    catalog: &Catalog,
+    view: &CatalogView,
     partition: PartitionKey,
     epoch: Epoch,
     share: f64,
     folder: ServerName,
     shared: bool,
 ) -> Result<Claim, CatalogError> {
-    let view = catalog.view()?;
     let row = view
         .partition(partition)?
         .ok_or_else(|| CatalogError::Inconsistent(format!("there is no {partition:?}")))?;
@@ -197,7 +212,7 @@ mod tests {
                     failures += 1;
                     assert!(matches!(error, DispatchError::Catalog(_)), "{error}");
                 }
-                JobResult::Committed { .. } | JobResult::Loaded { .. } => panic!("nothing can succeed"),
+                _ => panic!("nothing can succeed"),
             }
         }
         drop(jobs);
@@ -206,6 +221,28 @@ mod tests {
             failures += u32::from(matches!(result, JobResult::Failed(_)));
         }
         assert_eq!(failures, 1);
+    }
+
+    /// Damage to one partition ended every run.
+    #[tokio::test]
+    async fn a_partition_that_cannot_be_loaded_is_no_failure_of_the_catalog() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap();
+        let (jobs, mut results, thread) = start(Arc::new(catalog)).unwrap();
+        for partition_id in 0..2 {
+            let partition = PartitionKey { server_id: ServerId(7), partition_id };
+            let (epoch, folder) = (Epoch::new(1, 1), ServerName::from_catalog("s"));
+            jobs.send(Job::Load { rank: 3, partition, epoch, share: 1.0, folder, shared: false }).unwrap();
+            match results.recv().await.unwrap() {
+                JobResult::Unusable { rank: 3, partition: found, detail, .. } => {
+                    assert_eq!(found, partition);
+                    assert!(detail.contains("there is no"), "{detail}");
+                }
+                _ => panic!("it cannot be loaded, and nothing else has failed"),
+            }
+        }
+        drop(jobs);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! - a server is held by no more ranks than it has slots, and each holds `1 / slots` of its limits, so the
 //!   shares of a server never sum to more than one. Slots are settled when the first rank comes and hold until
 //!   the last one leaves;
-//! - the run ends only when every partition is finished or every rank has said goodbye.
+//! - the run ends only when every partition is finished or set aside, or every rank has said goodbye.
 //!
 //! # Cost
 //! With `n` servers, granting a partition costs O(log n): servers that nobody holds are a set of their own, and
@@ -95,7 +95,7 @@ type Place = (Reverse<u32>, ServerId);
 #[derive(Debug, Default)]
 struct Server {
     ready: VecDeque<u32>,
-    /// Partitions of this run that are not finished, claimed or not.
+    /// Partitions of this run that are neither finished nor set aside, claimed or not.
     remaining: u32,
     /// Ranks that may hold claims here; settled while any does, so shares never change under way.
     slots: u32,
@@ -150,6 +150,7 @@ pub struct Coordinator {
     /// Whether something has happened since the last grant that makes another possible.
     may_grant: bool,
     ending: Option<Ending>,
+    /// Those that are set aside are among them.
     unfinished: u64,
     set_aside: u64,
 }
@@ -206,7 +207,7 @@ impl Coordinator {
         self.unfinished == self.set_aside
     }
 
-    /// Partitions that are not finished.
+    /// Partitions that are not finished; those that are set aside are among them.
     #[must_use]
     pub fn num_unfinished(&self) -> u64 {
         self.unfinished

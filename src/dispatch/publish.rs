@@ -20,7 +20,7 @@ pub struct PublishedStatus {
     /// Milliseconds since 1970.
     pub started_at: u64,
     pub updated_at: u64,
-    /// `running`, `done`, `stopped` or `failed`.
+    /// `running`, `done`, `incomplete`, `stopped` or `failed`.
     pub state: String,
     /// What the catalog has committed, over the whole dataset.
     pub counts: DispositionCounts,

@@ -78,7 +78,7 @@ pub struct RunReport {
     pub elapsed: Duration,
     /// Ranks that did not say goodbye.
     pub lost_ranks: usize,
-    /// Partitions that could not be worked on, with the reason.
+    /// Partitions that could not be worked on, with the reason. They are not finished.
     pub set_aside: Vec<(String, String)>,
 }
 
@@ -115,6 +115,8 @@ struct RankZero<'a> {
     jobs: std::sync::mpsc::Sender<Job>,
     settings: String,
     set_aside: Vec<(String, String)>,
+    /// Whether the catalog has failed: it is not asked for anything more.
+    catalog_failed: bool,
     /// How often a partition's files have vanished under a current claim.
     files_gone: HashMap<PartitionKey, u32>,
     /// Ticks that the ranks still have to say goodbye, once the end has begun.
@@ -152,7 +154,8 @@ fn send(outbox: &Outbox, rank: Rank, message: &ToWorker) -> Result<(), DispatchE
     Ok(outbox.send(rank, wire::encode(&super::worker::Packet::ToWorker(message.clone()))?)?)
 }
 
-/// Runs the coordinator until every rank has said goodbye, closes the catalog, and dismisses the ranks.
+/// Runs the coordinator until every partition is finished or set aside, or the run is to stop, and every rank has
+/// said goodbye; closes the catalog, and dismisses the ranks.
 /// `inbox` carries the ranks' messages. `observe` is shown the status about twice a second.
 ///
 /// # Errors
@@ -234,6 +237,7 @@ async fn run_to_end(
         jobs,
         settings,
         set_aside: Vec::new(),
+        catalog_failed: false,
         files_gone: HashMap::new(),
         goodbye_ticks,
         started: Instant::now(),
@@ -293,9 +297,10 @@ async fn run_to_end(
     let run_at_end = state.run.clone();
     // The catalog must be closed when this returns: a process that ends with it open leaves it to be repaired.
     drop(state.jobs);
+    let is_sound = !state.catalog_failed;
     let recorded = tokio::task::spawn_blocking(move || {
         let _ = committer.join();
-        catalog.end_run(&run_at_end)
+        if is_sound { catalog.end_run(&run_at_end) } else { Ok(()) }
     })
     .await;
     if let Some(failure) = failure {
@@ -436,6 +441,7 @@ impl RankZero<'_> {
     fn on_result(&mut self, result: JobResult) -> Result<(), DispatchError> {
         match result {
             JobResult::Failed(error) => {
+                self.catalog_failed = true;
                 let told = self.decide(0, CoordinatorEvent::CatalogFailed);
                 if let Err(error) = told {
                     tracing::warn!(%error, "not all ranks could be told to stop");
@@ -447,6 +453,13 @@ impl RankZero<'_> {
                 // It may have been lost while it was read.
                 if self.coordinator.is_current(claim.partition, claim.epoch) {
                     self.send(rank, &ToWorker::Claims(vec![*claim]))?;
+                }
+                Ok(())
+            }
+            JobResult::Unusable { rank, partition, epoch, detail } => {
+                // It may have been lost while it was read, and then so is the rank.
+                if self.coordinator.is_current(partition, epoch) {
+                    self.set_aside(rank, partition, epoch, detail)?;
                 }
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! What all partitions of a rank share, and the door through which claims come in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use super::part_memory::PartMemory;
 use super::partition::work_on_partition;
 use crate::dispatch::protocol::{Claim, RankProgress};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
-use crate::fetch::{FetchOptions, Fetcher};
+use crate::fetch::{FetchOptions, Fetcher, RequestLog, ServerRules};
 use crate::imaging::ImagingOptions;
 use crate::model::{ImageEncoding, ServerName};
 use crate::runtime::{CpuPool, MemoryBudget, available_cores};
@@ -32,11 +32,13 @@ pub struct DownloadSettings {
     pub imaging: ImagingOptions,
     pub download: DownloadOptions,
     pub max_open_partitions: u32,
-    /// Requests per second of servers that have a rate of their own (`servers_profiles.csv`).
-    pub rates: HashMap<ServerName, f64>,
+    /// What is set for single servers.
+    pub rules: ServerRules,
     /// Servers whose pending records are skipped.
     pub ignored: HashSet<ServerName>,
     pub num_ranks: u32,
+    /// Is told of every request.
+    pub request_log: Option<Arc<dyn RequestLog>>,
 }
 
 /// Downloads partitions.
@@ -62,7 +64,6 @@ pub(super) struct Counters {
     pub skipped: AtomicU64,
     pub requests: AtomicU64,
     pub received_bytes: AtomicU64,
-    pub in_flight: Arc<AtomicU32>,
 }
 
 /// Counts one more as long as it lives, however that ends.
@@ -85,8 +86,11 @@ impl DownloadExecutor {
     /// # Errors
     /// One line for people, when an option or the certificate file cannot be used.
     pub fn new(settings: DownloadSettings) -> Result<Arc<Self>, String> {
-        let fetcher =
-            Fetcher::new(settings.fetch.clone(), settings.rates.clone()).map_err(|e| e.to_string())?;
+        let mut fetcher =
+            Fetcher::new(settings.fetch.clone(), settings.rules.clone()).map_err(|e| e.to_string())?;
+        if let Some(log) = &settings.request_log {
+            fetcher = fetcher.with_request_log(log.clone());
+        }
         // A redirect may lead to a server that other ranks work on.
         fetcher.set_default_share(1.0 / f64::from(settings.num_ranks.max(1)));
         let options = &settings.download;
@@ -145,7 +149,7 @@ impl Executor for DownloadExecutor {
             skipped: counters.skipped.load(Ordering::Relaxed),
             received_bytes: counters.received_bytes.load(Ordering::Relaxed),
             requests: counters.requests.load(Ordering::Relaxed),
-            in_flight: counters.in_flight.load(Ordering::Relaxed),
+            in_flight: u32::try_from(self.fetcher.under_way()).unwrap_or(u32::MAX),
             open_partitions: self.open_partitions.load(Ordering::Relaxed),
         }
     }

@@ -5,7 +5,7 @@
 //! manifest slice -> record tasks -> fetch -> imaging -> shelf -> part writer -> sealed part -> report
 //!   (a few hundred)   (window)       (bodies)  (pixels)  (rows)    (one job waiting, one in work)
 //! ```
-//! - record tasks of a partition: twice the server's connections and a few, so that the network never waits
+//! - record tasks of a partition: the server's connections and a few, so that the network does not wait
 //!   for pixels; requests under way in all: `max_in_flight`;
 //! - records of a partition that wait for a retry or a paused server: 512, then no further ones are read;
 //! - bodies that are being received or wait for the CPU: `body_memory`;

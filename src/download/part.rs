@@ -128,7 +128,7 @@ pub(super) async fn on_disk<T: Send + 'static>(
 fn what_it_ends(error: StorageError) -> ExecutorError {
     match &error {
         // Writing fails for every partition alike; reading what others wrote fails for this one.
-        StorageError::Io { action: "open" | "read folder", .. }
+        StorageError::Io { action: "open" | "read" | "read folder", .. }
         | StorageError::Parquet { .. }
         | StorageError::Unexpected { .. } => ExecutorError::Partition(error.to_string()),
         // A file that this claim has just made can only have been swept, by a successor.
@@ -218,8 +218,9 @@ mod tests {
             what_it_ends(StorageError::Io { action, path, source: io::Error::from_raw_os_error(number) })
         };
         assert!(matches!(failure("rename", libc::ENOENT), ExecutorError::FilesGone(_)));
-        assert!(matches!(failure("read or write", libc::ESTALE), ExecutorError::FilesGone(_)));
+        assert!(matches!(failure("write", libc::ESTALE), ExecutorError::FilesGone(_)));
         assert!(matches!(failure("open", libc::ENOENT), ExecutorError::Partition(_)), "others wrote it");
+        assert!(matches!(failure("read", libc::EIO), ExecutorError::Partition(_)), "a bad sector of a part");
         assert!(matches!(failure("sync", libc::ENOSPC), ExecutorError::Fatal(_)));
         assert!(matches!(failure("create", libc::EACCES), ExecutorError::Fatal(_)));
     }

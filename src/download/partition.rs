@@ -20,6 +20,9 @@ use crate::storage::{CompactionInput, ErrorRow, compact_partition, finish_partit
 
 /// Record tasks of a folder that many servers share: each server still has its own limits.
 const SHARED_WINDOW: usize = 64;
+/// Bodies of a partition that may wait for the CPU while its server's connections are all in use. Its threads have
+/// a queue of their own: more would only take memory.
+const WAIT_FOR_PIXELS: usize = 4;
 /// Records that wait for a retry or a paused server, from which on no further ones are read: some 100 KB.
 const MAX_WAITING: usize = 512;
 /// A wait that is at least so long is worth a part of its own, and counts as parked.
@@ -139,7 +142,7 @@ impl<'a> Downloads<'a> {
         }
         let window = match claim.shared {
             true => SHARED_WINDOW,
-            false => 2 * executor.settings.fetch.max_connections_per_server + 8,
+            false => executor.fetcher.max_connections(&claim.folder) + WAIT_FOR_PIXELS,
         };
         Self {
             executor,
@@ -272,7 +275,7 @@ impl<'a> Downloads<'a> {
             // In a shared folder nobody may fill the window: a server that is mute holds its place for long.
             None if self.claim.shared => {
                 let tasks = self.tasks_of.get(server.name()).copied().unwrap_or(0);
-                (tasks >= 2 * server.num_connections()).then_some(now + CROWDED_OUT)
+                (tasks >= 2 * server.max_connections()).then_some(now + CROWDED_OUT)
             }
             None => None,
         }

@@ -1,5 +1,6 @@
 //! One attempt at one record: fetch, then pixels, then a row.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,12 +10,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt as _;
 use url::Url;
 
-use super::executor::{Counted, DownloadExecutor};
+use super::executor::DownloadExecutor;
 use crate::fetch::{
-    Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchedBody, Next, Retry,
+    Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Next, Retry,
 };
 use crate::imaging::{decode_bytes_estimate, process};
-use crate::model::{FailureCause, RecordState, ServerName, SkipReason};
+use crate::model::{FailureCause, RecordState, ServerName, SkipReason, without_credentials};
 use crate::runtime::{MemoryBudget, MemoryPermit, panic_message};
 use crate::storage::{ErrorRow, ImageRow, ManifestRecord};
 
@@ -25,7 +26,7 @@ pub(super) struct Job {
     /// None when the URL does not parse: ingest has parsed it, so that is the manifest's fault.
     pub target: Option<Arc<Target>>,
     attempts: Attempts,
-    /// Requests made so far, those included that cost no attempt.
+    /// Times that a request was made so far, those included that cost no attempt.
     num_requests: u32,
 }
 
@@ -69,7 +70,7 @@ async fn survive(
 ) -> Attempted {
     AssertUnwindSafe(tried).catch_unwind().await.unwrap_or_else(|panic| {
         let message = format!("ddl panicked: {}", panic_message(panic.as_ref()));
-        tracing::error!(url = job.record.identifier, message, "please report this");
+        tracing::error!(url = %shown(job), message, "please report this");
         fail(executor, job, FailureCause::Internal, None, &message, SystemTime::now())
     })
 }
@@ -81,24 +82,25 @@ async fn try_once(executor: &DownloadExecutor, mut job: Job) -> Attempted {
         return fail(executor, &job, FailureCause::Internal, None, message, SystemTime::now());
     };
     if executor.settings.ignored.contains(&target.server) {
-        counters.skipped.fetch_add(1, Ordering::Relaxed);
         let reason = SkipReason::IgnoredServer;
-        let row = error_row(&job, -2, reason.as_str(), None, reason.meaning(), SystemTime::now());
-        return Attempted::Error(Box::new(row), RecordState::Skipped(reason));
+        return skip(executor, &job, reason, None, reason.meaning(), SystemTime::now());
     }
-    let in_flight = Counted::new(&counters.in_flight);
     let outcome = executor.fetcher.fetch(&target.url, &BodyBudget(&executor.body_memory)).await;
-    drop(in_flight);
-    counters.requests.fetch_add(1, Ordering::Relaxed);
-    job.num_requests += 1;
+    if outcome.asked() {
+        counters.requests.fetch_add(1, Ordering::Relaxed);
+        job.num_requests += 1;
+    }
     match outcome {
         FetchOutcome::Body(body) => {
             counters.received_bytes.fetch_add(body.bytes.len() as u64, Ordering::Relaxed);
             to_image(executor, &job, body).await
         }
+        FetchOutcome::Skip(FetchSkip { reason, http_status, signal, fetched_at }) => {
+            skip(executor, &job, reason, http_status, &signal, fetched_at)
+        }
         FetchOutcome::Failure(failure) => match retry(executor, &mut job, failure.retry) {
             Next::At(at) => {
-                tracing::debug!(url = job.record.identifier, cause = %failure.cause, failure.message, "trying again later");
+                tracing::debug!(url = %shown(&job), cause = %failure.cause, failure.message, "trying again later");
                 Attempted::Later(job, at)
             }
             Next::GiveUp => {
@@ -114,7 +116,7 @@ fn retry(executor: &DownloadExecutor, job: &mut Job, retry: Retry) -> Next {
 }
 
 async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> Attempted {
-    let FetchedBody { bytes, http_status, content_type, final_url, fetched_at, reservation, .. } = body;
+    let FetchedBody { bytes, http_status, content_type, final_url, fetched_at, reservation } = body;
     let imaging = executor.settings.imaging.clone();
     let budget = &executor.decode_memory;
     let mut pixels = match decode_bytes_estimate(&bytes, &imaging) {
@@ -156,6 +158,25 @@ async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> 
     Attempted::Image(Box::new(row), permit)
 }
 
+fn skip(
+    executor: &DownloadExecutor,
+    job: &Job,
+    reason: SkipReason,
+    http_status: Option<u16>,
+    signal: &str,
+    at: SystemTime,
+) -> Attempted {
+    executor.counters.skipped.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(url = %shown(job), %reason, signal, "skipped");
+    let row = error_row(job, -2, reason.as_str(), http_status, signal, at);
+    Attempted::Error(Box::new(row), RecordState::Skipped(reason))
+}
+
+/// The URL as logs may have it.
+fn shown(job: &Job) -> Cow<'_, str> {
+    without_credentials(&job.record.identifier)
+}
+
 fn fail(
     executor: &DownloadExecutor,
     job: &Job,
@@ -165,7 +186,7 @@ fn fail(
     at: SystemTime,
 ) -> Attempted {
     executor.counters.failed.fetch_add(1, Ordering::Relaxed);
-    tracing::debug!(url = job.record.identifier, %cause, message, "failed");
+    tracing::debug!(url = %shown(job), %cause, message, "failed");
     let code = match (cause, http_status) {
         (FailureCause::HttpStatus, Some(status)) => i32::from(status),
         _ => cause.error_code(),
@@ -232,6 +253,12 @@ impl BodyReservation for Reserved {
 mod tests {
     use super::super::tests::{record, settings};
     use super::*;
+
+    #[test]
+    fn logs_have_urls_without_passwords() {
+        let job = Job::new(record(0, "http://me:secret@a.example/1.jpg"));
+        assert_eq!(shown(&job), "http://a.example/1.jpg");
+    }
 
     #[tokio::test]
     async fn a_panic_is_a_failure_of_the_record_alone() {

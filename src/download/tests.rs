@@ -1,6 +1,6 @@
 //! Partitions from a manifest to reports, against servers on the loopback interface.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,9 +18,10 @@ use super::{DownloadExecutor, DownloadOptions, DownloadSettings};
 use crate::catalog::PartReport;
 use crate::dispatch::protocol::{Claim, ToCoordinator};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError, Reports};
-use crate::fetch::FetchOptions;
+use crate::fetch::rate::RateControl;
+use crate::fetch::{FetchOptions, ServerRules};
 use crate::imaging::ImagingOptions;
-use crate::model::{Epoch, PartitionKey, RecordIndex, ServerId, ServerName};
+use crate::model::{Epoch, PartitionKey, RecordIndex, RecordState, ServerId, ServerName, SkipReason};
 use crate::runtime::StopReason;
 use crate::storage::{DatasetLayout, LayoutOptions, ManifestRecord};
 
@@ -112,14 +113,16 @@ pub(super) fn settings(root: &Path, port: u16) -> DownloadSettings {
             allow_private_networks: true,
             connect_to: vec![format!("::127.0.0.1:{port}").parse().unwrap()],
             default_rate_limit: 0.0,
+            respect_robots_txt: false,
             ..FetchOptions::default()
         },
         imaging: ImagingOptions::default(),
         download: DownloadOptions::default(),
         max_open_partitions: 4,
-        rates: HashMap::new(),
+        rules: ServerRules::default(),
         ignored: HashSet::new(),
         num_ranks: 1,
+        request_log: None,
     }
 }
 
@@ -339,14 +342,19 @@ async fn every_request_after_the_first_counts_as_a_retry() {
         }
     })
     .await;
-    let urls = ["http://a.example/busy", "http://b.example/sick", "http://c.example/once"].map(str::to_owned);
+    // The last stands in line for a server that is then paused: it was not asked, and that is no retry.
+    let urls =
+        ["http://a.example/busy", "http://b.example/sick", "http://c.example/once", "http://a.example/line"]
+            .map(str::to_owned);
     let mut bench = Bench::new(&servers, &urls, true, DownloadOptions::default());
     let mut settings = bench.executor.settings.clone();
     settings.fetch.max_retry_after = Duration::from_millis(5);
     settings.fetch.retry_backoff = Duration::from_millis(1);
     // Without a limit, a server that refuses at once is slowed down to one request in ten seconds.
     settings.fetch.default_rate_limit = 1000.0;
+    settings.fetch.rate_control = RateControl::Fixed;
     bench.executor = DownloadExecutor::new(settings).unwrap();
+    let executor = bench.executor.clone();
     let (parts, _) = bench.start().finish().await;
     let mut retries: Vec<(u32, u16, u8)> = parts
         .iter()
@@ -354,7 +362,43 @@ async fn every_request_after_the_first_counts_as_a_retry() {
         .map(|outcome| (outcome.record, outcome.http_status, outcome.retry_count))
         .collect();
     retries.sort_unstable();
-    assert_eq!(retries, [(0, 404, 3), (1, 200, 1), (2, 200, 0)]);
+    assert_eq!(retries, [(0, 404, 3), (1, 200, 1), (2, 200, 0), (3, 200, 0)]);
+    assert_eq!(executor.progress().requests, ASKED.lock().unwrap().len() as u64);
+}
+
+#[tokio::test]
+async fn what_owners_do_not_want_is_skipped_with_their_words() {
+    let servers = Servers::start(|_, path| match path {
+        "/robots.txt" => ("200 OK", b"User-agent: ddl\nDisallow: /private/\n".to_vec()),
+        "/opted-out" => ("200 OK\r\nX-Robots-Tag: noai", image_of(0)),
+        _ => ("200 OK", image_of(0)),
+    })
+    .await;
+    let urls = ["private/0", "opted-out", "open"].map(|path| format!("http://a.example/{path}"));
+    let mut bench = Bench::new(&servers, &urls, false, DownloadOptions::default());
+    let mut settings = bench.executor.settings.clone();
+    settings.fetch.respect_robots_txt = true;
+    bench.executor = DownloadExecutor::new(settings).unwrap();
+    let (parts, ending) = bench.start().finish().await;
+    assert_eq!(ending, ClaimEnding::Finished);
+    let mut outcomes: Vec<_> = parts
+        .iter()
+        .flat_map(|part| &part.outcomes)
+        .map(|outcome| (outcome.record, RecordState::from_byte(outcome.state).unwrap(), outcome.http_status))
+        .collect();
+    outcomes.sort_unstable_by_key(|(record, ..)| *record);
+    let skipped = RecordState::Skipped;
+    assert_eq!(
+        outcomes,
+        [
+            (0, skipped(SkipReason::Robots), 0),
+            (1, skipped(SkipReason::OptOut), 200),
+            (2, RecordState::Success, 0)
+        ]
+    );
+    let progress = bench.executor.progress();
+    assert_eq!((progress.success, progress.skipped, progress.failed), (1, 2, 0));
+    assert_eq!(servers.num_requests("a.example"), 3, "robots.txt and two images");
 }
 
 /// Four compactions of some GB had all turns on the disk, and nothing was sealed meanwhile.

@@ -24,13 +24,20 @@ pub async fn export_answer(
     };
     let mut rows = session.stream(sql).await?;
     let target = Target::create(session.layout(), path, gzip)?;
-    let mut writer = RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?;
-    let mut num_rows = 0;
-    while let Some(batch) = rows.next().await? {
-        writer.write(&batch)?;
-        num_rows += batch.num_rows() as u64;
-    }
-    writer.finish()?.finish(num_rows)
+    let in_part = target.in_part();
+    // Most of what can fail does before the first rows come: then nothing is written.
+    let mut batch = rows.next().await?;
+    let written = async {
+        let mut writer = RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?;
+        let mut num_rows = 0;
+        while let Some(rows_now) = batch {
+            writer.write(&rows_now)?;
+            num_rows += rows_now.num_rows() as u64;
+            batch = rows.next().await?;
+        }
+        writer.finish()?.finish(num_rows)
+    };
+    written.await.map_err(in_part)
 }
 
 #[cfg(test)]
@@ -68,6 +75,41 @@ mod tests {
         let error = answer("a.xlsx", None).await.unwrap_err();
         assert!(error.to_string().contains("a.xlsx") && error.hint().unwrap().contains("--format"));
         assert!(!fixture.outside("a.xlsx").exists());
+    }
+
+    /// A query that is tried again over a fresh view wrote its first rows twice.
+    #[tokio::test]
+    async fn what_a_pipe_has_got_is_not_written_again() {
+        let mut fixture = Fixture::empty();
+        for server in ["a.example", "b.example"] {
+            let key = fixture.add_pending(server, 3);
+            fixture.add_part(key, server, 0, &[0, 1, 2], &[]);
+        }
+        let fifo = fixture.outside("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let lose = |server: &str| {
+            let server = crate::model::ServerName::from_catalog(server);
+            fs::remove_dir_all(fixture.layout.parts_folder(&server, 0)).unwrap();
+        };
+        let query = crate::query::QueryOptions { threads: 1, ..Default::default() };
+        let session =
+            || QuerySession::open(&fixture.layout, fixture.catalog.view().unwrap(), &query).unwrap();
+        let options = options(&fixture, "fifo", Some(OutputFormat::Csv));
+        let sql = "select identifier from images";
+
+        lose("b.example");
+        let reader = std::thread::spawn({
+            let fifo = fifo.clone();
+            move || fs::read_to_string(fifo).unwrap()
+        });
+        let error = export_answer(&session(), sql, &options).await.unwrap_err();
+        assert!(matches!(error, ExportError::InPart { .. }) && !error.is_moved(), "{error}");
+        assert_eq!(reader.join().unwrap().lines().count(), 4, "the rows of the first file, and names");
+
+        // Nothing was written: nobody reads here, so opening the pipe would wait for ever.
+        lose("a.example");
+        let error = export_answer(&session(), sql, &options).await.unwrap_err();
+        assert!(error.is_moved(), "{error}");
     }
 
     #[tokio::test]

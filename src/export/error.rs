@@ -19,6 +19,9 @@ pub enum ExportError {
     OwnFile { path: PathBuf },
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    /// What goes into a pipe or a device cannot be taken back.
+    #[error("`{}` has got a part of the rows only: {source}", path.display())]
+    InPart { path: PathBuf, source: Box<ExportError> },
 }
 
 impl ExportError {
@@ -40,6 +43,7 @@ impl ExportError {
             ),
             Self::OwnFile { .. } => Some("choose another place, such as `exports/` in the dataset".into()),
             Self::Storage(error) => error.hint(),
+            Self::InPart { .. } => Some("write to a file: it is replaced whole, or not at all".into()),
             Self::Write { .. } => None,
         }
     }

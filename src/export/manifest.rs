@@ -46,26 +46,39 @@ async fn export_in_slices(
     session.register_ordered_images("ordered_images")?;
     // A line of its own, so that a comment in the condition ends.
     let condition = options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
-    let mut writer = None;
-    let mut num_rows = 0;
-    for (first, last) in slices(session.num_images_by_partition(), slice_images) {
-        let sql = format!(
-            "select {COLUMNS} from ordered_images as images \
-             where \"ddl:partition\" between {first} and {last} and {condition} \
-             order by \"ddl:partition\", record"
-        );
-        let mut rows = session.stream(&sql).await?;
-        if writer.is_none() {
-            let target = Target::create(session.layout(), &options.output, gzip)?;
-            writer = Some(RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?);
+    let mut slices = slices(session.num_images_by_partition(), slice_images).into_iter();
+    let mut next_slice = async || match slices.next() {
+        Some((first, last)) => {
+            let sql = format!(
+                "select {COLUMNS} from ordered_images as images \
+                 where \"ddl:partition\" between {first} and {last} and {condition} \
+                 order by \"ddl:partition\", record"
+            );
+            session.stream(&sql).await.map(Some)
         }
-        while let (Some(writer), Some(batch)) = (&mut writer, rows.next().await?) {
-            writer.write(&batch)?;
-            num_rows += batch.num_rows() as u64;
+        None => Ok(None),
+    };
+    let mut rows = next_slice().await?.expect("there is a slice");
+    let target = Target::create(session.layout(), &options.output, gzip)?;
+    let in_part = target.in_part();
+    let mut batch = rows.next().await?;
+    let written = async {
+        let mut writer = RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?;
+        let mut num_rows = 0;
+        loop {
+            while let Some(rows_now) = batch {
+                writer.write(&rows_now)?;
+                num_rows += rows_now.num_rows() as u64;
+                batch = rows.next().await?;
+            }
+            rows = match next_slice().await? {
+                Some(rows) => rows,
+                None => break writer.finish()?.finish(num_rows),
+            };
+            batch = rows.next().await?;
         }
-    }
-    let writer = writer.expect("there is a slice");
-    writer.finish()?.finish(num_rows)
+    };
+    written.await.map_err(in_part)
 }
 
 /// Cuts partitions with so many images each into runs (first, last); at least one run, if only for the

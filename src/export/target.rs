@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -39,15 +40,28 @@ pub(super) fn format_of(path: &Path) -> Result<(OutputFormat, bool), ExportError
 
 /// Where an export goes.
 pub(super) struct Target {
-    encoder: Encoder,
+    /// A pipe or a device is opened with the first bytes: a reader takes its closing for the end.
+    encoder: Option<Encoder>,
     /// `None` for what exists and is no file: a pipe or a device is written to as it is.
     file: Option<AtomicFile>,
     path: PathBuf,
+    gzip: bool,
 }
 
 enum Encoder {
     Plain(BufWriter<File>),
     Gzip(Box<GzEncoder<BufWriter<File>>>),
+}
+
+impl Encoder {
+    fn new(file: File, gzip: bool) -> Self {
+        let writer = BufWriter::with_capacity(256 << 10, file);
+        if gzip {
+            Self::Gzip(Box::new(GzEncoder::new(writer, Compression::default())))
+        } else {
+            Self::Plain(writer)
+        }
+    }
 }
 
 impl Target {
@@ -59,32 +73,49 @@ impl Target {
             return Err(ExportError::OwnFile { path: path.to_owned() });
         }
         let error = |source| ExportError::Write { path: path.to_owned(), source };
-        let (file, handle) = match fs::metadata(&real) {
+        let file = match fs::metadata(&real) {
             Ok(there) if there.is_dir() => return Err(error(io::ErrorKind::IsADirectory.into())),
-            Ok(there) if !there.is_file() => (None, File::options().write(true).open(&real).map_err(error)?),
+            Ok(there) if !there.is_file() => None,
             _ => {
                 // Two exports to one path must not write into the same file; the later one wins.
                 let writer = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
-                let file = AtomicFile::create(&real, &writer)?;
-                let handle = file.handle()?;
-                (Some(file), handle)
+                sweep(&real);
+                Some(AtomicFile::create(&real, &writer)?)
             }
         };
-        let writer = BufWriter::with_capacity(256 << 10, handle);
-        let encoder = if gzip {
-            Encoder::Gzip(Box::new(GzEncoder::new(writer, Compression::default())))
-        } else {
-            Encoder::Plain(writer)
-        };
-        Ok(Self { encoder, file, path: path.to_owned() })
+        let handle = file.as_ref().map(AtomicFile::handle).transpose()?;
+        // Held until the file has its name; where locks do not work, nothing is swept either.
+        let _ = handle.as_ref().map(File::try_lock);
+        let encoder = handle.map(|handle| Encoder::new(handle, gzip));
+        Ok(Self { encoder, file, path: path.to_owned(), gzip })
+    }
+
+    fn encoder(&mut self) -> io::Result<&mut Encoder> {
+        Ok(match self.encoder.take() {
+            Some(encoder) => self.encoder.insert(encoder),
+            None => {
+                let stream = File::options().write(true).open(&self.path)?;
+                self.encoder.insert(Encoder::new(stream, self.gzip))
+            }
+        })
+    }
+
+    /// What an error means once something was written: a pipe or a device keeps it.
+    pub fn in_part(&self) -> impl FnOnce(ExportError) -> ExportError + use<> {
+        let stream = self.file.is_none().then(|| self.path.clone());
+        move |error| match stream {
+            Some(path) => ExportError::InPart { path, source: Box::new(error) },
+            None => error,
+        }
     }
 
     /// Writes what is still held back and gives the file its name.
-    pub fn finish(self, num_rows: u64) -> Result<ExportReport, ExportError> {
-        let flushed = match self.encoder {
-            Encoder::Plain(mut writer) => writer.flush(),
-            Encoder::Gzip(encoder) => encoder.finish().and_then(|mut writer| writer.flush()),
-        };
+    pub fn finish(mut self, num_rows: u64) -> Result<ExportReport, ExportError> {
+        let flushed = self.encoder().map(drop).and_then(|()| match self.encoder.take() {
+            Some(Encoder::Plain(mut writer)) => writer.flush(),
+            Some(Encoder::Gzip(encoder)) => encoder.finish().and_then(|mut writer| writer.flush()),
+            None => Ok(()),
+        });
         flushed.map_err(|source| ExportError::Write { path: self.path.clone(), source })?;
         let bytes = self.file.map(AtomicFile::commit).transpose()?.unwrap_or_default();
         Ok(ExportReport { path: self.path, num_rows, bytes })
@@ -93,16 +124,45 @@ impl Target {
 
 impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.encoder {
+        match self.encoder()? {
             Encoder::Plain(writer) => writer.write(bytes),
             Encoder::Gzip(writer) => writer.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.encoder {
+        match self.encoder()? {
             Encoder::Plain(writer) => writer.flush(),
             Encoder::Gzip(writer) => writer.flush(),
+        }
+    }
+}
+
+/// A file younger than this may not be locked yet.
+const SWEPT_AFTER: Duration = Duration::from_secs(60);
+
+/// Removes what killed exports to this path have left: temporary files of our naming that nobody holds.
+fn sweep(path: &Path) {
+    let prefix = format!("{}.tmp-", path.file_name().unwrap_or_default().to_string_lossy());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('-'));
+        let is_ours = writer.is_some_and(|(process, random)| {
+            process.parse::<u32>().is_ok() && random.len() == 8 && u32::from_str_radix(random, 16).is_ok()
+        });
+        let is_old = || {
+            let there = entry.metadata().ok().filter(fs::Metadata::is_file);
+            let age = there.and_then(|there| there.modified().ok()?.elapsed().ok());
+            age.is_some_and(|age| age > SWEPT_AFTER)
+        };
+        if is_ours
+            && is_old()
+            && let Ok(file) = File::options().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let removed = fs::remove_file(entry.path());
+            tracing::debug!(path = %entry.path().display(), ?removed, "a killed export had left it");
         }
     }
 }
@@ -209,6 +269,45 @@ mod tests {
         target.finish(1).unwrap();
         assert_eq!(reader.join().unwrap(), "rows");
         assert!(!fs::metadata(&fifo).unwrap().is_file());
+    }
+
+    #[test]
+    fn what_killed_exports_left_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = DatasetLayout::new(folder.path().join("out"), LayoutOptions::default());
+        let path = folder.path().join("x.csv");
+        let at = |name: &str| folder.path().join(name);
+        let old = std::time::SystemTime::now() - 2 * SWEPT_AFTER;
+        let left =
+            ["x.csv.tmp-77-0123abcd", "x.csv.tmp-78-00000000", "x.csv.tmp-77-mine", "y.csv.tmp-77-0123abcd"]
+                .map(|name| {
+                    let file = File::create(at(name)).unwrap();
+                    file.set_modified(old).unwrap();
+                    file
+                });
+        fs::write(at("x.csv.tmp-79-0123abcd"), "just begun").unwrap();
+        left[1].lock().unwrap();
+        let running = Target::create(&layout, &path, false).unwrap();
+        let mut target = Target::create(&layout, &path, false).unwrap();
+        target.write_all(b"rows").unwrap();
+        // Time passes for an export that is still under way.
+        running.file.as_ref().unwrap().handle().unwrap().set_modified(old).unwrap();
+        Target::create(&layout, &path, false).unwrap().finish(0).unwrap();
+        target.finish(1).unwrap();
+        running.finish(1).unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "x.csv",
+                "x.csv.tmp-77-mine",
+                "x.csv.tmp-78-00000000",
+                "x.csv.tmp-79-0123abcd",
+                "y.csv.tmp-77-0123abcd"
+            ]
+        );
     }
 
     #[test]

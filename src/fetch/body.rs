@@ -77,21 +77,53 @@ type Failed = (FailureCause, String);
 
 /// Reads a whole body. Waiting for memory moves `deadline` by as long: the server is not to blame for it.
 pub(super) async fn read(
-    mut response: Response,
+    response: Response,
     memory: &dyn BodyMemory,
     max_bytes: u64,
     deadline: &mut Instant,
 ) -> Result<Body, Failed> {
-    let announced = response.content_length();
-    if announced.is_some_and(|length| length > max_bytes) {
+    if response.content_length().is_some_and(|length| length > max_bytes) {
         return Err(too_large(max_bytes));
     }
+    read_as(response, memory, max_bytes, Excess::Refuse, deadline).await
+}
+
+/// Reads the first `max_bytes` of a body, or all of a shorter one.
+pub(super) async fn read_start(
+    response: Response,
+    memory: &dyn BodyMemory,
+    max_bytes: usize,
+    deadline: &mut Instant,
+) -> Result<Body, Failed> {
+    read_as(response, memory, max_bytes as u64, Excess::Cut, deadline).await
+}
+
+/// What becomes of the bytes beyond the limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Excess {
+    /// The body fails.
+    Refuse,
+    /// They are left out. Of an encoded body, what the first bytes decode to is kept; if these are not all, that fails.
+    Cut,
+}
+
+async fn read_as(
+    mut response: Response,
+    memory: &dyn BodyMemory,
+    max_bytes: u64,
+    excess: Excess,
+    deadline: &mut Instant,
+) -> Result<Body, Failed> {
+    let announced = response.content_length().map(|length| length.min(max_bytes));
     let encodings = match response.headers().get(CONTENT_ENCODING) {
         Some(header) => content_encoding::parse(header.as_bytes())?,
         None => Vec::new(),
     };
     let mut buffer = Buffer::new(memory, announced, max_bytes, deadline).await;
     loop {
+        if excess == Excess::Cut && buffer.bytes.len() as u64 == max_bytes {
+            break;
+        }
         let chunk = match timeout_at(*deadline, response.chunk()).await {
             Err(_) => {
                 let message = format!("{} bytes of the body came in time", buffer.bytes.len());
@@ -101,11 +133,13 @@ pub(super) async fn read(
             Ok(Ok(None)) => break,
             Ok(Ok(Some(chunk))) => chunk,
         };
+        let room = to_usize(max_bytes).saturating_sub(buffer.bytes.len());
+        let chunk = if excess == Excess::Cut { chunk.slice(..chunk.len().min(room)) } else { chunk };
         buffer.push(&chunk, deadline).await?;
     }
     buffer.fit();
     for encoding in encodings.into_iter().rev() {
-        buffer = buffer.decode(encoding, deadline).await?;
+        buffer = buffer.decode(encoding, excess, deadline).await?;
     }
     if buffer.bytes.is_empty() {
         return Err((FailureCause::EmptyBody, "the body has no bytes".to_owned()));
@@ -181,7 +215,12 @@ impl Buffer {
 
     /// Undoes one encoding. Decoding takes long and may look at much for a few bytes, so it is done on a thread
     /// that may block: up to the end of the room that there is, then again when there is more.
-    async fn decode(self, encoding: ContentEncoding, deadline: &mut Instant) -> Result<Self, Failed> {
+    async fn decode(
+        self,
+        encoding: ContentEncoding,
+        excess: Excess,
+        deadline: &mut Instant,
+    ) -> Result<Self, Failed> {
         // One byte more than may be there tells that there are more.
         let most = to_usize(self.max_bytes.saturating_add(1));
         let mut decoder = encoding.decoder(self.bytes.into());
@@ -197,10 +236,12 @@ impl Buffer {
             .await
             .map_err(|error| (FailureCause::DecoderPanic, error.to_string()))?;
             let is_over = is_over.map_err(|error| content_encoding::failure(&error))?;
-            if decoded.bytes.len() as u64 > decoded.max_bytes {
+            let is_cut = decoded.bytes.len() as u64 > decoded.max_bytes;
+            if is_cut && excess == Excess::Refuse {
                 return Err(too_large(decoded.max_bytes));
             }
-            if is_over {
+            if is_over || is_cut {
+                decoded.bytes.truncate(to_usize(decoded.max_bytes));
                 drop(decoder);
                 decoded.fit();
                 return Ok(decoded);

@@ -18,6 +18,7 @@ use url::{Host, Url};
 use super::connect_to::ConnectTo;
 use super::dns::{Dns, GuardedResolver, TargetResolver};
 use super::error::FetchError;
+use super::guard::Guard;
 use super::options::FetchOptions;
 use super::tls;
 
@@ -47,19 +48,18 @@ pub(super) struct Target<'a> {
 }
 
 impl Clients {
-    pub fn new(options: &FetchOptions) -> Result<Self, FetchError> {
+    /// `max_idle`: most connections to one server that are kept for later requests.
+    pub fn new(options: &FetchOptions, max_idle: usize, dns: Dns, guard: &Guard) -> Result<Self, FetchError> {
         let headers = headers(options)?;
         let mut http1 = tls::client_config(options.ca_certificate.as_deref())?;
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut http2 = http1.clone();
         http2.alpn_protocols.insert(0, b"h2".to_vec());
 
-        let dns = Arc::new(Dns::default());
-        let guarded: Arc<dyn Resolve> = Arc::new(GuardedResolver {
-            dns: Arc::clone(&dns),
-            allow_private: options.allow_private_networks,
-        });
-        let direct = Pair::new(options, &headers, &http2, &guarded)?;
+        let dns = Arc::new(dns);
+        let guarded: Arc<dyn Resolve> =
+            Arc::new(GuardedResolver { dns: Arc::clone(&dns), guard: guard.clone() });
+        let direct = Pair::new(options, max_idle, &headers, &http2, &guarded)?;
         let mut routes = Vec::with_capacity(options.connect_to.len());
         for rule in &options.connect_to {
             // The user named the target, so it is not guarded. A rule that only changes the port named none.
@@ -67,7 +67,7 @@ impl Clients {
                 Some(target) => Arc::new(TargetResolver { dns: Arc::clone(&dns), target: target.clone() }),
                 None => Arc::clone(&guarded),
             };
-            routes.push((rule.clone(), Pair::new(options, &headers, &http1, &resolver)?));
+            routes.push((rule.clone(), Pair::new(options, max_idle, &headers, &http1, &resolver)?));
         }
         Ok(Self { direct, routes })
     }
@@ -121,6 +121,7 @@ fn authority(url: &Url) -> String {
 impl Pair {
     fn new(
         options: &FetchOptions,
+        max_idle: usize,
         headers: &HeaderMap,
         tls: &ClientConfig,
         resolver: &Arc<dyn Resolve>,
@@ -142,7 +143,7 @@ impl Pair {
                 .build()
                 .map_err(|error| FetchError::Client(error.into()))
         };
-        Ok(Self { pooled: build(options.max_connections_per_server)?, fresh: build(0)? })
+        Ok(Self { pooled: build(max_idle)?, fresh: build(0)? })
     }
 }
 
@@ -189,7 +190,7 @@ mod tests {
     fn connect_to_changes_the_wire_but_not_the_host() {
         let check = |rule: &str, url: &str, expect: Result<(&str, &str), ()>| {
             let options = FetchOptions { connect_to: vec![rule.parse().unwrap()], ..FetchOptions::default() };
-            let clients = Clients::new(&options).unwrap();
+            let clients = Clients::new(&options, 4, Dns::default(), &Guard::new(false, &[])).unwrap();
             let url = Url::parse(url).unwrap();
             let got = clients.target(&url).map_err(|_| ());
             let got = got

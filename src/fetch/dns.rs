@@ -11,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 use url::Host;
 
-use super::guard;
+use super::guard::Guard;
 
 /// Responses in the cache, the oldest leave first: servers of one run fit, a crawl's millions do not matter.
 const CACHE_RESPONSES: u64 = 16 * 1024;
@@ -34,12 +34,24 @@ pub(super) struct DnsError {
 /// The one resolver of a `Fetcher`. Its cache belongs to it.
 #[derive(Default)]
 pub(super) struct Dns {
+    /// Names whose addresses a test has set.
+    #[cfg(test)]
+    known: std::collections::HashMap<String, Vec<IpAddr>>,
     /// Made on first use, for it wants a runtime; `None` where the system names no name server.
     resolver: OnceLock<Option<TokioResolver>>,
 }
 
 impl Dns {
+    #[cfg(test)]
+    pub fn knowing(known: std::collections::HashMap<String, Vec<IpAddr>>) -> Self {
+        Self { known, ..Self::default() }
+    }
+
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
+        #[cfg(test)]
+        if let Some(addresses) = self.known.get(name) {
+            return Ok(addresses.clone());
+        }
         let fail = |problem: String| DnsError { name: name.to_owned(), problem };
         let addresses: Vec<IpAddr> = match self.resolver.get_or_init(system_resolver) {
             Some(resolver) => {
@@ -79,16 +91,16 @@ fn system_resolver() -> Option<TokioResolver> {
 /// Resolves the name that is asked for, and lets through only addresses that may be asked.
 pub(super) struct GuardedResolver {
     pub dns: Arc<Dns>,
-    pub allow_private: bool,
+    pub guard: Guard,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (dns, allow_private) = (Arc::clone(&self.dns), self.allow_private);
+        let (dns, guard) = (Arc::clone(&self.dns), self.guard.clone());
         Box::pin(async move {
             let mut refused = None;
             let mut addresses = dns.lookup(name.as_str()).await?;
-            addresses.retain(|&address| match guard::check_address(address, allow_private) {
+            addresses.retain(|&address| match guard.check_address(address) {
                 Ok(()) => true,
                 Err(forbidden) => {
                     refused = Some(forbidden);
@@ -135,14 +147,14 @@ mod tests {
     async fn localhost_resolves_and_the_guard_sees_it() {
         let dns = Arc::new(Dns::default());
         let name = || "localhost".parse::<Name>().unwrap();
-        let resolver = |allow_private| GuardedResolver { dns: Arc::clone(&dns), allow_private };
+        let resolver = |allow| GuardedResolver { dns: Arc::clone(&dns), guard: Guard::new(allow, &[]) };
         let addresses: Vec<_> = resolver(true).resolve(name()).await.unwrap().collect();
         assert!(
             addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 0),
             "{addresses:?}"
         );
         let error = resolver(false).resolve(name()).await.err().unwrap();
-        assert!(error.is::<guard::Forbidden>(), "{error}");
+        assert!(error.is::<crate::fetch::guard::Forbidden>(), "{error}");
     }
 
     #[tokio::test]

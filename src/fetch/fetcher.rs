@@ -1,6 +1,5 @@
 //! One attempt at one URL: guard, permit, GET, header, body; and the same again for each redirect.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,14 +12,19 @@ use url::Url;
 use super::body::{self, BodyMemory};
 use super::classify::{self, Phase};
 use super::client::{Clients, IDLE_TIMEOUT, Target};
+use super::dns::Dns;
 use super::error::FetchError;
-use super::guard;
-use super::options::{FetchOptions, is_rate};
-use super::outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
+use super::guard::Guard;
+use super::opt_out::OptOuts;
+use super::options::FetchOptions;
+use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
+use super::request_log::{Log, RequestLog, Trace};
 use super::retry::retry_after;
-use super::server::{Permit, Refusal, Server, ServerLimits};
+use super::robots::{RobotsCache, agents};
+use super::rules::ServerRules;
+use super::server::{Permit, Refusal, Server};
 use super::servers::Servers;
-use crate::model::{FailureCause, ServerName};
+use crate::model::{FailureCause, RequestPurpose, ServerName, SkipReason, without_credentials};
 
 /// Longest URL that a redirect may lead to; the default of `max_url_bytes` for lists.
 const MAX_REDIRECT_URL_BYTES: usize = 8192;
@@ -36,8 +40,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Fetches URLs; owns the connections and the [`Server`]s. Cheap to share behind an `Arc`.
 pub struct Fetcher {
     options: FetchOptions,
-    clients: Clients,
-    servers: Servers,
+    pub(super) clients: Clients,
+    pub(super) servers: Servers,
+    guard: Guard,
+    pub(super) robots: RobotsCache,
+    opt_outs: OptOuts,
+    /// Names by which robots.txt may call us.
+    pub(super) agents: Arc<[String]>,
+    pub(super) log: Option<Log>,
 }
 
 impl fmt::Debug for Fetcher {
@@ -47,20 +57,33 @@ impl fmt::Debug for Fetcher {
 }
 
 /// Why a hop came to nothing; becomes a [`FetchFailure`].
-struct Failed {
-    cause: FailureCause,
-    http_status: Option<u16>,
-    message: String,
-    retry: Retry,
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    pub cause: FailureCause,
+    pub http_status: Option<u16>,
+    pub message: String,
+    pub retry: Retry,
+}
+
+/// Why there is no body.
+pub(super) enum NoBody {
+    Failed(Failed),
+    Skipped(FetchSkip),
+}
+
+impl From<Failed> for NoBody {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
 }
 
 impl Failed {
-    fn new(cause: FailureCause, message: impl Into<String>) -> Self {
+    pub fn new(cause: FailureCause, message: impl Into<String>) -> Self {
         let retry = if is_complaint(cause) { Retry::Backoff } else { Retry::Never };
         Self { cause, http_status: None, message: message.into(), retry }
     }
 
-    fn with_status(self, http_status: u16) -> Self {
+    pub fn with_status(self, http_status: u16) -> Self {
         Self { http_status: Some(http_status), ..self }
     }
 }
@@ -71,31 +94,55 @@ enum Hop {
     Redirect { location: Url, http_status: u16 },
 }
 
-/// How long requests of one attempt have been and may be under way.
-struct Time {
-    left: Duration,
-    spent: Duration,
+/// One attempt so far.
+pub(super) struct Attempt {
+    /// How long its requests may still be under way.
+    pub left: Duration,
+    pub asked: bool,
+}
+
+impl Attempt {
+    pub fn new(options: &FetchOptions) -> Self {
+        Self { left: options.request_timeout, asked: false }
+    }
+
+    /// Counts a request that left at `sent`. What its deadline was moved by is time that the body waited for memory.
+    pub fn count(&mut self, sent: Instant, deadline: Instant) {
+        let waited = deadline.saturating_duration_since(sent + self.left);
+        self.left = self.left.saturating_sub(sent.elapsed().saturating_sub(waited));
+    }
 }
 
 impl Fetcher {
-    /// Takes the options and the rates of servers that have their own, in requests/s (0: no limit).
+    /// Takes the options and what is set for single servers.
     ///
     /// # Errors
-    /// If an option, a rate or the certificate file cannot be used.
-    pub fn new(options: FetchOptions, rates: HashMap<ServerName, f64>) -> Result<Self, FetchError> {
+    /// If an option, a rule or the certificate file cannot be used.
+    pub fn new(options: FetchOptions, rules: ServerRules) -> Result<Self, FetchError> {
+        Self::with_dns(options, rules, Dns::default())
+    }
+
+    pub(super) fn with_dns(options: FetchOptions, rules: ServerRules, dns: Dns) -> Result<Self, FetchError> {
         options.validate()?;
-        if let Some((name, rate)) = rates.iter().find(|(_, rate)| !is_rate(**rate)) {
-            let problem = format!("of server `{name}` is not a number of requests per second: {rate}");
-            return Err(FetchError::BadOption { option: "rate_limit", problem });
-        }
-        let limits = ServerLimits {
-            rate: options.default_rate_limit,
-            rate_multiplier: options.rate_multiplier,
-            max_connections: options.max_connections_per_server,
-            patience: options.server_patience,
-        };
-        let servers = Servers::new(limits, rates, options.max_in_flight);
-        Ok(Self { clients: Clients::new(&options)?, servers, options })
+        rules.validate()?;
+        let max_idle = rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
+        let guard = Guard::new(options.allow_private_networks, &options.allow_addresses);
+        Ok(Self {
+            clients: Clients::new(&options, max_idle, dns, &guard)?,
+            servers: Servers::new(options.clone(), rules),
+            guard,
+            robots: RobotsCache::new(options.robots_txt_max_age),
+            opt_outs: OptOuts::new(&options),
+            agents: agents(&options.user_agent).into(),
+            log: None,
+            options,
+        })
+    }
+
+    /// Tells `log` of every request from now on.
+    #[must_use]
+    pub fn with_request_log(self, log: Arc<dyn RequestLog>) -> Self {
+        Self { log: Some(Log::new(log)), ..self }
     }
 
     /// The options that this was made with.
@@ -108,6 +155,18 @@ impl Fetcher {
     #[must_use]
     pub fn server(&self, name: &ServerName) -> Arc<Server> {
         self.servers.get(name)
+    }
+
+    /// Most requests to a server that may be under way at once, over the whole cluster.
+    #[must_use]
+    pub fn max_connections(&self, name: &ServerName) -> usize {
+        self.servers.limits(name).max_connections
+    }
+
+    /// Requests under way at present.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.servers.under_way()
     }
 
     /// The share of servers that are met from now on and have none of their own, such as the targets of
@@ -124,46 +183,60 @@ impl Fetcher {
 
     /// Makes one attempt: waits for a permit, then asks. Does not wait for a server that is paused.
     pub async fn fetch(&self, url: &Url, memory: &dyn BodyMemory) -> FetchOutcome {
-        match self.follow(url, memory).await {
+        let mut attempt = Attempt::new(&self.options);
+        match self.follow(url, memory, &mut attempt).await {
             Ok(body) => FetchOutcome::Body(body),
-            Err(Failed { cause, http_status, message, retry }) => FetchOutcome::Failure(FetchFailure {
-                cause,
-                http_status,
-                message: classify::shorten(message),
-                retry,
-                fetched_at: SystemTime::now(),
-            }),
+            Err(NoBody::Skipped(skip)) => {
+                FetchOutcome::Skip(FetchSkip { signal: classify::shorten(skip.signal), ..skip })
+            }
+            Err(NoBody::Failed(Failed { cause, http_status, message, retry })) => {
+                FetchOutcome::Failure(FetchFailure {
+                    cause,
+                    http_status,
+                    message: classify::shorten(message),
+                    retry,
+                    asked: attempt.asked,
+                    fetched_at: SystemTime::now(),
+                })
+            }
         }
     }
 
-    async fn follow(&self, asked: &Url, memory: &dyn BodyMemory) -> Result<FetchedBody, Failed> {
-        let mut time = Time { left: self.options.request_timeout, spent: Duration::ZERO };
+    async fn follow(
+        &self,
+        asked: &Url,
+        memory: &dyn BodyMemory,
+        attempt: &mut Attempt,
+    ) -> Result<FetchedBody, NoBody> {
         let mut seen = vec![asked.clone()];
         // Not sent, so two URLs that differ in it only are a circle.
         seen[0].set_fragment(None);
         loop {
             let url = seen.last().unwrap_or(asked);
-            let server = self.check(url)?;
+            let server = self.servers.get(&self.check(url)?);
             let target = self.clients.target(url).map_err(misconfigured)?;
-            let permit =
-                self.servers.get(&server).admit().await.map_err(|refusal| refused(&server, refusal))?;
-            match self.hop(url, &target, permit, memory, &mut time).await? {
+            self.heed_robots_txt(url, &server, memory).await?;
+            let permit = server.admit().await.map_err(|refusal| refused(server.name(), refusal))?;
+            attempt.asked = true;
+            let purpose = if seen.len() > 1 { RequestPurpose::Redirect } else { RequestPurpose::Image };
+            match self.hop(url, purpose, &target, permit, memory, attempt).await? {
                 Hop::Body { body, http_status, content_type } => {
                     return Ok(FetchedBody {
                         bytes: body.bytes,
                         http_status,
                         content_type,
-                        final_url: (seen.len() > 1).then(|| url.to_string()),
+                        final_url: (seen.len() > 1).then(|| without_credentials(url.as_str()).into_owned()),
                         fetched_at: SystemTime::now(),
-                        elapsed: time.spent,
                         reservation: body.reservation,
                     });
                 }
                 Hop::Redirect { location, http_status } => {
                     let fail = |message| {
-                        Err(Failed::new(FailureCause::TooManyRedirects, message).with_status(http_status))
+                        let failed = Failed::new(FailureCause::TooManyRedirects, message);
+                        Err(failed.with_status(http_status).into())
                     };
                     if seen.contains(&location) {
+                        let location = without_credentials(location.as_str());
                         return fail(format!("redirects lead in a circle to `{location}`"));
                     }
                     if seen.len() > self.options.max_redirects as usize {
@@ -176,39 +249,60 @@ impl Fetcher {
     }
 
     /// The server of a URL that may be asked for.
-    fn check(&self, url: &Url) -> Result<ServerName, Failed> {
+    pub(super) fn check(&self, url: &Url) -> Result<ServerName, Failed> {
+        let fail = |what| {
+            let url = without_credentials(url.as_str());
+            Failed::new(FailureCause::Internal, format!("{what} `{url}`"))
+        };
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Failed::new(FailureCause::Internal, format!("not an http URL: `{url}`")));
+            return Err(fail("not an http URL:"));
         }
-        guard::check_url(url, self.options.allow_private_networks)
+        self.guard
+            .check_url(url)
             .map_err(|forbidden| Failed::new(FailureCause::ForbiddenAddress, forbidden.to_string()))?;
-        ServerName::from_url(url)
-            .ok_or_else(|| Failed::new(FailureCause::Internal, format!("no server in `{url}`")))
+        ServerName::from_url(url).ok_or_else(|| fail("no server in"))
     }
 
-    /// One request and its response; tells the server's pace what came of it.
+    /// One request and its response; tells the server what came of it.
     async fn hop(
         &self,
         url: &Url,
+        purpose: RequestPurpose,
         target: &Target<'_>,
         mut permit: Permit,
         memory: &dyn BodyMemory,
-        time: &mut Time,
-    ) -> Result<Hop, Failed> {
+        attempt: &mut Attempt,
+    ) -> Result<Hop, NoBody> {
         let mut sent = Instant::now();
-        let response = self.send(target, &mut permit, &mut sent, time.left).await.inspect_err(|failed| {
-            if is_complaint(failed.cause) {
-                permit.complained(failed.cause, None);
-            }
-        })?;
-        let mut deadline = sent + time.left;
+        let mut trace = Trace::start(self.log.as_ref(), permit.server(), purpose, url);
+        let response = self
+            .send(target, &mut permit, &mut sent, attempt.left, &mut trace)
+            .await
+            .inspect_err(|failed| {
+                if is_complaint(failed.cause) {
+                    permit.complained(failed.cause, None);
+                }
+            })?;
+        trace.heard(&response);
+        let mut deadline = sent + attempt.left;
         let http_status = response.status().as_u16();
         let result = match http_status {
             200 | 203 => {
                 permit.answered();
+                if let Some(signal) = self.opt_outs.find(response.headers()) {
+                    permit.replied();
+                    body::drain(response).await;
+                    return Err(NoBody::Skipped(FetchSkip {
+                        reason: SkipReason::OptOut,
+                        http_status: Some(http_status),
+                        signal,
+                        fetched_at: SystemTime::now(),
+                    }));
+                }
                 let content_type = content_type(&response);
                 match body::read(response, memory, self.options.max_body_bytes, &mut deadline).await {
                     Ok(body) => {
+                        trace.received(body.bytes.len());
                         permit.succeeded();
                         Ok(Hop::Body { body, http_status, content_type })
                     }
@@ -216,35 +310,29 @@ impl Fetcher {
                         if is_complaint(cause) {
                             permit.complained(cause, Some(http_status));
                         } else {
-                            permit.succeeded();
+                            permit.replied();
                         }
-                        Err(Failed::new(cause, message).with_status(http_status))
+                        Err(Failed::new(cause, message).with_status(http_status).into())
                     }
                 }
             }
             301 | 302 | 303 | 307 | 308 => {
-                permit.succeeded();
+                permit.replied();
                 let location = location(&response, url).map_err(|message| {
-                    Failed::new(FailureCause::BadRedirect, message).with_status(http_status)
+                    Failed::new(FailureCause::BadRedirect, message).with_status(http_status).into()
                 });
                 body::drain(response).await;
                 location.map(|location| Hop::Redirect { location, http_status })
             }
             _ => {
-                let retry = self.retry(&response, &permit);
+                let retry = self.retry(&response, &permit, &mut trace, may_pass);
                 body::drain(response).await;
                 let message = format!("the server answered {http_status}");
-                Err(Failed {
-                    retry,
-                    ..Failed::new(FailureCause::HttpStatus, message).with_status(http_status)
-                })
+                let failed = Failed::new(FailureCause::HttpStatus, message).with_status(http_status);
+                Err(Failed { retry, ..failed }.into())
             }
         };
-        // What the deadline was moved by is time that the body waited for memory.
-        let waited = deadline.saturating_duration_since(sent + time.left);
-        let took = sent.elapsed().saturating_sub(waited);
-        time.spent += took;
-        time.left = time.left.saturating_sub(took);
+        attempt.count(sent, deadline);
         result
     }
 
@@ -252,12 +340,13 @@ impl Fetcher {
     ///
     /// A server may close an idle connection just as it is used again. That is nobody's failure, so the request
     /// is sent once more, on a connection of its own, when the server's rate allows it.
-    async fn send(
+    pub(super) async fn send(
         &self,
         target: &Target<'_>,
         permit: &mut Permit,
         sent: &mut Instant,
         left: Duration,
+        trace: &mut Trace<'_>,
     ) -> Result<Response, Failed> {
         let is_worth_keeping = permit.server().is_worth_keeping_alive(IDLE_TIMEOUT)
             && (self.servers.len() < CROWDED || permit.server().under_way() > 1);
@@ -268,6 +357,7 @@ impl Fetcher {
                     return Err(failed);
                 }
                 *sent = Instant::now();
+                trace.again();
                 self.send_once(target, true, *sent, left).await
             }
             result => result,
@@ -302,8 +392,15 @@ impl Fetcher {
         }
     }
 
-    /// What an error status means for the URL; tells the server's pace of it.
-    fn retry(&self, response: &Response, permit: &Permit) -> Retry {
+    /// What an error status means for the URL; tells the server of it. `may_pass` knows the statuses that are
+    /// complaints without a `Retry-After`.
+    pub(super) fn retry(
+        &self,
+        response: &Response,
+        permit: &Permit,
+        trace: &mut Trace<'_>,
+        may_pass: fn(u16) -> bool,
+    ) -> Retry {
         let asked = response
             .headers()
             .get(RETRY_AFTER)
@@ -311,6 +408,7 @@ impl Fetcher {
             .map(|after| after.min(self.options.max_retry_after).min(MAX_PAUSE))
             // A zero says nothing.
             .filter(|after| !after.is_zero());
+        trace.asked_to_wait(asked);
         match (response.status().as_u16(), asked) {
             (http_status @ (429 | 503), _) | (http_status @ (408 | 425 | 500..=599), Some(_)) => {
                 match permit.throttled(http_status, asked) {
@@ -319,20 +417,25 @@ impl Fetcher {
                     None => Retry::Throttled { until: std::time::Instant::now() },
                 }
             }
-            (http_status @ (408 | 425 | 500 | 502 | 504 | 509 | 520..=530), None) => {
+            (http_status, None) if may_pass(http_status) => {
                 permit.complained(FailureCause::HttpStatus, Some(http_status));
                 Retry::Backoff
             }
             _ => {
-                permit.succeeded();
+                permit.replied();
                 Retry::Never
             }
         }
     }
 }
 
+/// Whether a status says that the server is in trouble: it may pass.
+pub(super) fn may_pass(http_status: u16) -> bool {
+    matches!(http_status, 408 | 425 | 500 | 502 | 504 | 509 | 520..=530)
+}
+
 /// Whether a failure says that the server, or the way to it, is in trouble: it may pass.
-fn is_complaint(cause: FailureCause) -> bool {
+pub(super) fn is_complaint(cause: FailureCause) -> bool {
     use FailureCause::{
         BadResponse, Connect, ConnectTimeout, ConnectionLost, Dns, FirstByteTimeout, RequestTimeout, Tls,
         TruncatedBody,
@@ -351,12 +454,12 @@ fn is_complaint(cause: FailureCause) -> bool {
 }
 
 /// `connect_to` does not work for a URL: trying again changes nothing.
-fn misconfigured(message: &'static str) -> Failed {
+pub(super) fn misconfigured(message: &'static str) -> Failed {
     Failed { retry: Retry::Never, ..Failed::new(FailureCause::Connect, message) }
 }
 
 /// No request was sent.
-fn refused(server: &ServerName, refusal: Refusal) -> Failed {
+pub(super) fn refused(server: &ServerName, refusal: Refusal) -> Failed {
     let pause = match refusal {
         Refusal::Paused(pause) => pause,
         Refusal::Closed => {
@@ -383,16 +486,18 @@ fn content_type(response: &Response) -> Option<String> {
 }
 
 /// Where a redirect leads; the message says why nowhere.
-fn location(response: &Response, url: &Url) -> Result<Url, String> {
+pub(super) fn location(response: &Response, url: &Url) -> Result<Url, String> {
     let header = response.headers().get(LOCATION).ok_or("a redirect without a Location")?;
     // Not only ASCII, as servers send it: the URL parser escapes the rest.
     let text = std::str::from_utf8(header.as_bytes()).map_err(|_| "the Location is not UTF-8")?.trim();
     if text.is_empty() || text.len() > MAX_REDIRECT_URL_BYTES {
         return Err(format!("the Location has {} bytes", text.len()));
     }
-    let mut target = url.join(text).map_err(|error| format!("the Location is no URL ({error}): `{text}`"))?;
+    let shown = || without_credentials(text);
+    let mut target =
+        url.join(text).map_err(|error| format!("the Location is no URL ({error}): `{}`", shown()))?;
     if !matches!(target.scheme(), "http" | "https") || ServerName::from_url(&target).is_none() {
-        return Err(format!("the Location is no http URL: `{text}`"));
+        return Err(format!("the Location is no http URL: `{}`", shown()));
     }
     target.set_fragment(None);
     Ok(target)

@@ -1,77 +1,62 @@
-//! The steady gap between the requests to one server: `governor`'s cell-rate limiter (GCRA) with a burst of one.
+//! The time between the requests to one server.
 //!
-//! Time is passed in through the limiter's clock. A wake-up that comes late is not made up for: with tokio's
-//! timer, which is up to a millisecond late, 10 requests/s become 9.9, and no second ever sees more than the limit.
+//! Two gaps hold at once. The *least* one is what the configuration asks for: no two requests are ever closer. The
+//! *wanted* one is what the rate controller thinks best; it holds on average: a wake-up that comes up to
+//! [`LATENESS`] late is made up for, because tokio's timer is up to a millisecond late and would make 700
+//! requests/s of a gap for 1,000. Idle time is saved up in neither.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+/// How much later than it was due a request may leave without the next one being put off.
+const LATENESS: Duration = Duration::from_millis(2);
+/// Nobody waits this long for a request anyway, and an `Instant` has an end.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A limiter counts nanoseconds in 64 bits; nobody waits this long for a request anyway.
-const LONGEST_SECONDS: f64 = 366.0 * 24.0 * 3600.0;
-
-type Limiter = RateLimiter<NotKeyed, InMemoryState, PassedIn, NoOpMiddleware<Instant>>;
-
-/// A clock that shows what it was set to.
-#[derive(Debug)]
-struct PassedIn(Cell<Instant>);
-
-impl Clock for PassedIn {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        self.0.get()
-    }
+/// When the gaps let the next request go.
+#[derive(Debug, Default)]
+pub(super) struct Gap {
+    least: Duration,
+    wanted: Duration,
+    /// When the last request left, and when it was due, which is at most [`LATENESS`] earlier.
+    taken_at: Option<Instant>,
+    due_at: Option<Instant>,
 }
 
-/// When the rate alone lets the next request go.
-#[derive(Debug)]
-pub(super) struct Gap {
-    /// `None` without a limit.
-    limiter: Option<Limiter>,
-    taken_at: Option<Instant>,
-    next_at: Option<Instant>,
+/// The gap of a rate in requests/s; infinite is none.
+pub(super) fn gap_of(rate: f64) -> Duration {
+    Duration::try_from_secs_f64(1.0 / rate).unwrap_or(LONGEST).min(LONGEST)
 }
 
 impl Gap {
-    /// A gap for `rate` requests/s; infinite is no gap.
-    pub fn new(rate: f64, now: Instant) -> Self {
-        let mut gap = Self { limiter: None, taken_at: None, next_at: None };
-        gap.set_rate(rate, now);
-        gap
+    /// What holds from now on, also for the time since the last request.
+    pub fn set_least(&mut self, least: Duration) {
+        self.least = least.min(LONGEST);
     }
 
-    /// Makes a new limiter, in which the last request has been taken just now: it gives none away, and the next
-    /// one is due a new gap after the last.
-    pub fn set_rate(&mut self, rate: f64, now: Instant) {
-        let period = Duration::from_secs_f64((1.0 / rate).min(LONGEST_SECONDS));
-        let clock = PassedIn(Cell::new(self.taken_at.unwrap_or(now)));
-        self.limiter = Quota::with_period(period).map(|quota| RateLimiter::direct_with_clock(quota, clock));
-        self.next_at = None;
-        if let Some(taken_at) = self.taken_at {
-            self.try_take(taken_at);
-        }
+    pub fn set_wanted(&mut self, wanted: Duration) {
+        self.wanted = wanted.min(LONGEST);
     }
 
-    /// Earliest time of the next request, as far as it is known to be after the last.
+    /// The time between two requests.
+    pub fn length(&self) -> Duration {
+        self.least.max(self.wanted)
+    }
+
+    /// Earliest time of the next request; `None` before the first.
     pub fn next_at(&self) -> Option<Instant> {
-        self.next_at
+        let least = self.taken_at.map(|at| at + self.least);
+        least.max(self.due_at.map(|at| at + self.wanted))
     }
 
     /// Takes the right to send one request at `now`, if there is one.
     pub fn try_take(&mut self, now: Instant) -> bool {
-        if let Some(limiter) = &self.limiter {
-            limiter.clock().0.set(now);
-            if limiter.check().is_err() {
-                return false;
-            }
-            // A second one at the same moment is refused, and the refusal says when it is due.
-            self.next_at = limiter.check().err().map(|refusal| refusal.earliest_possible());
+        let next_at = self.next_at();
+        if next_at.is_some_and(|at| at > now) {
+            return false;
         }
+        let late = next_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        // After idle time nothing was due.
+        self.due_at = if late <= LATENESS { next_at.or(Some(now)) } else { Some(now) };
         self.taken_at = Some(now);
         true
     }
@@ -86,66 +71,90 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const S: Duration = Duration::from_secs(1);
 
+    fn gap(least: f64, wanted: f64) -> Gap {
+        let mut gap = Gap::default();
+        gap.set_least(gap_of(least));
+        gap.set_wanted(gap_of(wanted));
+        gap
+    }
+
     #[test]
     fn requests_are_a_gap_apart_and_idle_time_is_not_saved_up() {
-        let start = Instant::now();
-        let mut gap = Gap::new(10.0, start);
-        assert!(gap.try_take(start));
-        assert!(!gap.try_take(start + 99 * MS));
-        assert_eq!(gap.next_at(), Some(start + 100 * MS));
-        assert!(gap.try_take(start + 60 * S));
-        assert!(!gap.try_take(start + 60 * S + 99 * MS));
-        assert!(gap.try_take(start + 60 * S + 100 * MS));
+        for (least, wanted) in [(10.0, f64::INFINITY), (f64::INFINITY, 10.0), (10.0, 100.0)] {
+            let start = Instant::now();
+            let mut gap = gap(least, wanted);
+            assert!(gap.try_take(start));
+            assert!(!gap.try_take(start + 99 * MS));
+            assert_eq!(gap.next_at(), Some(start + 100 * MS));
+            assert!(gap.try_take(start + 60 * S));
+            assert!(!gap.try_take(start + 60 * S + 99 * MS));
+            assert!(gap.try_take(start + 60 * S + 100 * MS));
+        }
     }
 
     #[test]
     fn no_limit_means_no_gap() {
         let now = Instant::now();
-        let mut gap = Gap::new(f64::INFINITY, now);
+        let mut gap = gap(f64::INFINITY, f64::INFINITY);
         assert!((0..1000).all(|_| gap.try_take(now)));
-        assert_eq!(gap.next_at(), None);
-        gap.set_rate(10.0, now);
+        gap.set_least(100 * MS);
         assert_eq!(gap.next_at(), Some(now + 100 * MS), "the last request counts");
     }
 
+    /// A gap of a millisecond that is slept for takes two.
     #[test]
-    fn waking_up_a_millisecond_late_costs_a_percent() {
-        let start = Instant::now();
-        let mut gap = Gap::new(10.0, start);
-        let mut now = start;
-        for _ in 0..1000 {
-            assert!(gap.try_take(now));
-            now = gap.next_at().unwrap() + MS;
-        }
-        let rate = 1000.0 / (now - start).as_secs_f64();
-        assert!((9.8..=10.0).contains(&rate), "{rate}");
+    fn a_late_wake_up_is_made_up_for_in_the_wanted_gap_alone() {
+        let check = |least: f64, wanted: f64, expect: f64| {
+            let start = Instant::now();
+            let mut gap = gap(least, wanted);
+            let mut now = start;
+            for _ in 0..1000 {
+                assert!(gap.try_take(now));
+                now = now.max(gap.next_at().unwrap()) + MS;
+            }
+            let rate = 1000.0 / (now - start).as_secs_f64();
+            assert!((0.98 * expect..=1.01 * expect).contains(&rate), "{least} {wanted}: {rate}");
+        };
+        check(f64::INFINITY, 1000.0, 1000.0);
+        check(1000.0, f64::INFINITY, 500.0);
+        check(10.0, 10.0, 9.9);
     }
 
     #[test]
     fn rates_at_the_ends_are_gaps() {
         let now = Instant::now();
-        for rate in [1e-12, 1e-6, 1e9, 1e12] {
-            let mut gap = Gap::new(rate, now);
+        for rate in [0.0, 1e-300, 1e-6, 1e9, 1e12] {
+            let mut gap = gap(rate, rate);
             assert!(gap.try_take(now), "{rate}");
+            assert!(gap.next_at().is_some_and(|at| at >= now), "{rate}");
         }
     }
 
     proptest! {
-        /// Whatever the rate is changed to and when: two requests are never closer than the gap that holds at
-        /// the second, and a request is due a gap after the last, not later.
+        /// Whatever the gaps are changed to and when: two requests are never closer than the least gap that holds
+        /// at the second, nor than the wanted one by more than the lateness, and a request is due a gap after the
+        /// last, not later.
         #[test]
         fn changes_give_nothing_away(
-            steps in prop::collection::vec((0.1..1000f64, 0u64..2_000_000), 1..200),
+            steps in prop::collection::vec((0.1..1000f64, 0.1..1000f64, 0u64..2_000_000), 1..200),
         ) {
             let mut now = Instant::now();
-            let mut gap = Gap::new(1.0, now);
-            let mut last = None;
-            for (rate, micros) in steps {
+            let mut gap = Gap::default();
+            let mut last: Option<Instant> = None;
+            for (least, wanted, micros) in steps {
                 now += Duration::from_micros(micros);
-                gap.set_rate(rate, now);
-                let due = last.is_none_or(|at| now >= at + Duration::from_secs_f64(1.0 / rate));
-                prop_assert_eq!(gap.try_take(now), due);
-                if due {
+                let (least, wanted) = (gap_of(least), gap_of(wanted));
+                gap.set_least(least);
+                gap.set_wanted(wanted);
+                let since = last.map(|at| now - at);
+                let taken = gap.try_take(now);
+                if since.is_none_or(|since| since >= least.max(wanted)) {
+                    prop_assert!(taken);
+                }
+                if let Some(since) = since.filter(|_| taken) {
+                    prop_assert!(since >= least && since + LATENESS >= wanted);
+                }
+                if taken {
                     last = Some(now);
                 }
             }

@@ -7,8 +7,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use url::{Host, Url};
+
+use super::address_range::AddressRange;
 
 /// What an address is for, as far as the guard cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,9 +19,10 @@ pub enum Reach {
     /// A public address.
     Public,
     /// Loopback, private, shared (CGNAT), documentation and benchmark ranges: refused unless
-    /// `allow_private_networks`.
+    /// `allow_private_networks`, or a network of `allow_addresses` has them.
     Private,
-    /// Link-local, unspecified, multicast, broadcast, reserved, and metadata services of clouds: always refused.
+    /// Link-local, unspecified, multicast, broadcast, reserved, and metadata services of clouds: refused unless
+    /// `allow_addresses` names the very address. A network around it is not enough: it may be meant for others.
     Never,
 }
 
@@ -32,31 +36,55 @@ pub struct Forbidden {
 impl fmt::Display for Forbidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reach {
-            Reach::Never => write!(f, "address `{}` is never asked", self.address),
-            _ => write!(f, "address `{}` is private and `allow_private_networks` is not set", self.address),
+            Reach::Never => {
+                write!(f, "address `{}` is not asked unless `allow_addresses` names it", self.address)
+            }
+            _ => write!(
+                f,
+                "address `{}` is private, and neither `allow_private_networks` nor `allow_addresses` admits it",
+                self.address
+            ),
         }
     }
 }
 
 impl std::error::Error for Forbidden {}
 
-/// # Errors
-/// If the URL's host is an IP literal that may not be asked. Names pass: their addresses are checked later.
-pub fn check_url(url: &Url, allow_private: bool) -> Result<(), Forbidden> {
-    match url.host() {
-        Some(Host::Ipv4(address)) => check_address(address.into(), allow_private),
-        Some(Host::Ipv6(address)) => check_address(address.into(), allow_private),
-        Some(Host::Domain(_)) | None => Ok(()),
-    }
+/// What the user admits besides public addresses. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    allow_private: bool,
+    allowed: Arc<[AddressRange]>,
 }
 
-/// # Errors
-/// If the address may not be asked.
-pub fn check_address(address: IpAddr, allow_private: bool) -> Result<(), Forbidden> {
-    match reach(address) {
-        Reach::Public => Ok(()),
-        Reach::Private if allow_private => Ok(()),
-        reach => Err(Forbidden { address, reach }),
+impl Guard {
+    /// Admits private addresses if so asked, and what the ranges name.
+    #[must_use]
+    pub fn new(allow_private: bool, allowed: &[AddressRange]) -> Self {
+        Self { allow_private, allowed: allowed.into() }
+    }
+
+    /// # Errors
+    /// If the URL's host is an IP literal that may not be asked. Names pass: their addresses are checked later.
+    pub fn check_url(&self, url: &Url) -> Result<(), Forbidden> {
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.check_address(address.into()),
+            Some(Host::Ipv6(address)) => self.check_address(address.into()),
+            Some(Host::Domain(_)) | None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// If the address may not be asked.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), Forbidden> {
+        let reach = reach(address);
+        let mut naming = self.allowed.iter().filter(|range| range.contains(address));
+        let is_allowed = match reach {
+            Reach::Public => true,
+            Reach::Private => self.allow_private || naming.next().is_some(),
+            Reach::Never => naming.any(AddressRange::is_single),
+        };
+        if is_allowed { Ok(()) } else { Err(Forbidden { address, reach }) }
     }
 }
 
@@ -168,6 +196,7 @@ mod tests {
 
     #[test]
     fn literals_are_checked_in_every_spelling() {
+        let (closed, open) = (Guard::new(false, &[]), Guard::new(true, &[]));
         for text in [
             "http://127.0.0.1/",
             "http://127.1/",
@@ -182,8 +211,8 @@ mod tests {
             "http://[::127.0.0.1]/",
         ] {
             let url = Url::parse(text).unwrap();
-            assert_eq!(check_url(&url, false).unwrap_err().reach, Reach::Private, "{text}");
-            assert!(check_url(&url, true).is_ok(), "{text}");
+            assert_eq!(closed.check_url(&url).unwrap_err().reach, Reach::Private, "{text}");
+            assert!(open.check_url(&url).is_ok(), "{text}");
         }
         for text in [
             "http://169.254.169.254/latest",
@@ -193,8 +222,28 @@ mod tests {
             "http://255.255.255.255/",
         ] {
             let url = Url::parse(text).unwrap();
-            assert_eq!(check_url(&url, true).unwrap_err().reach, Reach::Never, "{text}");
+            assert_eq!(open.check_url(&url).unwrap_err().reach, Reach::Never, "{text}");
         }
-        assert!(check_url(&Url::parse("http://localhost/").unwrap(), false).is_ok());
+        assert!(closed.check_url(&Url::parse("http://localhost/").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn what_the_user_names_is_admitted_and_nothing_beside_it() {
+        let check = |allowed: &[&str], address: &str, expect: bool| {
+            let ranges: Vec<AddressRange> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+            let got = Guard::new(false, &ranges).check_address(address.parse().unwrap()).is_ok();
+            assert_eq!(got, expect, "{allowed:?} {address}");
+        };
+        check(&[], "8.8.8.8", true);
+        check(&["10.1.0.0/16"], "10.1.2.3", true);
+        check(&["10.1.0.0/16"], "::ffff:10.1.2.3", true);
+        check(&["10.1.0.0/16"], "10.2.0.1", false);
+        check(&["10.1.0.0/16"], "64:ff9b::10.1.2.3", false);
+        check(&["::1"], "127.0.0.1", false);
+        check(&["0.0.0.0/0", "::/0"], "127.0.0.1", true);
+        for never in ["169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "fd00:ec2::254"] {
+            check(&["0.0.0.0/0", "::/0", "169.254.0.0/16", "fe80::/10"], never, false);
+            check(&[never], never, true);
+        }
     }
 }

@@ -2,31 +2,40 @@
 //!
 //! [`Fetcher::fetch`] makes one attempt at a URL. In this order, for the URL and again for each redirect:
 //! 1. *guard*: only http and https, no address that the user did not mean ([`guard`]);
-//! 2. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses);
-//! 3. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
-//! 4. *header*: redirects are followed by hand, statuses become failures, bodies announced as too large
-//!    are refused unread;
-//! 5. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`.
+//! 2. *robots.txt*: what the server's rules disallow is skipped unasked (`robots/`);
+//! 3. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses);
+//! 4. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
+//! 5. *header*: redirects are followed by hand, statuses become failures, an image that its owner keeps out of
+//!    datasets is skipped (`opt_out.rs`), bodies announced as too large are refused unread;
+//! 6. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`.
+//!
+//! Names and passwords in a URL go to that URL's server as Basic authentication, and nowhere else: no redirect,
+//! no robots.txt, no message and no log has them.
 //!
 //! What a server or a list can do wrong is a [`FetchFailure`] with a cause and an advice on trying again; an
 //! `Err` exists only where the options themselves do not work ([`FetchError`]). Retrying is the caller's:
 //! [`Attempts`] counts for it.
 //!
-//! | answer | outcome | what the server's pace does |
-//! |---|---|---|
-//! | 200, 203 | body | recovers its rate; a streak of complaints is over |
-//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | the same |
-//! | 429, 503; 408, 425 and 5xx with `Retry-After` | `http_status`, again when the server's pause is over; costs the URL no attempt | pauses, halves its rate |
-//! | 408, 425, 500, 502, 504, 509, 520-530 | `http_status`, again after a backoff | complaint |
-//! | any other | `http_status`, final | recovers its rate; a streak of complaints is over |
-//! | none, no HTTP, or a body that breaks off | its cause, again after a backoff | complaint |
+//! | answer | outcome | the server's pauses | its rate controller hears |
+//! |---|---|---|---|
+//! | 200, 203 | body | a streak of complaints is over | success |
+//! | 301, 302, 303, 307, 308 | next hop, or `bad_redirect`, `too_many_redirects` | the same | answered |
+//! | 429, 503; 408, 425 and 5xx with `Retry-After` | `http_status`, again when the server's pause is over; costs the URL no attempt | paused | refused |
+//! | 408, 425, 500, 502, 504, 509, 520-530 | `http_status`, again after a backoff | complaint | failed |
+//! | any other | `http_status`, final | a streak of complaints is over | answered |
+//! | none, no HTTP, or a body that breaks off | its cause, again after a backoff | complaint | failed (`dns`: nothing) |
+//!
+//! Within the limits that the user has set, a [`rate`] controller decides how many requests to a server are under
+//! way and how far apart they leave. A server that has not answered yet, or whose last request came to no answer, is
+//! a *newcomer*: it gets one request at a time, and all newcomers together half of `max_in_flight`, so that servers
+//! which are mute until a deadline cannot hold up those that answer.
 //!
 //! From the 20th complaint in a row on a server is parked: paused for 15 s, doubling to 5 min. When a pause of
 //! either kind is over, one request goes out as a probe. While a server is paused nobody waits for it: a fetch
 //! fails at once with [`Retry::ServerPaused`], which costs no attempt, and callers can ask first
 //! ([`Server::pause`]). A server that has done nothing but complain for longer than `server_patience`, and through
 //! three pauses, is given up: while it is paused its URLs fail for good, unasked. After each pause it is probed
-//! once more, and a success takes everything back. `pace.rs` says why.
+//! once more, and a success takes everything back. `pause.rs` says why.
 //!
 //! No compression is asked for (`Accept-Encoding: identity`: images do not shrink), but what comes
 //! compressed all the same is decoded within the same limit. No proxy is taken from the environment: it
@@ -35,6 +44,7 @@
 //! Invariants: nothing here knows the catalog or a file but `ca_certificate`; a request that leaves has a
 //! permit of its server; a body in memory has a reservation.
 
+mod address_range;
 mod body;
 mod classify;
 mod client;
@@ -45,11 +55,15 @@ mod error;
 mod fetcher;
 mod gap;
 pub mod guard;
+mod opt_out;
 mod options;
 mod outcome;
-mod pace;
+mod pause;
 pub mod rate;
+mod request_log;
 mod retry;
+mod robots;
+mod rules;
 mod server;
 mod servers;
 mod tls;
@@ -57,12 +71,15 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use address_range::{AddressRange, ParseAddressRangeError};
 pub use body::{BodyMemory, BodyReservation, UnboundedMemory, Waiting};
 pub use connect_to::{ConnectTo, ParseConnectToError};
 pub use error::FetchError;
 pub use fetcher::Fetcher;
 pub use options::FetchOptions;
-pub use outcome::{FetchFailure, FetchOutcome, FetchedBody, Retry};
-pub use pace::Pause;
-pub use retry::{Attempts, MAX_THROTTLED, Next, backoff, retry_after};
+pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
+pub use pause::Pause;
+pub use request_log::RequestLog;
+pub use retry::{Attempts, Next};
+pub use rules::{ServerRule, ServerRules};
 pub use server::Server;

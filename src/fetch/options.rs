@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::address_range::AddressRange;
 use super::connect_to::ConnectTo;
 use super::error::FetchError;
+use super::rate::{AimdOptions, PaarcOptions, RateControl};
+
+/// A longer Crawl-delay would be no rate.
+const LONGEST_CRAWL_DELAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Limits and identity of all requests. The defaults are safe on a laptop with 4 GiB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +23,24 @@ pub struct FetchOptions {
     pub headers: Vec<(String, String)>,
     /// Admits loopback and private networks. Link-local, unspecified and multicast addresses stay refused.
     pub allow_private_networks: bool,
+    /// Admits single addresses, whatever they are, and private networks.
+    pub allow_addresses: Vec<AddressRange>,
+    /// Asks each server for its robots.txt first and obeys it.
+    pub respect_robots_txt: bool,
+    /// How long a robots.txt counts before it is asked for again.
+    pub robots_txt_max_age: Duration,
+    /// Longest Crawl-delay of a robots.txt that is obeyed; a longer one counts as this, zero ignores all.
+    pub max_crawl_delay: Duration,
+    /// Skips images whose `X-Robots-Tag` has one of `x_robots_tag_directives`.
+    pub respect_x_robots_tag: bool,
+    /// Directives that count, whatever their case.
+    pub x_robots_tag_directives: Vec<String>,
+    /// Skips images whose `Content-Usage` says no to one of `content_usage_categories`.
+    pub respect_content_usage: bool,
+    /// Categories that count, whatever their case.
+    pub content_usage_categories: Vec<String>,
+    /// Skips images whose `tdm-reservation` is 1.
+    pub respect_tdm_reservation: bool,
     /// Other addresses for chosen servers, as curl's `--connect-to`; the first match wins.
     pub connect_to: Vec<ConnectTo>,
     /// PEM file with certificates to trust besides those of the platform.
@@ -42,15 +65,19 @@ pub struct FetchOptions {
     pub server_patience: Duration,
     /// Requests under way at once, over all servers of this process.
     pub max_in_flight: usize,
-    /// Requests under way at once to one server, over the whole cluster.
+    /// Most requests under way at once to one server, over the whole cluster, whatever its controller thinks.
     pub max_connections_per_server: usize,
-    /// Requests per second to a server without a rate of its own; 0 is no limit.
+    /// Most requests per second to a server without a rate of its own, likewise; 0 is no limit.
     pub default_rate_limit: f64,
-    /// How far a server that asks for less may be slowed down: from its rate `r` to `r * (1 - rate_multiplier)`,
-    /// and no further than one request in 10 s.
+    /// Of `fixed` only: how far a server that asks for less may be slowed down, from its rate `r` to
+    /// `r * (1 - rate_multiplier)`, and no further than one request in 10 s.
     ///
     /// DD's band around the rate had an upper half as well; ddl never exceeds `r`.
     pub rate_multiplier: f64,
+    /// Who decides, below these limits, how hard a server is worked.
+    pub rate_control: RateControl,
+    pub paarc: PaarcOptions,
+    pub aimd: AimdOptions,
 }
 
 impl Default for FetchOptions {
@@ -59,6 +86,15 @@ impl Default for FetchOptions {
             user_agent: String::new(),
             headers: Vec::new(),
             allow_private_networks: false,
+            allow_addresses: Vec::new(),
+            respect_robots_txt: true,
+            robots_txt_max_age: Duration::from_secs(24 * 3600),
+            max_crawl_delay: Duration::from_secs(30),
+            respect_x_robots_tag: true,
+            x_robots_tag_directives: words(&["noai", "noimageai", "noml", "noindex", "noimageindex", "none"]),
+            respect_content_usage: true,
+            content_usage_categories: words(&["train-ai", "train-genai", "ai", "genai", "tdm", "bots"]),
+            respect_tdm_reservation: true,
             connect_to: Vec::new(),
             ca_certificate: None,
             connect_timeout: Duration::from_secs(10),
@@ -71,9 +107,12 @@ impl Default for FetchOptions {
             max_retry_after: Duration::from_secs(3600),
             server_patience: Duration::from_secs(900),
             max_in_flight: 256,
-            max_connections_per_server: 4,
+            max_connections_per_server: 8,
             default_rate_limit: 10.0,
             rate_multiplier: 1.0,
+            rate_control: RateControl::default(),
+            paarc: PaarcOptions::default(),
+            aimd: AimdOptions::default(),
         }
     }
 }
@@ -102,6 +141,9 @@ impl FetchOptions {
                 return bad(option, "is zero: no request could be made");
             }
         }
+        if self.max_crawl_delay > LONGEST_CRAWL_DELAY {
+            return bad("max_crawl_delay", "is more than a day");
+        }
         if !is_rate(self.default_rate_limit) {
             return bad("default_rate_limit", "is not a number of requests per second (0 is no limit)");
         }
@@ -110,6 +152,10 @@ impl FetchOptions {
         }
         Ok(())
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 /// Whether a number is a rate: zero (no limit), or so that a gap between requests is neither longer than twelve

@@ -1,19 +1,33 @@
 //! What one attempt came to.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::body::BodyReservation;
-use crate::model::FailureCause;
+use crate::model::{FailureCause, SkipReason};
 
 /// The end of one attempt at a URL.
 #[derive(Debug)]
 pub enum FetchOutcome {
     /// A 200 or 203 with at least one byte of body.
     Body(FetchedBody),
+    /// The server's owner does not want it.
+    Skip(FetchSkip),
     /// Anything else.
     Failure(FetchFailure),
+}
+
+impl FetchOutcome {
+    /// Whether a request was sent at all.
+    #[must_use]
+    pub fn asked(&self) -> bool {
+        match self {
+            Self::Body(_) => true,
+            Self::Skip(skip) => skip.http_status.is_some(),
+            Self::Failure(failure) => failure.asked,
+        }
+    }
 }
 
 /// A complete body and where it came from.
@@ -29,10 +43,21 @@ pub struct FetchedBody {
     pub final_url: Option<String>,
     /// When the body was complete.
     pub fetched_at: SystemTime,
-    /// Time that requests were under way, redirects included, waits for permits and memory excluded.
-    pub elapsed: Duration,
     /// Keeps the memory of `bytes` reserved: drop it with (or after) them.
     pub reservation: Box<dyn BodyReservation>,
+}
+
+/// Why an image that may be there is left alone, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchSkip {
+    /// [`Robots`](SkipReason::Robots) or [`OptOut`](SkipReason::OptOut).
+    pub reason: SkipReason,
+    /// The status of the response that had the signal; none where robots.txt kept us from asking.
+    pub http_status: Option<u16>,
+    /// The signal: the rule of robots.txt, or the header as sent. At most 500 bytes.
+    pub signal: String,
+    /// When it was seen to hold.
+    pub fetched_at: SystemTime,
 }
 
 /// Why there is no body.
@@ -44,6 +69,8 @@ pub struct FetchFailure {
     /// One line for people, at most 500 bytes.
     pub message: String,
     pub retry: Retry,
+    /// Whether a request was sent at all, to this server or another that it led to.
+    pub asked: bool,
     /// When the attempt was over.
     pub fetched_at: SystemTime,
 }

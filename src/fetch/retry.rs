@@ -11,15 +11,14 @@ use super::outcome::Retry;
 ///
 /// Such answers cost no attempt, and a server that gives no others is given up. But one that has them for some of
 /// its URLs only would keep these for ever.
-pub const MAX_THROTTLED: u32 = 20;
+const MAX_THROTTLED: u32 = 20;
 
 /// Longest backoff, so that the last of many attempts is not hours away.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Pause before the attempt after `attempt` failed ones (from 1): a random time up to `base * 2^(attempt - 1)`,
 /// at most 5 min ("full jitter": many URLs that failed together do not come back together).
-#[must_use]
-pub fn backoff(attempt: u32, base: Duration, rng: &mut fastrand::Rng) -> Duration {
+fn backoff(attempt: u32, base: Duration, rng: &mut fastrand::Rng) -> Duration {
     let doubled = base.saturating_mul(1 << attempt.saturating_sub(1).min(20));
     doubled.min(LONGEST_BACKOFF).mul_f64(rng.f64())
 }
@@ -27,8 +26,7 @@ pub fn backoff(attempt: u32, base: Duration, rng: &mut fastrand::Rng) -> Duratio
 /// The time that a `Retry-After` header asks for (RFC 9110, 10.2.3): seconds, or a date less `now`.
 ///
 /// A past date is zero; what is neither form is `None`. No number of seconds is too large to be read.
-#[must_use]
-pub fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));

@@ -5,10 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
+use super::options::FetchOptions;
+use super::rate::{
+    AdaptiveOptions, AimdOptions, FixedOptions, LearntLimit, RateController, RateOptions, controller,
+};
+use super::rules::ServerRules;
 use super::server::{Server, ServerLimits};
 use crate::model::ServerName;
 
-/// Entries at which the table is first swept: about 2 MiB. A crawl's list has millions of servers, but only
+/// Entries at which the table is first swept: about 4 MiB. A crawl's list has millions of servers, but only
 /// those in use, and those that must be remembered, are kept.
 const SWEEP_AT: usize = 4096;
 /// Entries at which even a server with something to remember (a pause, a lowered rate) is forgotten unless it is
@@ -17,8 +22,8 @@ const FORGET_AT: usize = 16 * SWEEP_AT;
 
 #[derive(Debug)]
 pub(super) struct Servers {
-    rates: HashMap<ServerName, f64>,
-    default_limits: ServerLimits,
+    options: FetchOptions,
+    rules: ServerRules,
     in_flight: Arc<Semaphore>,
     newcomers: Arc<Semaphore>,
     table: Mutex<Table>,
@@ -34,12 +39,51 @@ struct Table {
 }
 
 impl Servers {
-    pub fn new(default_limits: ServerLimits, rates: HashMap<ServerName, f64>, max_in_flight: usize) -> Self {
+    pub fn new(options: FetchOptions, rules: ServerRules) -> Self {
         let table = Table { servers: HashMap::new(), sweep_at: SWEEP_AT, share: 1.0 };
-        let in_flight = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
+        let most = options.max_in_flight.min(Semaphore::MAX_PERMITS);
         // Half of them: as many servers as that can be mute at once before the others notice.
-        let newcomers = Arc::new(Semaphore::new((max_in_flight / 2).clamp(1, Semaphore::MAX_PERMITS)));
-        Self { rates, default_limits, in_flight, newcomers, table: Mutex::new(table) }
+        let newcomers = Arc::new(Semaphore::new((most / 2).max(1)));
+        Self {
+            options,
+            rules,
+            in_flight: Arc::new(Semaphore::new(most)),
+            newcomers,
+            table: Mutex::new(table),
+        }
+    }
+
+    /// The limits of a server, over the whole cluster.
+    pub fn limits(&self, name: &ServerName) -> ServerLimits {
+        let rule = self.rules.of(name);
+        ServerLimits {
+            rate: rule.rate_limit.unwrap_or(self.options.default_rate_limit),
+            max_connections: rule.max_connections.unwrap_or(self.options.max_connections_per_server),
+            patience: self.options.server_patience,
+        }
+    }
+
+    /// Requests under way, over all servers.
+    pub fn under_way(&self) -> usize {
+        self.options.max_in_flight.min(Semaphore::MAX_PERMITS) - self.in_flight.available_permits()
+    }
+
+    fn controller(&self, name: &ServerName, limits: ServerLimits) -> Box<dyn RateController> {
+        let FetchOptions { rate_control, rate_multiplier, paarc, aimd, .. } = &self.options;
+        let max_in_flight = limits.max_connections;
+        let options = RateOptions {
+            rate_control: self.rules.of(name).rate_control.unwrap_or(*rate_control),
+            adaptive: AdaptiveOptions { max_in_flight, ..AdaptiveOptions::default() },
+            paarc: paarc.clone(),
+            aimd: AimdOptions { concurrent_downloads: max_in_flight, ..aimd.clone() },
+            fixed: FixedOptions {
+                default_rate_limit: limits.rate,
+                rate_multiplier: *rate_multiplier,
+                max_in_flight,
+            },
+        };
+        // Ranks that share a server should not act in step.
+        controller(&options, LearntLimit::default(), fastrand::u64(..))
     }
 
     pub fn get(&self, name: &ServerName) -> Arc<Server> {
@@ -50,10 +94,11 @@ impl Servers {
         if table.servers.len() >= table.sweep_at {
             table.sweep();
         }
-        let rate = self.rates.get(name).copied().unwrap_or(self.default_limits.rate);
-        let limits = ServerLimits { rate, ..self.default_limits };
+        let limits = self.limits(name);
         let (in_flight, newcomers) = (Arc::clone(&self.in_flight), Arc::clone(&self.newcomers));
-        let server = Arc::new(Server::new(name.clone(), limits, table.share, in_flight, newcomers));
+        let controller = self.controller(name, limits);
+        let server =
+            Arc::new(Server::new(name.clone(), limits, controller, table.share, in_flight, newcomers));
         table.servers.insert(name.clone(), Arc::clone(&server));
         server
     }
@@ -91,13 +136,19 @@ impl Table {
 mod tests {
     use std::time::Duration;
 
+    use super::super::rate::RateControl;
     use super::*;
 
     fn servers() -> Servers {
-        let patience = Duration::from_secs(900);
-        let limits = ServerLimits { rate: 0.0, rate_multiplier: 1.0, max_connections: 4, patience };
-        let rates = HashMap::from([(ServerName::from_catalog("slow.example"), 0.5)]);
-        Servers::new(limits, rates, 8)
+        let options = FetchOptions {
+            default_rate_limit: 0.0,
+            max_in_flight: 8,
+            rate_control: RateControl::Fixed,
+            ..FetchOptions::default()
+        };
+        let rates = [(ServerName::from_catalog("slow.example"), 0.5)];
+        let rules = ServerRules::layered(&options, [], rates, []);
+        Servers::new(options, rules)
     }
 
     #[test]

@@ -177,8 +177,11 @@ fn is_bare_url(line: &[u8]) -> bool {
 fn find_delimiter(first_line: &[u8], format: InputFormat) -> Option<u8> {
     match format {
         InputFormat::Tsv => Some(b'\t'),
-        // GBIF's "simple" download is tab-separated and called `.csv`.
-        InputFormat::Csv if first_line.contains(&b'\t') && !first_line.contains(&b',') => Some(b'\t'),
+        // GBIF's "simple" download is tab-separated and called `.csv`; spreadsheets write semicolons where the
+        // comma is the decimal sign.
+        InputFormat::Csv if !first_line.contains(&b',') => {
+            Some(b"\t;".iter().copied().find(|delimiter| first_line.contains(delimiter)).unwrap_or(b','))
+        }
         InputFormat::Csv => Some(b','),
         _ => TXT_DELIMITERS.into_iter().find(|delimiter| first_line.trim_ascii_end().contains(delimiter)),
     }
@@ -229,6 +232,8 @@ mod tests {
         let table = "|a|b|\n|1|2|\n";
         check(InputFormat::Csv, b"\xef\xbb\xbfa,b\r\n1,2\r\n", table);
         check(InputFormat::Csv, b"a\tb\n1\t2\n", table);
+        check(InputFormat::Csv, b"a;b\n1;2\n", table);
+        check(InputFormat::Csv, b"\"a\";b\n\"1,5\";2\n", "|a|b|\n|1,5|2|\n");
         check(InputFormat::Tsv, b"a\tb\n1\t2", table);
         for text in [&b"a\tb\n1\t2\n"[..], b"a,b\n1,2\n", b"a b\n1 2\n", b"a|b\n1|2\n", b"a;b\n1;2\n"] {
             check(InputFormat::Txt, text, table);

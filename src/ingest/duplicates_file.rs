@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::error::IngestError;
-use super::manifest_file::NumberedOutput;
 use crate::storage::DatasetLayout;
 
 /// `identifier`, `source_id`, `server_name`, `input` (file), `row` (line or row in it, from 1). All of it depends on
@@ -26,27 +23,4 @@ pub(super) fn duplicates_schema() -> SchemaRef {
 /// Where lists of duplicates lie.
 pub(super) fn duplicates_folder(layout: &DatasetLayout) -> PathBuf {
     layout.urls().join("_duplicates")
-}
-
-/// Made with the first duplicate, given its name with the end of the ingest.
-pub(super) struct DuplicatesFile {
-    folder: PathBuf,
-    open: Option<NumberedOutput>,
-}
-
-impl DuplicatesFile {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, open: None }
-    }
-
-    pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<(), IngestError> {
-        if self.open.is_none() {
-            self.open = Some(NumberedOutput::create(&self.folder, "ingest", duplicates_schema())?);
-        }
-        self.open.as_mut().map_or(Ok(()), |open| open.push(rows))
-    }
-
-    pub(super) fn finish(self) -> Result<Option<PathBuf>, IngestError> {
-        self.open.map(NumberedOutput::finish).transpose()
-    }
 }

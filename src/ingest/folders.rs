@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::options::IngestOptions;
-use super::spill::bucket_of_folder;
+use super::spill::bucket_of;
 use crate::catalog::ServerRow;
 use crate::model::{ServerId, ServerName};
 
@@ -30,14 +30,6 @@ impl KnownServers {
     /// The server's own row or that of its shared folder.
     pub(super) fn find(&self, server: &ServerName) -> Option<&ServerRow> {
         self.rows.get(self.ids.get(server)?)
-    }
-
-    /// The bucket of a server's rows: that of its folder, as far as this is known.
-    pub(super) fn bucket_of(&self, server: &ServerName) -> u32 {
-        match self.find(server).filter(|row| row.shared) {
-            Some(row) => bucket_of_folder(&row.folder),
-            None => bucket_of_folder(server),
-        }
     }
 
     /// True servers: those with a folder of their own and those in shared ones.
@@ -109,7 +101,7 @@ pub(super) fn plan_folders(
                 && server.num_rows < options.share_servers_below
                 && server.name.as_str() != ServerName::NULL =>
             {
-                small.push((bucket_of_folder(&server.name), &server.name, index));
+                small.push((bucket_of(&server.name), &server.name, index));
                 continue;
             }
             None => {
@@ -123,7 +115,7 @@ pub(super) fn plan_folders(
     plan
 }
 
-/// Fills shared folders. One never holds servers of two buckets, for buckets are cut one by one.
+/// Fills shared folders. One never holds servers of two buckets, now or later: buckets are cut one by one.
 fn share(
     listed: &[ListedServer],
     mut small: Vec<(u32, &ServerName, usize)>,
@@ -206,7 +198,7 @@ mod tests {
             assert!(members.clone().map(|server| listed[server].num_rows).sum::<u64>() <= 500);
             assert_eq!(members.count(), folder.new_members.len());
             assert!(folder.new_members.is_sorted());
-            let buckets = folder.new_members.iter().map(|member| known.bucket_of(member));
+            let buckets = folder.new_members.iter().map(bucket_of);
             assert_eq!(buckets.collect::<std::collections::HashSet<_>>().len(), 1);
         }
     }

@@ -81,14 +81,7 @@ fn run(
         wanted_columns: wanted_columns(options),
     };
     let mut uuid_ref = open_uuid_ref(source.name(), options, layout)?;
-    let plan = ReadPlan {
-        inputs: &inputs,
-        source,
-        options,
-        context: &context,
-        normalizer: &normalizer,
-        known: &known,
-    };
+    let plan = ReadPlan { inputs: &inputs, source, options, context: &context, normalizer: &normalizer };
     let schema = UnionSchema::new(stored_schema.as_ref());
     let listed = read_lists(&plan, schema, uuid_ref.as_mut(), &mut report, progress)?;
     if report.rows_read == 0 {

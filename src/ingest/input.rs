@@ -1,7 +1,9 @@
 //! Which files the inputs name, and how their bytes are opened.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,9 +16,6 @@ use super::raw_batch::ReadMeter;
 
 /// The input that means standard input.
 pub const STDIN: &str = "-";
-
-/// Folders are searched this deep: deeper means a loop of symbolic links.
-const MAX_DEPTH: u32 = 32;
 
 /// Bytes that tell formats apart.
 const SNIFF_BYTES: usize = 512;
@@ -75,7 +74,7 @@ fn find_in_folder(folder: &Path, format: Option<InputFormat>) -> Result<Vec<Inpu
         return Ok(vec![Input { path: folder.to_owned(), format: Some(InputFormat::Dwca) }]);
     }
     let mut files = Vec::new();
-    walk(folder, 0, &mut files)?;
+    walk(folder, &mut HashSet::new(), &mut files)?;
     files.sort();
     let (taken, left_out) =
         choose_format(files, format).ok_or_else(|| IngestError::NothingToRead { path: folder.to_owned() })?;
@@ -104,17 +103,28 @@ fn choose_format(files: Vec<Found>, format: Option<InputFormat>) -> Option<(Vec<
     Some((taken, lists.map(|(path, _)| path).collect()))
 }
 
-fn walk(folder: &Path, depth: u32, files: &mut Vec<(PathBuf, InputFormat)>) -> Result<(), IngestError> {
-    for entry in fs::read_dir(folder).map_err(IngestError::read(folder))? {
-        let path = entry.map_err(IngestError::read(folder))?.path();
+/// `seen` are the folders so far, by device and inode: links may lead back, or twice to one.
+fn walk(
+    folder: &Path,
+    seen: &mut HashSet<(u64, u64)>,
+    files: &mut Vec<(PathBuf, InputFormat)>,
+) -> Result<(), IngestError> {
+    let itself = fs::metadata(folder).map_err(IngestError::read(folder))?;
+    if !seen.insert((itself.dev(), itself.ino())) {
+        return Ok(());
+    }
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let mut paths: Vec<_> =
+        entries.map_err(IngestError::read(folder))?.into_iter().map(|entry| entry.path()).collect();
+    // Of several ways to a folder it is always the same that is taken.
+    paths.sort();
+    for path in paths {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with(['.', '_']) {
             continue;
         }
         if path.is_dir() {
-            if depth < MAX_DEPTH {
-                walk(&path, depth + 1, files)?;
-            }
+            walk(&path, seen, files)?;
         } else if let Some(format) = InputFormat::from_name(name) {
             files.push((path, format));
         }
@@ -253,6 +263,20 @@ mod tests {
         touch(root, &["meta.xml"]);
         let found = find_inputs(&[root.to_owned()], None).unwrap();
         assert_eq!(found, [Input { path: root.to_owned(), format: Some(InputFormat::Dwca) }]);
+    }
+
+    /// With two links that lead back, a search by depth alone takes 2 to the power of the depth.
+    #[test]
+    fn links_that_lead_back_end_somewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        touch(root, &["sub/a.csv"]);
+        for link in ["sub/one", "sub/two", "three", "zero"] {
+            std::os::unix::fs::symlink(root, root.join(link)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("sub"), root.join("z")).unwrap();
+        let found = find_inputs(&[root.to_owned()], None).unwrap();
+        assert_eq!(found, [Input { path: root.join("sub/a.csv"), format: Some(InputFormat::Csv) }]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -16,7 +17,7 @@ use parquet::schema::types::ColumnPath;
 use super::error::IngestError;
 use crate::catalog::ManifestFile;
 use crate::model::ServerName;
-use crate::storage::{AtomicFile, Checksummed, Sign as _, unescape_hive};
+use crate::storage::{AtomicFile, Checksum, Checksummed, unescape_hive};
 
 /// Ends the names of files that are not whole yet.
 const WRITER: &str = "ingest";
@@ -26,8 +27,9 @@ pub(super) fn write_file(folder: &Path, part: u32, rows: &RecordBatch) -> Result
     let name = format!("part-{part:04}.parquet");
     let mut output = ParquetOutput::create(&folder.join(&name), rows.schema())?;
     output.push(rows)?;
-    let bytes = output.close()?.commit()?;
-    Ok(ManifestFile { name, num_records: rows.num_rows() as u32, bytes })
+    let (file, Checksum { crc32, bytes }) = output.close()?;
+    file.commit()?;
+    Ok(ManifestFile { name, num_records: rows.num_rows() as u32, bytes, crc32 })
 }
 
 /// A Parquet file that gets its name when it is whole.
@@ -48,60 +50,67 @@ impl ParquetOutput {
     }
 
     /// The finished file, which has no name yet.
-    fn close(self) -> Result<AtomicFile, IngestError> {
-        let Self { file, mut writer } = self;
-        writer
-            .sign()
-            .and_then(|()| writer.into_inner())
-            .map_err(IngestError::write_parquet(file.temporary()))?;
-        Ok(file)
+    fn close(self) -> Result<(AtomicFile, Checksum), IngestError> {
+        let Self { file, writer } = self;
+        let written = writer.into_inner().map_err(IngestError::write_parquet(file.temporary()))?;
+        Ok((file, written.checksum()))
     }
 }
 
 /// One of several Parquet files of a folder, one for each ingest that had something to tell: `PREFIX-NNNN.parquet`.
+/// Made with the first row, given its name in the end.
 pub(super) struct NumberedOutput {
     folder: PathBuf,
     prefix: &'static str,
-    path: PathBuf,
-    output: ParquetOutput,
+    schema: SchemaRef,
+    open: Option<(PathBuf, ParquetOutput)>,
 }
 
 impl NumberedOutput {
-    pub(super) fn create(
-        folder: &Path,
-        prefix: &'static str,
-        schema: SchemaRef,
-    ) -> Result<Self, IngestError> {
-        fs::create_dir_all(folder).map_err(IngestError::write(folder))?;
-        let last = numbered_files(folder, prefix)?.into_iter().map(|(number, _)| number).max();
-        let number = last.map_or(0, |last| last.saturating_add(1));
-        let path = folder.join(format!("{prefix}-{number:04}.parquet"));
-        let output = ParquetOutput::create(&path, schema)?;
-        Ok(Self { folder: folder.to_owned(), prefix, path, output })
+    pub(super) fn new(folder: PathBuf, prefix: &'static str, schema: SchemaRef) -> Self {
+        Self { folder, prefix, schema, open: None }
     }
 
     pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<(), IngestError> {
-        self.output.push(rows)
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let (_, output) = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let last =
+                    numbered_files(&self.folder, self.prefix)?.into_iter().map(|(number, _)| number).max();
+                let number = last.map_or(0, |last| last.saturating_add(1));
+                let path = self.folder.join(format!("{}-{number:04}.parquet", self.prefix));
+                let output = ParquetOutput::create(&path, Arc::clone(&self.schema))?;
+                none.insert((path, output))
+            }
+        };
+        output.push(rows)
     }
 
     /// Returns the path: that of an earlier file if it says the very same. The same list again adds nothing then,
-    /// even after an ingest that was killed when all else was done.
-    pub(super) fn finish(self) -> Result<PathBuf, IngestError> {
-        let Self { folder, prefix, path, output } = self;
-        let file = output.close()?;
-        for (_, earlier) in numbered_files(&folder, prefix)? {
+    /// even after an ingest that was killed when all else was done. `None` where there was nothing to tell.
+    pub(super) fn finish(self) -> Result<Option<PathBuf>, IngestError> {
+        let Some((path, output)) = self.open else { return Ok(None) };
+        let (file, _) = output.close()?;
+        for (_, earlier) in numbered_files(&self.folder, self.prefix)? {
             if same_bytes(&earlier, file.temporary()).map_err(IngestError::read(&earlier))? {
-                return Ok(earlier);
+                return Ok(Some(earlier));
             }
         }
         file.commit()?;
-        Ok(path)
+        Ok(Some(path))
     }
 }
 
 fn numbered_files(folder: &Path, prefix: &str) -> Result<Vec<(u32, PathBuf)>, IngestError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(IngestError::read(folder))? {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        entries => entries.map_err(IngestError::read(folder))?,
+    };
+    for entry in entries {
         let path = entry.map_err(IngestError::read(folder))?.path();
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
         let number =
@@ -200,8 +209,6 @@ fn folder_value(name: &OsStr, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, Int32Array};
 
     use super::*;
@@ -223,20 +230,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |values: &[i32]| {
             let rows = rows(values);
-            let mut output = NumberedOutput::create(folder.path(), "part", rows.schema()).unwrap();
+            let mut output = NumberedOutput::new(folder.path().join("new"), "part", rows.schema());
             output.push(&rows).unwrap();
-            output.finish().unwrap().file_name().unwrap().to_owned()
+            let path = output.finish().unwrap();
+            path.map_or(String::new(), |path| path.file_name().unwrap().to_string_lossy().into_owned())
         };
+        assert_eq!(write(&[]), "");
+        assert!(!folder.path().join("new").exists());
         assert_eq!(write(&[1, 2]), "part-0000.parquet");
         assert_eq!(write(&[3, 4]), "part-0001.parquet");
         assert_eq!(write(&[1, 2]), "part-0000.parquet");
-        assert_eq!(names(folder.path()), ["part-0000.parquet", "part-0001.parquet"]);
+        assert_eq!(names(&folder.path().join("new")), ["part-0000.parquet", "part-0001.parquet"]);
     }
 
     #[test]
     fn unfinished_files_are_swept() {
         let folder = tempfile::tempdir().unwrap();
-        let output = NumberedOutput::create(folder.path(), "part", rows(&[]).schema()).unwrap();
+        let mut output = NumberedOutput::new(folder.path().to_owned(), "part", rows(&[]).schema());
+        output.push(&rows(&[1])).unwrap();
         // As a kill leaves it.
         std::mem::forget(output);
         fs::write(folder.path().join("notes.txt"), b"").unwrap();

@@ -102,7 +102,7 @@ pub struct ColumnsOptions {
 #[serde(rename_all = "lowercase")]
 pub enum InputFormat {
     Parquet,
-    /// Comma-separated, with a header line.
+    /// Comma-separated, with a header line; tabs or semicolons if that has them and no comma.
     Csv,
     /// Tab-separated, with a header line.
     Tsv,

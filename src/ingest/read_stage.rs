@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::{IngestError, keep_going};
-use super::folders::{KnownServers, ListedServer};
+use super::folders::ListedServer;
 use super::input::Input;
 use super::manifest_schema::UnionSchema;
 use super::normalize::{BoundInput, NormalBatch, Normalizer};
@@ -13,7 +13,7 @@ use super::raw_batch::{MalformedLog, RawBatch, ReadContext, check_num_columns};
 use super::reader::Reader;
 use super::report::{IngestProgress, IngestReport, IngestStage};
 use super::source::Source;
-use super::spill::{Bucket, NUM_BUCKETS};
+use super::spill::{Bucket, NUM_BUCKETS, bucket_of};
 use super::uuid_ref::UuidRef;
 use crate::model::ServerName;
 
@@ -33,7 +33,6 @@ pub(super) struct ReadPlan<'a> {
     pub(super) options: &'a IngestOptions,
     pub(super) context: &'a ReadContext,
     pub(super) normalizer: &'a Normalizer,
-    pub(super) known: &'a KnownServers,
 }
 
 type Item = (RawBatch, Arc<BoundInput>);
@@ -62,7 +61,7 @@ pub(super) fn read_lists(
     let malformed = ordered(
         plan.options.worker_threads(),
         |push| read_all(plan, push),
-        |(raw, input): Item| plan.normalizer.normalize(&raw, &input, |server| plan.known.bucket_of(server)),
+        |(raw, input): Item| plan.normalizer.normalize(&raw, &input, bucket_of),
         |batch| {
             keep_going(plan.context.meter.shutdown())?;
             if let Some(uuid_ref) = uuid_ref.as_deref_mut() {
@@ -78,6 +77,7 @@ pub(super) fn read_lists(
             progress(IngestProgress {
                 stage: IngestStage::Reading,
                 rows: report.rows_read,
+                rows_total: None,
                 bytes_read,
                 bytes_total,
             });

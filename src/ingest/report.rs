@@ -68,6 +68,8 @@ pub struct IngestProgress {
     pub stage: IngestStage,
     /// Rows read, or (writing) rows dealt with of those.
     pub rows: u64,
+    /// Rows to be dealt with; `None` while lists are read.
+    pub rows_total: Option<u64>,
     /// Bytes of the input files read so far, as they lie on disk.
     pub bytes_read: u64,
     /// Of all of them together; `None` with standard input.

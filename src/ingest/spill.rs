@@ -20,12 +20,13 @@ use super::manifest_schema::adapt;
 use super::normalize::NormalRows;
 use crate::model::{ServerName, UrlKey};
 
-/// Many, so that a bucket (but for its largest server) is small; few, so that each has large chunks.
+/// Many, so that a bucket (but for its largest server) is small; few, so that each has large chunks. Not to be
+/// changed, nor is [`bucket_of`]: the servers of a shared folder have one bucket, in every later ingest as well.
 pub(super) const NUM_BUCKETS: u32 = 64;
 
-/// The bucket of a folder. Any stable hash would do.
-pub(super) fn bucket_of_folder(folder: &ServerName) -> u32 {
-    (UrlKey::of_bytes(folder.as_str().as_bytes()).0 % u128::from(NUM_BUCKETS)) as u32
+/// The bucket of a server's rows, whatever folder they go to.
+pub(super) fn bucket_of(server: &ServerName) -> u32 {
+    (UrlKey::of_bytes(server.as_str().as_bytes()).0 % u128::from(NUM_BUCKETS)) as u32
 }
 
 /// Columns in front of the rows: server, input, position, state.

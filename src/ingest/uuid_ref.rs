@@ -50,7 +50,7 @@ impl UuidRef {
         let schema =
             Schema::new(fields.chain(boxes.schema_ref().fields().iter().cloned()).collect::<Vec<_>>());
         let schema = Arc::new(schema);
-        let output = NumberedOutput::create(folder, "part", Arc::clone(&schema))?;
+        let output = NumberedOutput::new(folder.to_owned(), "part", Arc::clone(&schema));
         Ok(Self { boxes, by_uuid, schema, output })
     }
 

@@ -15,16 +15,16 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use super::cutter::{Cutter, PartRows};
 use super::duplicates::{Marks, find_duplicates};
-use super::duplicates_file::{DuplicatesFile, duplicates_folder, duplicates_schema};
+use super::duplicates_file::{duplicates_folder, duplicates_schema};
 use super::error::{IngestError, keep_going};
 use super::folders::{FolderPlan, KnownServers, ListedServer};
 use super::input::Input;
-use super::manifest_file::write_file;
+use super::manifest_file::{NumberedOutput, write_file};
 use super::options::IngestOptions;
 use super::ordered::{Push, ordered};
 use super::read_stage::Listed;
 use super::report::{IngestProgress, IngestReport, IngestStage};
-use super::spill::{Bucket, Chunk};
+use super::spill::{Bucket, Chunk, bucket_of};
 use crate::catalog::{Catalog, CatalogView, ManifestFile, NewPartition};
 use crate::model::{RecordState, ServerId, ServerName, SkipReason, UrlKey};
 use crate::runtime::Shutdown;
@@ -75,8 +75,15 @@ pub(super) fn write_partitions(
     let Listed { buckets, servers, schema } = listed;
     let manifest_schema = schema.manifest();
     let mut committer = Committer::new(plan);
-    let mut rows_done = 0;
-    let bytes = plan.inputs.iter().map(Input::num_bytes).sum::<Option<u64>>();
+    let bytes_total = plan.inputs.iter().map(Input::num_bytes).sum::<Option<u64>>();
+    let mut now = IngestProgress {
+        stage: IngestStage::Writing,
+        rows: 0,
+        rows_total: Some(buckets.iter().map(|bucket| bucket.num_rows).sum()),
+        bytes_read: bytes_total.unwrap_or(0),
+        bytes_total,
+    };
+    progress(now);
     let counts = ordered(
         plan.options.worker_threads(),
         |push| cut_buckets(plan, buckets, &servers, schema.rows(), push),
@@ -87,14 +94,8 @@ pub(super) fn write_partitions(
         |done| {
             keep_going(plan.shutdown)?;
             if let Done::Chunk { num_rows, .. } = &done {
-                rows_done += num_rows;
-                let bytes_read = bytes.unwrap_or(0);
-                progress(IngestProgress {
-                    stage: IngestStage::Writing,
-                    rows: rows_done,
-                    bytes_read,
-                    bytes_total: bytes,
-                });
+                now.rows += num_rows;
+                progress(now);
             }
             committer.take(done)
         },
@@ -128,7 +129,7 @@ fn cut_buckets(
     let mut known_of_bucket = vec![BTreeSet::new(); buckets.len()];
     for server in servers {
         if let Some(row) = plan.known.find(&server.name) {
-            known_of_bucket[plan.known.bucket_of(&server.name) as usize].insert((row.id, row.num_records));
+            known_of_bucket[bucket_of(&server.name) as usize].insert((row.id, row.num_records));
         }
     }
     for (mut bucket, known) in buckets.into_iter().zip(known_of_bucket) {
@@ -250,7 +251,7 @@ fn encode(
     let Some(first) = part.rows.first() else {
         // A partition that was written out to its last row just before its bucket ended: it needs a
         // last file to be complete with, but that would be empty. See `Committer::take`.
-        let file = ManifestFile { name: String::new(), num_records: 0, bytes: 0 };
+        let file = ManifestFile { name: String::new(), num_records: 0, bytes: 0, crc32: 0 };
         return Ok(done(part, file));
     };
     let rows = concat_batches(first.schema_ref(), &part.rows)?;
@@ -290,7 +291,7 @@ struct Committer<'a> {
     introduced: BTreeSet<u32>,
     ready: Vec<NewPartition>,
     ready_records: usize,
-    duplicates: DuplicatesFile,
+    duplicates: NumberedOutput,
     num_partitions: u64,
     num_files: u64,
 }
@@ -303,7 +304,7 @@ impl<'a> Committer<'a> {
             introduced: BTreeSet::new(),
             ready: Vec::new(),
             ready_records: 0,
-            duplicates: DuplicatesFile::new(duplicates_folder(plan.layout)),
+            duplicates: NumberedOutput::new(duplicates_folder(plan.layout), "ingest", duplicates_schema()),
             num_partitions: 0,
             num_files: 0,
         }

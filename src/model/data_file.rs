@@ -9,6 +9,8 @@ use super::PartId;
 pub struct DataFile {
     pub num_rows: u64,
     pub bytes: u64,
+    /// CRC-32 of the whole file, footer and all.
+    pub crc32: u32,
 }
 
 /// A sealed part: a file of successes, a file of errors, or both (no file where there are no rows).

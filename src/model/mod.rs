@@ -17,5 +17,5 @@ pub use ids::{Epoch, PartId, PartitionKey, Rank, RecordIndex, RunId, ServerId};
 pub use image_info::{ImageEncoding, ImageFormat, PixelSize};
 pub use nearest::{nearest, num_typos};
 pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
-pub use record_url::{RecordUrl, ServerName, UrlKey};
+pub use record_url::{RecordUrl, ServerName, UrlKey, mask_credentials, without_credentials};
 pub use request::{RequestEntry, RequestPurpose};

@@ -140,6 +140,8 @@ closed_list! {
         BadUtf8 = 5, "bad_utf8", "the URL is not valid UTF-8";
         BadUrl = 6, "bad_url", "the URL cannot be parsed";
         IgnoredServer = 16, "ignored_server", "the server is listed in `ignored_servers.csv`";
+        Robots = 17, "robots", "the server's robots.txt disallows the URL";
+        OptOut = 18, "opt_out", "a header of the response opts out (`X-Robots-Tag`, `Content-Usage`, `tdm-reservation`)";
     }
 }
 

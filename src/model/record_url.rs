@@ -1,5 +1,6 @@
 //! URLs of records and the names of servers: parsed once, at the edge.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::SkipReason;
 
-/// A server as the catalog knows it: `host[:port]` in lower case, the default port dropped.
+/// A server as the catalog knows it: `host[:port]` in lower case, the default port and the root's dot dropped.
 ///
 /// Internationalised names are in their ASCII (punycode) form and IPv6 literals keep their
 /// brackets, so equal servers have equal names.
@@ -30,7 +31,12 @@ impl ServerName {
     /// The server of a URL, or `None` when the URL has no host.
     #[must_use]
     pub fn from_url(url: &Url) -> Option<Self> {
-        let host = url.host_str().filter(|host| !host.is_empty())?;
+        // `example.org.` is `example.org`, said in full.
+        let host = url.host_str()?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.is_empty() || host.ends_with('.') {
+            return None;
+        }
         Some(match url.port() {
             // `url` drops a scheme's default port by itself.
             Some(port) => Self(format!("{host}:{port}").into()),
@@ -70,6 +76,27 @@ impl ServerName {
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A URL for people and logs: without the name and the password that it may hold.
+///
+/// Takes any text: what does not parse may hold a password all the same.
+#[must_use]
+pub fn without_credentials(url: &str) -> Cow<'_, str> {
+    // Slashes may be missing, too many, or backslashes: URL parsers take all of these.
+    let scheme = url.find(':').map_or(0, |colon| colon + 1);
+    let slashes = url[scheme..].len() - url[scheme..].trim_start_matches(['/', '\\']).len();
+    let (scheme, slashes) = match slashes {
+        // `//user@host/`, or a path with a colon in it.
+        0 if url.starts_with(['/', '\\']) => (0, url.len() - url.trim_start_matches(['/', '\\']).len()),
+        slashes => (scheme, slashes),
+    };
+    let start = scheme + slashes;
+    let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |end| start + end);
+    match url[start..end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{}{}", &url[..start], &url[start + at + 1..])),
+        None => Cow::Borrowed(url),
     }
 }
 
@@ -138,13 +165,65 @@ impl<'a> RecordUrl<'a> {
     }
 }
 
+/// The text with a mark in place of user names and passwords of the URLs in it: for logs and messages.
+#[must_use]
+pub fn mask_credentials(text: &str) -> Cow<'_, str> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '`' | '<' | '>');
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let authority = after.split(ends).next().unwrap_or_default();
+        shown += before;
+        rest = match authority.rfind('@') {
+            Some(at) => {
+                shown += "***";
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    shown += rest;
+    Cow::Owned(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn credentials_in_text_are_masked() {
+        let check = |text: &str, expect: &str| assert_eq!(mask_credentials(text), expect, "{text}");
+        check("no URL, but me@example.org", "no URL, but me@example.org");
+        check("failed url=\"http://me:secret@a.example/b@c\"", "failed url=\"http://***@a.example/b@c\"");
+        check("https://a@b@c.example:81?x=@ and ftp://u:p@d", "https://***@c.example:81?x=@ and ftp://***@d");
+        check("{\"url\":\"http://a.example\",\"x\":\"y@z\"}", "{\"url\":\"http://a.example\",\"x\":\"y@z\"}");
+        check("bot (+https://example.org; me@example.org)", "bot (+https://example.org; me@example.org)");
+        check("://", "://");
+    }
+
     fn check(text: &str, expect: Result<&str, SkipReason>) {
         let got = RecordUrl::parse(text, 8192).map(|url| url.server.as_str().to_owned());
         assert_eq!(got, expect.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn credentials_are_left_out() {
+        let check = |url: &str, expect: &str| assert_eq!(without_credentials(url), expect, "{url}");
+        check("http://a.example/x@y?z@w", "http://a.example/x@y?z@w");
+        check("http://me:secret@a.example/x", "http://a.example/x");
+        check("https://me@a.example:8443?q", "https://a.example:8443?q");
+        check("http://me:se@cret@a.example", "http://a.example");
+        check("http:\\\\me:secret@a.example\\x", "http:\\\\a.example\\x");
+        check("http:me:secret@a.example/", "http:a.example/");
+        check("http:////me:secret@a.example/", "http:////a.example/");
+        check("//me:secret@a.example/", "//a.example/");
+        check("ftp://me:secret@a b/", "ftp://a b/");
+        check("/media/x@2.jpg", "/media/x@2.jpg");
+        check("", "");
     }
 
     #[test]
@@ -156,6 +235,10 @@ mod tests {
         check("http://user:pass@example.org/a", Ok("example.org"));
         check("http://[2001:DB8::1]:81/a", Ok("[2001:db8::1]:81"));
         check("http://müseum.example/a", Ok("xn--mseum-kva.example"));
+        check("http://example.org./a.jpg", Ok("example.org"));
+        check("https://Example.org.:443/a.jpg", Ok("example.org"));
+        check("http://example.org.:81/", Ok("example.org:81"));
+        check("http://127.0.0.1./", Ok("127.0.0.1"));
     }
 
     #[test]
@@ -184,6 +267,7 @@ mod tests {
         check("images/a.jpg", Err(SkipReason::BadScheme));
         check("data:image/png;base64,AA", Err(SkipReason::BadScheme));
         check("http://", Err(SkipReason::NoHost));
+        check("http://./", Err(SkipReason::NoHost));
         check("http://exa mple.org/", Err(SkipReason::BadUrl));
         check("http://example.org:99999/", Err(SkipReason::BadUrl));
         check("http://example.org:0/", Err(SkipReason::BadUrl));

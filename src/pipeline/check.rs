@@ -27,12 +27,12 @@ pub fn check(
     Ok(report)
 }
 
-/// Removes orphans and writes missing markers.
+/// Removes orphans and writes missing markers; `discard_newer` also where the catalog is older than the files.
 ///
 /// # Errors
 /// When another process holds the catalog, or as [`repair_dataset`].
-pub fn repair(dataset: &Dataset) -> Result<RepairReport, PipelineError> {
-    Ok(repair_dataset(&dataset.layout, &dataset.open_writer()?)?)
+pub fn repair(dataset: &Dataset, discard_newer: bool) -> Result<RepairReport, PipelineError> {
+    Ok(repair_dataset(&dataset.layout, &dataset.open_writer()?, discard_newer)?)
 }
 
 /// Runs and ingests so far.

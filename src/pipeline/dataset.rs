@@ -7,7 +7,7 @@ use super::PipelineError;
 use crate::catalog::{
     Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, live_holder, lock_holder,
 };
-use crate::config::{Resolved, Settings};
+use crate::config::{ConfigError, Resolved, Settings};
 use crate::query::{QueryOptions, QuerySession};
 use crate::slurm::JobEnvironment;
 use crate::storage::{DatasetLayout, create_folder, sync_folder};
@@ -25,7 +25,10 @@ impl Dataset {
     /// When the configuration names no output folder.
     pub fn new(resolved: Resolved) -> Result<Self, PipelineError> {
         let settings = Settings::of(&resolved)?;
-        let root: PathBuf = settings.output_folder()?.clone();
+        let root: PathBuf = match settings.output_folder() {
+            Err(ConfigError::Unset { .. }) if !resolved.has_file() => return Err(ConfigError::NoFile.into()),
+            root => root?.clone(),
+        };
         let layout = DatasetLayout::new(root, resolved.section(&["output_structure"], &[])?);
         Ok(Self { resolved, settings, layout })
     }

@@ -1,6 +1,7 @@
 //! `ddl download`: one process, or one rank of many; the same either way.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
@@ -16,10 +17,11 @@ use crate::dispatch::{
     keep_in_touch, sort_mail, work,
 };
 use crate::download::{DownloadExecutor, DownloadSettings};
-use crate::fetch::FetchOptions;
+use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules};
+use crate::model::{Rank, RequestEntry, RunId, ServerName};
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
 use crate::slurm::JobEnvironment;
-use crate::storage::{read_server_list, read_server_rates};
+use crate::storage::{LedgerWriter, read_server_list, read_server_rates};
 
 /// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
 /// filesystem may take longer.
@@ -69,6 +71,7 @@ where
         .build()
         .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
     let Cluster { endpoint, membership } = cluster;
+    let ledger = OnceLock::new();
     let (result, farewell) = runtime.block_on(async {
         if let Err(source) = install_signals(shutdown) {
             let error = PipelineError::Io { action: "listen for signals".into(), source };
@@ -76,7 +79,7 @@ where
         }
         watch_job_end(shutdown);
         tokio::select! {
-            ended = run_rank(dataset, endpoint, shutdown, make_observer) => ended,
+            ended = run_rank(dataset, endpoint, shutdown, &ledger, make_observer) => ended,
             _ = shutdown.wait_forced() => (Ok(DownloadEnding::Forced), ALONE),
         }
     });
@@ -87,7 +90,10 @@ where
             drop(membership);
             Ending::Finished
         }
-        Ok(_) | Err(_) => membership.finish(farewell.lost_ranks),
+        Ok(_) | Err(_) => {
+            ledger.get().inspect(|ledger| ledger.finish());
+            membership.finish(farewell.lost_ranks)
+        }
     };
     Ok((result?, ending))
 }
@@ -106,6 +112,7 @@ async fn run_rank<O>(
     dataset: &Dataset,
     endpoint: Endpoint,
     shutdown: &Shutdown,
+    ledger: &OnceLock<Arc<LedgerWriter>>,
     make_observer: impl FnOnce(u32) -> O,
 ) -> (Result<DownloadEnding, PipelineError>, Farewell)
 where
@@ -124,7 +131,14 @@ where
     let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
-            .and_then(|resolved| download_settings(&Dataset::new(resolved)?, size))
+            .and_then(|resolved| {
+                let dataset = Dataset::new(resolved)?;
+                let mut settings = download_settings(&dataset, size)?;
+                if let Some(started) = start_ledger(&dataset, run, rank)? {
+                    settings.request_log = Some(ledger.get_or_init(|| started).clone());
+                }
+                Ok(settings)
+            })
             .map_err(|error| error.to_string())
             .and_then(DownloadExecutor::new)
     });
@@ -192,16 +206,52 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
     fetch.headers.extend(dataset.settings.extra_header());
     resolved.require_paths(&["ca_certificate"])?;
+    let rates = read_server_rates(&dataset.layout.profiles_table())?;
+    let rules = ServerRules::layered(
+        &fetch,
+        server_rules(&config::known_servers()?)?,
+        rates,
+        server_rules(resolved)?,
+    );
     Ok(DownloadSettings {
         layout: dataset.layout.clone(),
         fetch,
         imaging: resolved.section(&["", "downloader_parameters"], &[])?,
         download: resolved.section(&["downloader_parameters"], &[])?,
         max_open_partitions: resolved.read("downloader_parameters.max_open_partitions")?,
-        rates: read_server_rates(&dataset.layout.profiles_table())?,
+        rules,
         ignored: read_server_list(&dataset.layout.ignored_table())?,
         num_ranks,
+        request_log: None,
     })
+}
+
+/// The ledger of this rank's requests, unless it is switched off. A download goes on without it.
+fn start_ledger(
+    dataset: &Dataset,
+    run: RunId,
+    rank: Rank,
+) -> Result<Option<Arc<LedgerWriter>>, PipelineError> {
+    if !dataset.resolved.read::<bool>("downloader_parameters.request_ledger")? {
+        return Ok(None);
+    }
+    let started = LedgerWriter::start(&dataset.layout.ledger(), run, rank);
+    Ok(started
+        .inspect_err(|error| tracing::error!(%error, "no ledger of requests is kept"))
+        .ok()
+        .map(Arc::new))
+}
+
+impl RequestLog for LedgerWriter {
+    fn record(&self, entry: RequestEntry) {
+        Self::record(self, entry);
+    }
+}
+
+/// The rules of `servers`, by the names that the catalog has.
+fn server_rules(resolved: &Resolved) -> Result<Vec<(ServerName, ServerRule)>, PipelineError> {
+    let rules: BTreeMap<String, ServerRule> = resolved.read("servers")?;
+    Ok(rules.iter().filter_map(|(name, rule)| Some((ServerName::parse(name)?, *rule))).collect())
 }
 
 /// Whether a report means that all is done.

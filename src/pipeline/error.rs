@@ -81,6 +81,9 @@ impl PipelineError {
                 "is this the catalog of another dataset? Else `ddl check` names what differs: restore that first"
                     .into(),
             ),
+            Self::Check(CheckError::OlderCatalog { .. }) => Some(
+                "is this an older copy of the catalog? Then put the newest one back. Without a newer one, `ddl download` goes on from this one and downloads again what it does not know; `ddl check --repair --discard-newer` removes the files that are newer".into(),
+            ),
             Self::Check(_) | Self::Io { .. } => None,
         }
     }

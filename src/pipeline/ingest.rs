@@ -52,6 +52,15 @@ pub fn ingest(
             return Err(error.into());
         }
     };
+    if report.records_known > 0 {
+        for key in columns_named_late(dataset, &catalog)? {
+            tracing::warn!(
+                "`{key}` differs from the last ingest, but {} records of this list were in the dataset before and \
+                 keep what they have; a new dataset (`--dataset DIR`) takes it for all",
+                report.records_known
+            );
+        }
+    }
     row.ended_at = Some(now_ms());
     row.rows = report.rows_read;
     row.new = report.records_new;
@@ -61,6 +70,23 @@ pub fn ingest(
     row.malformed = report.malformed;
     catalog.record_ingest(row)?;
     Ok(report)
+}
+
+/// Keys that say of a record what a later ingest does not add.
+const OF_RECORDS: &[&str] =
+    &["columns.id", "columns.label", "columns.license", "columns.source", "columns.title", "columns.uuid"];
+
+/// Columns that are named now, and were not so in the last ingest.
+fn columns_named_late(dataset: &Dataset, catalog: &Catalog) -> Result<Vec<&'static str>, PipelineError> {
+    let ingests = catalog.view()?.ingests()?;
+    // Those of earlier versions have no configuration.
+    let last = ingests.last().and_then(|row| config::parse("the last ingest", &row.configuration).ok());
+    let Some(last) = last else { return Ok(Vec::new()) };
+    let is_late = |key: &&str| {
+        let is_named = dataset.resolved.origin(key).is_some_and(|origin| *origin != config::Origin::Default);
+        is_named && dataset.resolved.get(key) != last.get(key)
+    };
+    Ok(OF_RECORDS.iter().copied().filter(is_late).collect())
 }
 
 /// Listens on a thread of its own, for as long as the value lives.

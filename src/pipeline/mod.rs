@@ -10,6 +10,7 @@ mod dataset;
 mod download;
 mod error;
 mod ingest;
+mod retry;
 mod status;
 
 pub use audit::audit;
@@ -18,4 +19,5 @@ pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
 pub use ingest::ingest;
-pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status};
+pub use retry::{RetryReport, RetrySelection, retry};
+pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};

@@ -1,5 +1,6 @@
 //! `ddl status`: how a dataset stands, also while a download runs.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use serde::Serialize;
 use super::{Dataset, PipelineError};
 use crate::catalog::{CatalogError, CatalogView, DispositionCounts};
 use crate::dispatch::{PublishedStatus, read_published};
-use crate::model::ServerName;
+use crate::model::{FailureCause, RecordState, ServerName};
 
 /// Where the numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,6 +87,36 @@ pub fn dataset_status(dataset: &Dataset) -> Result<DatasetStatus, PipelineError>
         }),
         (Err(error), _) => Err(error),
     }
+}
+
+/// Failed records of the dataset by cause (each HTTP status apart), most frequent first.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub fn failure_causes(dataset: &Dataset) -> Result<Vec<(String, u64)>, PipelineError> {
+    let view = dataset.open_reader()?.view()?;
+    let mut partitions = Vec::new();
+    view.for_each_partition(|key, row| {
+        if row.counts.failed > 0 {
+            partitions.push(key);
+        }
+    })?;
+    let mut counts: HashMap<(FailureCause, u16), u64> = HashMap::new();
+    for key in partitions {
+        for status in view.states(key)? {
+            if let RecordState::Failed(cause) = status.state {
+                let http_status = if cause == FailureCause::HttpStatus { status.http_status } else { 0 };
+                *counts.entry((cause, http_status)).or_default() += 1;
+            }
+        }
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(cause, records)| (Reverse(records), cause));
+    let name = |(cause, http_status): (FailureCause, u16)| match http_status {
+        0 => cause.to_string(),
+        http_status => format!("{cause} {http_status}"),
+    };
+    Ok(counts.into_iter().map(|(cause, records)| (name(cause), records)).collect())
 }
 
 fn from_catalog(view: &CatalogView) -> Result<DatasetStatus, PipelineError> {

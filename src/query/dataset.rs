@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::catalog::{CatalogError, CatalogView, PartitionRow, PartitionStage, ServerRow};
@@ -40,6 +43,12 @@ pub(super) struct NamedFile {
     pub part: i32,
     pub bytes: u64,
     pub num_rows: u64,
+}
+
+/// Opens a file of the dataset. What is none is refused: a pipe would be waited for, and for ever.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 /// Why a file could not be read, noted where it happens: on its way up through the engine an error loses

@@ -8,6 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::catalog::CatalogError;
+use crate::model;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -159,15 +160,9 @@ fn first_line(message: &str) -> String {
     }
 }
 
-/// The known name that was most likely meant: equal but for case, or a third of the letters away at most.
+/// The known name that was most likely meant; hidden columns are nobody's to name.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let lower = name.to_lowercase();
-    known
-        .filter(|known| !known.contains(':'))
-        .map(|known| (strsim::osa_distance(&lower, &known.to_lowercase()), known))
-        .filter(|&(distance, _)| distance <= (name.chars().count() / 3).max(1))
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, known)| known.to_owned())
+    model::nearest(name, known.filter(|known| !known.contains(':'))).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! another. Compaction drops the others; until then they are filtered out here, in the few partitions where
 //! the counts say that there may be some.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, AsArray, BooleanArray};
@@ -16,7 +15,7 @@ use datafusion::logical_expr::{
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::dataset::{Dataset, FileFault, FileKind, PartitionCache, SharedDataset};
+use super::dataset::{Dataset, FileFault, FileKind, PartitionCache, SharedDataset, open_file};
 use super::states::int_columns;
 use crate::model::Disposition;
 
@@ -119,7 +118,7 @@ fn read_last_parts(dataset: &Dataset, partition: usize) -> Result<LastParts> {
 }
 
 fn read_records(path: &std::path::Path) -> Result<Vec<i32>> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(open_file(path)?)?;
     let column = ProjectionMask::columns(builder.parquet_schema(), ["record"]);
     let mut records = Vec::new();
     for batch in builder.with_projection(column).build()? {

@@ -36,4 +36,4 @@ pub use error::QueryError;
 pub use options::QueryOptions;
 pub use output::{OutputFormat, OutputOptions, write_results};
 pub use session::{ColumnInfo, QuerySession, RowStream, TableInfo};
-pub use statement::ends_statement;
+pub use statement::Script;

@@ -33,7 +33,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::dataset::{Dataset, FileFault, FileKind, NamedFile};
+use super::dataset::{Dataset, FileFault, FileKind, NamedFile, open_file};
 
 /// Which file of the dataset a scanned file is: an extension of [`PartitionedFile`].
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +189,7 @@ impl OpenedFile {
         let Some(at) = files.iter().position(|file| file.part == id.part) else {
             return Err(ParquetError::General(format!("{id:?} is not in the view")));
         };
-        match File::open(&files[at].path) {
+        match open_file(&files[at].path) {
             Ok(file) => Self::of_file(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let before: u64 = files[..at].iter().map(|file| file.num_rows).sum();
@@ -218,7 +218,7 @@ impl OpenedFile {
     ) -> Result<Option<Self>, ParquetError> {
         let place = &dataset.partitions[partition];
         let path = dataset.layout.successes(&place.folder, place.key.partition_id);
-        let Ok(file) = File::open(path) else { return Ok(None) };
+        let Ok(file) = open_file(&path) else { return Ok(None) };
         let Self { content, metadata } = Self::of_file(file)?;
         let wanted = before..before + part.num_rows;
         let mut start = 0;
@@ -245,7 +245,7 @@ impl OpenedFile {
     ) -> Result<Option<Self>, ParquetError> {
         let place = &dataset.partitions[partition];
         let path = dataset.layout.errors(&place.folder, place.key.partition_id);
-        let Ok(file) = File::open(path) else { return Ok(None) };
+        let Ok(file) = open_file(&path) else { return Ok(None) };
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let total = builder.metadata().file_metadata().num_rows().unsigned_abs();
         let first = total.checked_sub(before + part.num_rows);

@@ -34,7 +34,7 @@ const TABLES: [(&str, &str); 7] = [
     ("errors", "the last word on every record that failed"),
     ("servers", "sums per server (or per folder that small servers share)"),
     ("partitions", "how far each partition is"),
-    ("runs", "every run of `ddl download` and the tools"),
+    ("runs", "every run of `ddl download` and `ddl retry`"),
     ("ingests", "every run of `ddl ingest`"),
 ];
 

@@ -9,7 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Statement as SqlStatement, visit_expressions_mut};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::QueryError;
 use super::error::explain;
@@ -56,12 +56,65 @@ pub(super) fn check_condition(sql: &str) -> Result<(), QueryError> {
     }
 }
 
-/// Whether the last token is a `;`. One within a text or a comment is no token.
-#[must_use]
-pub fn ends_statement(sql: &str) -> bool {
-    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
-    let last = |tokens: Vec<Token>| tokens.into_iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
-    tokens.is_ok_and(|tokens| last(tokens) == Some(Token::SemiColon))
+/// Text of several statements, cut at its `;`. One within a text or a comment ends nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Script<'a> {
+    /// Whole statements, each with its `;`. Where nothing but comments stands before one, there is none.
+    pub statements: Vec<&'a str>,
+    /// What no `;` has ended; `None` if these are only comments and white space.
+    pub rest: Option<&'a str>,
+    /// Whether a text or a comment is open at the end.
+    pub is_open: bool,
+}
+
+impl<'a> Script<'a> {
+    #[must_use]
+    pub fn cut(sql: &'a str) -> Self {
+        // What stands before an error is there nevertheless.
+        let mut tokens = Vec::new();
+        let read = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location_into_buf(&mut tokens);
+        let mut statements = Vec::new();
+        let mut place = Place { sql, line: 1, column: 1, at: 0 };
+        let (mut start, mut is_blank) = (0, true);
+        for token in tokens {
+            match token.token {
+                Token::Whitespace(_) => {}
+                Token::SemiColon => {
+                    let end = place.offset(token.span.start) + 1;
+                    if !is_blank {
+                        statements.push(sql[start..end].trim());
+                    }
+                    (start, is_blank) = (end, true);
+                }
+                _ => is_blank = false,
+            }
+        }
+        let is_open = read.is_err();
+        let rest = (is_open || !is_blank).then(|| sql[start..].trim());
+        Self { statements, rest, is_open }
+    }
+}
+
+/// From lines and columns, which only grow, to bytes.
+struct Place<'a> {
+    sql: &'a str,
+    line: u64,
+    column: u64,
+    at: usize,
+}
+
+impl Place<'_> {
+    fn offset(&mut self, location: Location) -> usize {
+        for c in self.sql[self.at..].chars() {
+            if (self.line, self.column) >= (location.line, location.column) {
+                break;
+            }
+            (self.line, self.column) =
+                if c == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+            self.at += c.len_utf8();
+        }
+        self.at
+    }
 }
 
 fn refuse_commands(statement: &Statement) -> Result<(), QueryError> {
@@ -163,6 +216,19 @@ mod tests {
         meant.sort();
         let pair = |lower: &str, name: &str| (lower.to_owned(), name.to_owned());
         assert_eq!(meant, [pair("taxonkey", "taxonKey"), pair("year", "Year")]);
+    }
+
+    #[test]
+    fn scripts_are_cut_at_their_semicolons() {
+        let check = |sql: &str, statements: &[&str], rest: Option<&str>, is_open: bool| {
+            assert_eq!(Script::cut(sql), Script { statements: statements.into(), rest, is_open }, "{sql}");
+        };
+        check("select 1; select 2;", &["select 1;", "select 2;"], None, false);
+        check("select 'é;\n' ; -- one;\n select 2", &["select 'é;\n' ;"], Some("-- one;\n select 2"), false);
+        check("\r\n/* none; */ ;; select\n\t\"ü;\";\n-- the end", &["select\n\t\"ü;\";"], None, false);
+        check("select 1; select 'it''s", &["select 1;"], Some("select 'it''s"), true);
+        check("select 1; /* two;", &["select 1;"], Some("/* two;"), true);
+        check("", &[], None, false);
     }
 
     #[test]

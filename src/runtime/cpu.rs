@@ -95,12 +95,6 @@ impl CpuPool {
         }
     }
 
-    /// Threads that compute.
-    #[must_use]
-    pub fn num_threads(&self) -> usize {
-        self.num_threads
-    }
-
     /// Jobs that wait for a thread; for telemetry.
     #[must_use]
     pub fn num_queued(&self) -> usize {

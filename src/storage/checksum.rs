@@ -1,44 +1,49 @@
-//! A checksum of a Parquet file's pages, which its own footer carries.
+//! Checksums of whole files, which the catalog keeps and `ddl check --deep` compares.
 //!
-//! Parquet has a place for a checksum of each page, but the `parquet` crate leaves it empty. So whatever is
-//! written passes through a [`Checksummed`], and before the footer is written, [`Sign`] puts the CRC-32 of
-//! everything up to there into it. `ddl check --deep` compares.
+//! Parquet has a place for a checksum of each page, but the `parquet` crate leaves it empty, and none for the
+//! footer, by whose statistics and offsets queries find their rows. So whatever is written passes through a
+//! [`Checksummed`]. Where bytes are copied from file to file, the sum of the copy is worked out from those of its
+//! sources and not from what was read, so that damage before the copy still shows after it.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 
 use crc32fast::Hasher;
-use parquet::arrow::ArrowWriter;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
 
-/// Key of the Parquet metadata that holds a [`PagesChecksum`].
-pub const PAGES_CRC32_KEY: &str = "ddl.pages_crc32";
+use crate::model::DataFile;
 
-/// The CRC-32 of a file's first bytes, and how many they are. As text: `1a2b3c4d 4711`.
+/// The CRC-32 of some bytes, and how many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PagesChecksum {
-    crc32: u32,
-    bytes: u64,
+pub struct Checksum {
+    pub crc32: u32,
+    pub bytes: u64,
 }
 
-impl PagesChecksum {
+impl Checksum {
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (crc32, bytes) = text.split_once(' ')?;
-        Some(Self { crc32: u32::from_str_radix(crc32, 16).ok()?, bytes: bytes.parse().ok()? })
-    }
-
-    /// The checksum of these bytes.
-    #[must_use]
-    pub fn of_same_bytes_as(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         Self { crc32: crc32fast::hash(bytes), bytes: bytes.len() as u64 }
     }
 
-    /// How many bytes the checksum is of.
+    /// The checksum of all that is left to read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of_rest(mut file: impl Read) -> io::Result<Self> {
+        let mut found = Checksummed::new(io::sink());
+        io::copy(&mut file, &mut found)?;
+        Ok(found.checksum())
+    }
+
+    /// What the catalog says of a file.
     #[must_use]
-    pub fn bytes(self) -> u64 {
-        self.bytes
+    pub fn stated(file: DataFile) -> Self {
+        Self { crc32: file.crc32, bytes: file.bytes }
+    }
+
+    /// What the catalog is to say of a file with this checksum.
+    #[must_use]
+    pub fn file_of(self, num_rows: u64) -> DataFile {
+        DataFile { num_rows, bytes: self.bytes, crc32: self.crc32 }
     }
 
     /// The checksum of these bytes and then those of `next`.
@@ -54,31 +59,22 @@ impl PagesChecksum {
     pub fn after(self, start: &[u8]) -> Option<Self> {
         let bytes = self.bytes.checked_sub(start.len() as u64)?;
         // CRC(start + rest) = shift(CRC(start)) xor CRC(rest), where the shift is by the length of the rest.
-        let shifted = Self::of_same_bytes_as(start).followed_by(Self { crc32: 0, bytes });
-        Some(Self { crc32: self.crc32 ^ shifted.crc32, bytes })
+        Some(Self { crc32: self.crc32 ^ shift(Self::of(start).crc32, bytes), bytes })
     }
 
-    /// The entry of a footer.
+    /// The checksum of what precedes `end`, with which these bytes end. None when they are fewer.
     #[must_use]
-    pub fn fact(self) -> KeyValue {
-        KeyValue::new(PAGES_CRC32_KEY.into(), self.to_string())
-    }
-
-    /// The checksum of as many bytes of another file.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn of_same_bytes(self, file: impl Read) -> io::Result<Self> {
-        let mut found = Checksummed::new(io::sink());
-        io::copy(&mut file.take(self.bytes), &mut found)?;
-        Ok(found.checksum())
+    pub fn before(self, end: &[u8]) -> Option<Self> {
+        let bytes = self.bytes.checked_sub(end.len() as u64)?;
+        // As above. The shift has the order 2^32 - 1, so the rest of the round undoes it.
+        let back = u64::from(u32::MAX) - end.len() as u64 % u64::from(u32::MAX);
+        Some(Self { crc32: shift(self.crc32 ^ Self::of(end).crc32, back), bytes })
     }
 }
 
-impl fmt::Display for PagesChecksum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x} {}", self.crc32, self.bytes)
-    }
+/// What so many zero bytes make of a CRC, but for their own.
+fn shift(crc32: u32, bytes: u64) -> u32 {
+    Checksum { crc32, bytes: 0 }.followed_by(Checksum { crc32: 0, bytes }).crc32
 }
 
 /// Passes bytes on, and keeps their checksum.
@@ -94,12 +90,9 @@ impl<W> Checksummed<W> {
         Self { inner, crc: Hasher::new(), bytes: 0 }
     }
 
-    pub fn into_inner(self) -> W {
-        self.inner
-    }
-
-    fn checksum(&self) -> PagesChecksum {
-        PagesChecksum { crc32: self.crc.clone().finalize(), bytes: self.bytes }
+    /// Of what was written so far.
+    pub fn checksum(&self) -> Checksum {
+        Checksum { crc32: self.crc.clone().finalize(), bytes: self.bytes }
     }
 }
 
@@ -116,53 +109,35 @@ impl<W: Write> Write for Checksummed<W> {
     }
 }
 
-/// Writers of Parquet files whose footer shall carry the checksum of their pages.
-pub trait Sign {
-    /// To be called once, when all rows are written and only the footer is left.
-    ///
-    /// # Errors
-    /// When buffered bytes cannot be written.
-    fn sign(&mut self) -> Result<(), ParquetError>;
-}
-
-impl<W: Write + Send> Sign for ArrowWriter<Checksummed<W>> {
-    fn sign(&mut self) -> Result<(), ParquetError> {
-        self.flush()?;
-        self.sync()?;
-        let fact = self.inner().checksum().fact();
-        self.append_key_value_metadata(fact);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_the_bytes_and_survives_its_text() {
+    fn the_checksum_is_that_of_the_bytes() {
         let mut writer = Checksummed::new(Vec::new());
         writer.write_all(b"1234").unwrap();
         writer.write_all(b"56789").unwrap();
-        let checksum = writer.checksum();
         // The check value of CRC-32.
-        assert_eq!(checksum.to_string(), "cbf43926 9");
-        assert_eq!(PagesChecksum::parse(&checksum.to_string()), Some(checksum));
-        assert_eq!(checksum.of_same_bytes(&b"123456789 and a footer"[..]).unwrap(), checksum);
-        assert_ne!(checksum.of_same_bytes(&b"1234567"[..]).unwrap(), checksum);
-        for text in ["", "cbf43926", "x 9", "cbf43926 -1"] {
-            assert_eq!(PagesChecksum::parse(text), None, "{text}");
-        }
+        assert_eq!(writer.checksum(), Checksum { crc32: 0xcbf4_3926, bytes: 9 });
+        assert_eq!(Checksum::of_rest(&b"123456789"[..]).unwrap(), writer.checksum());
+        assert_eq!(Checksum::stated(writer.checksum().file_of(3)), writer.checksum());
     }
 
     #[test]
     fn checksums_of_pieces_make_that_of_the_whole() {
-        let of = PagesChecksum::of_same_bytes_as;
-        for (start, rest) in [("", ""), ("PAR1", ""), ("", "pages"), ("PAR1", "some pages")] {
-            let whole = of([start, rest].concat().as_bytes());
-            assert_eq!(of(start.as_bytes()).followed_by(of(rest.as_bytes())), whole);
-            assert_eq!(whole.after(start.as_bytes()), Some(of(rest.as_bytes())));
+        let of = |text: &str| Checksum::of(text.as_bytes());
+        let long = "more than 64 bytes, for which the processor's own instructions are used ".repeat(999);
+        for (start, rest) in [("", ""), ("PAR1", ""), ("", "pages"), ("PAR1", "some pages"), ("PAR1", &long)]
+        {
+            for (start, rest) in [(start, rest), (rest, start)] {
+                let whole = of(&[start, rest].concat());
+                assert_eq!(of(start).followed_by(of(rest)), whole);
+                assert_eq!(whole.after(start.as_bytes()), Some(of(rest)));
+                assert_eq!(whole.before(rest.as_bytes()), Some(of(start)));
+            }
         }
-        assert_eq!(of(b"PA").after(b"PAR1"), None);
+        assert_eq!(of("PA").after(b"PAR1"), None);
+        assert_eq!(of("PA").before(b"PAR1"), None);
     }
 }

@@ -3,8 +3,11 @@
 //! Successes are copied as they are, each part's pages in one stretch, and their metadata is moved along with
 //! them, page index included: nothing is decoded, and the bytes need not even pass through this process, as the
 //! checksum of the whole follows from those of the parts. A reader of one image thus reads its page, not its row
-//! group. A single part, which most servers have, needs no copy at all: it gets a second name. Errors are few; they are read, and only those that still
-//! are the record's last word are kept.
+//! group. A single part, which most servers have, needs no copy at all: it gets a second name. Errors are few; they
+//! are read, and only those that still are the record's last word are kept.
+//!
+//! A part that was damaged since it was written passes no damage on as sound: the sum of the copy is that of
+//! undamaged bytes, and a file of errors whose own sum is wrong is not read.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -29,12 +32,11 @@ use parquet::file::writer::TrackedWrite;
 use parquet::schema::types::SchemaDescriptor;
 
 use super::atomic::sync_folder;
-use super::part_writer::{arrow_writer, error_batch};
+use super::part_writer::{arrow_writer, close, error_batch};
 use super::schema::{errors_properties, successes_properties, successes_write_schema};
 use super::sweep::sweep_temporary;
 use super::{
-    AtomicFile, DatasetLayout, PAGES_CRC32_KEY, PagesChecksum, Sign as _, StorageError, StorageOptions,
-    errors_schema, write_atomically,
+    AtomicFile, Checksum, DatasetLayout, StorageError, StorageOptions, errors_schema, write_atomically,
 };
 use crate::model::{DataFile, Epoch, PartRow, RecordIndex, ServerName};
 
@@ -99,72 +101,99 @@ fn merge_successes(input: &CompactionInput<'_>) -> Result<DataFile, StorageError
     if let [only] = parts[..]
         && let Some(file) = AtomicFile::link(&part_path(input, only), &path, &writer)?
     {
-        let metadata = read_metadata(file.temporary(), only)?;
-        let num_rows = metadata.file_metadata().num_rows().unsigned_abs();
-        return Ok(DataFile { num_rows, bytes: file.commit()? });
+        read_metadata(&file.handle()?, file.temporary(), only.successes)?;
+        file.commit()?;
+        return Ok(only.successes);
     }
     let file = AtomicFile::create(&path, &writer)?;
+    let write = |error| StorageError::io("write", file.temporary())(error);
     let mut target = file.handle()?;
-    target.write_all(MAGIC).map_err(StorageError::io("write", file.temporary()))?;
-    let mut checksum = PagesChecksum::of_same_bytes_as(MAGIC);
+    target.write_all(MAGIC).map_err(write)?;
+    let mut checksum = Checksum::of(MAGIC);
     let mut merged = MergedMetadata::new(input.options);
     for part in parts {
         let path = part_path(input, part);
         let unexpected = |detail: String| StorageError::Unexpected { path: path.clone(), detail };
         let source = File::open(&path).map_err(StorageError::io("open", &path))?;
-        let metadata = read_metadata(&path, part)?;
+        let metadata = read_metadata(&source, &path, part.successes)?;
         let data = data_range(&metadata);
-        let pages = pages_checksum(&metadata).and_then(|checksum| checksum.after(MAGIC));
+        let footer = read_from(&source, data.end).map_err(StorageError::io("read", &path))?;
+        let pages = Checksum::stated(part.successes).before(&footer).and_then(|head| head.after(MAGIC));
         let pages = pages
-            .filter(|pages| data == (MAGIC.len() as u64..MAGIC.len() as u64 + pages.bytes()))
-            .ok_or_else(|| unexpected("it does not state the checksum of its pages".into()))?;
-        (&source).seek(SeekFrom::Start(data.start)).map_err(StorageError::io("open", &path))?;
-        // Between two files the kernel copies by itself.
-        let length = data.end - data.start;
-        let copied = io::copy(&mut (&source).take(length), &mut target)
-            .map_err(StorageError::io("write", file.temporary()))?;
-        if copied != length {
-            return Err(unexpected(format!("{copied} bytes of data instead of {length}")));
-        }
+            .filter(|pages| data == (MAGIC.len() as u64..MAGIC.len() as u64 + pages.bytes))
+            .ok_or_else(|| unexpected("its pages do not stand where they were written".into()))?;
+        copy(&source, data.clone(), &target).map_err(|failure| match failure {
+            CopyFailure::Read(error) => StorageError::io("read", &path)(error),
+            CopyFailure::Write(error) => write(error),
+        })?;
         merged
-            .add(metadata, checksum.bytes().cast_signed() - data.start.cast_signed())
+            .add(metadata, checksum.bytes.cast_signed() - data.start.cast_signed())
             .map_err(|error| unexpected(error.to_string()))?;
         checksum = checksum.followed_by(pages);
     }
     let num_rows = merged.num_rows();
-    let footer = merged.encode(checksum).map_err(StorageError::parquet(file.temporary()))?;
-    target.write_all(&footer).map_err(StorageError::io("write", file.temporary()))?;
-    Ok(DataFile { num_rows, bytes: file.commit()? })
+    let footer = merged.encode(checksum.bytes).map_err(StorageError::parquet("write", file.temporary()))?;
+    target.write_all(&footer).map_err(write)?;
+    file.commit()?;
+    Ok(checksum.followed_by(Checksum::of(&footer)).file_of(num_rows))
 }
 
 fn part_path(input: &CompactionInput<'_>, part: &PartRow) -> PathBuf {
     input.layout.success_part(input.folder, input.partition_id, part.part)
 }
 
-/// The footer of a part, which must have the rows that the catalog says.
-fn read_metadata(path: &Path, part: &PartRow) -> Result<ParquetMetaData, StorageError> {
-    let source = File::open(path).map_err(StorageError::io("open", path))?;
+/// The footer of a part, which must be as long and have as many rows as the catalog says.
+fn read_metadata(source: &File, path: &Path, stated: DataFile) -> Result<ParquetMetaData, StorageError> {
+    let unexpected = |detail: String| StorageError::Unexpected { path: path.to_owned(), detail };
+    let bytes = source.metadata().map_err(StorageError::io("read", path))?.len();
+    if bytes != stated.bytes {
+        return Err(unexpected(format!("{bytes} bytes instead of {}", stated.bytes)));
+    }
     let metadata = ParquetMetaDataReader::new()
         .with_page_index_policy(PageIndexPolicy::Optional)
-        .parse_and_finish(&source)
-        .map_err(StorageError::parquet(path))?;
+        .parse_and_finish(source)
+        .map_err(StorageError::parquet("read", path))?;
     let rows = metadata.file_metadata().num_rows().unsigned_abs();
-    if rows != part.successes.num_rows {
-        let detail = format!("{rows} rows instead of {}", part.successes.num_rows);
-        return Err(StorageError::Unexpected { path: path.to_owned(), detail });
+    if rows != stated.num_rows {
+        return Err(unexpected(format!("{rows} rows instead of {}", stated.num_rows)));
     }
     Ok(metadata)
 }
 
+/// All bytes from there on.
+fn read_from(mut source: &File, start: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.seek(SeekFrom::Start(start))?;
+    source.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[derive(Debug)]
+enum CopyFailure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Appends a stretch of one file to another. Between two files the kernel copies by itself.
+fn copy(source: &File, stretch: Range<u64>, mut target: &File) -> Result<(), CopyFailure> {
+    let length = stretch.end - stretch.start;
+    let from_start = || {
+        let mut source = source;
+        source.seek(SeekFrom::Start(stretch.start)).map(|_| source.take(length))
+    };
+    match from_start().and_then(|mut source| io::copy(&mut source, &mut target)) {
+        Ok(copied) if copied == length => Ok(()),
+        Ok(_) => Err(CopyFailure::Read(io::ErrorKind::UnexpectedEof.into())),
+        // The error does not say which of the two files it is about; reading alone does.
+        Err(error) => match from_start().and_then(|mut source| io::copy(&mut source, &mut io::sink())) {
+            Ok(_) => Err(CopyFailure::Write(error)),
+            Err(error) => Err(CopyFailure::Read(error)),
+        },
+    }
+}
+
 /// First and last bytes of a Parquet file.
 const MAGIC: &[u8] = b"PAR1";
-
-/// What a file's footer says of its pages.
-fn pages_checksum(metadata: &ParquetMetaData) -> Option<PagesChecksum> {
-    let facts = metadata.file_metadata().key_value_metadata()?;
-    let fact = facts.iter().find(|fact| fact.key == PAGES_CRC32_KEY)?;
-    PagesChecksum::parse(fact.value.as_deref()?)
-}
 
 /// Where a file's pages are: one stretch, for nothing is between them.
 fn data_range(metadata: &ParquetMetaData) -> Range<u64> {
@@ -223,16 +252,14 @@ impl MergedMetadata {
         Ok(())
     }
 
-    /// What follows the data, whose checksum this is.
-    fn encode(self, data: PagesChecksum) -> parquet::errors::Result<Vec<u8>> {
+    /// What follows so many bytes of data.
+    fn encode(self, data_bytes: u64) -> parquet::errors::Result<Vec<u8>> {
         let num_rows = self.num_rows().cast_signed();
-        let mut facts = self.properties.key_value_metadata().cloned().unwrap_or_default();
-        facts.push(data.fact());
         let file = FileMetaData::new(
             self.properties.writer_version().as_num(),
             num_rows,
             Some(self.properties.created_by().to_owned()),
-            Some(facts),
+            self.properties.key_value_metadata().cloned(),
             self.schema.into(),
             None,
         );
@@ -242,10 +269,10 @@ impl MergedMetadata {
             .set_column_index((self.column_index.len() == count).then_some(self.column_index))
             .set_offset_index((self.offset_index.len() == count).then_some(self.offset_index))
             .build();
-        let mut footer = Footer { skip: data.bytes(), bytes: Vec::new() };
+        let mut footer = Footer { skip: data_bytes, bytes: Vec::new() };
         let mut tracked = TrackedWrite::new(&mut footer);
         let piece = vec![0; 1 << 20];
-        let mut left = data.bytes() as usize;
+        let mut left = data_bytes as usize;
         while left > 0 {
             let length = left.min(piece.len());
             tracked.write_all(&piece[..length])?;
@@ -293,7 +320,7 @@ fn moved(chunk: &ColumnChunkMetaData, by: i64) -> parquet::errors::Result<Column
 fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
     let path = input.layout.errors(input.folder, input.partition_id);
     let file = AtomicFile::create(&path, &input.epoch.to_string())?;
-    let error = StorageError::parquet(file.temporary());
+    let error = StorageError::parquet("write", file.temporary());
     let mut writer = arrow_writer(&file, errors_schema(), errors_properties(input.options))?;
     writer.write(&error_batch(&[])).map_err(&error)?;
     let mut written = HashSet::new();
@@ -302,11 +329,17 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
     for part in input.parts.iter().rev().filter(|part| part.errors.num_rows > 0) {
         let path = input.layout.error_part(input.folder, input.partition_id, part.part);
         let source = File::open(&path).map_err(StorageError::io("open", &path))?;
+        let checksum = Checksum::of_rest(&source).map_err(StorageError::io("read", &path))?;
+        if checksum != Checksum::stated(part.errors) {
+            let detail = "its checksum is another".into();
+            return Err(StorageError::Unexpected { path, detail });
+        }
+        let read = StorageError::parquet("read", &path);
         let reader = ParquetRecordBatchReaderBuilder::try_new(source)
             .and_then(|builder| builder.build())
-            .map_err(StorageError::parquet(&path))?;
+            .map_err(&read)?;
         for batch in reader {
-            let batch = batch.map_err(|error| StorageError::parquet(&path)(error.into()))?;
+            let batch = batch.map_err(|error| read(error.into()))?;
             let keep: BooleanArray = batch
                 .column_by_name("record")
                 .and_then(|column| column.as_primitive_opt::<Int32Type>())
@@ -321,13 +354,12 @@ fn merge_errors(input: &CompactionInput<'_>) -> Result<DataFile, StorageError> {
                 .collect();
             let kept = filter_record_batch(&batch, &keep)
                 .and_then(|batch| batch.with_schema(errors_schema()))
-                .map_err(|error| StorageError::parquet(&path)(error.into()))?;
+                .map_err(|error| read(error.into()))?;
             num_rows += kept.num_rows() as u64;
             writer.write(&kept).map_err(&error)?;
         }
     }
-    writer.sign().and_then(|()| writer.close()).map_err(&error)?;
-    Ok(DataFile { num_rows, bytes: file.commit()? })
+    close(file, writer, num_rows)
 }
 
 #[cfg(test)]
@@ -423,8 +455,93 @@ mod tests {
         let parts = write_parts(&layout, &folder);
         let output = compact(&layout, &folder, &parts);
         let path = layout.successes(&folder, 0);
-        assert_eq!(output.successes, DataFile { num_rows: 35, bytes: fs::metadata(&path).unwrap().len() });
+        assert_eq!(output.successes, Checksum::of(&fs::read(&path).unwrap()).file_of(35));
         (root, path)
+    }
+
+    /// A flipped byte of a footer moved into the merged one, and its sum with it.
+    #[test]
+    fn damage_before_the_copy_shows_after_it() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = DatasetLayout::new(root.path(), LayoutOptions::default());
+        let folder = ServerName::from_catalog("s");
+        let parts = write_parts(&layout, &folder);
+        let path = layout.success_part(&folder, 0, parts[1].part);
+        let sound = fs::read(&path).unwrap();
+        let title = sound.len() - sound.windows(12).rev().position(|at| at == b"Not provided").unwrap() - 12;
+        let [in_pages, in_statistics] = [data_range(&metadata_of(&path)).end as usize / 2, title];
+        for at in [in_pages, in_statistics] {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, &damaged).unwrap();
+            let stated = compact(&layout, &folder, &parts).successes;
+            let merged = fs::read(layout.successes(&folder, 0)).unwrap();
+            assert_eq!(stated.bytes, merged.len() as u64);
+            assert_ne!(Checksum::stated(stated), Checksum::of(&merged), "byte {at}");
+        }
+        // One part alone gets a second name.
+        let stated = compact(&layout, &folder, &parts[1..2]).successes;
+        let linked = fs::read(layout.successes(&folder, 0)).unwrap();
+        assert_ne!(Checksum::stated(stated), Checksum::of(&linked));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_failure_to_write() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        fs::write(&path, b"0123456789").unwrap();
+        let readable = File::open(&path).unwrap();
+        let writable = File::options().write(true).open(&path).unwrap();
+        let new = File::create(root.path().join("new")).unwrap();
+        copy(&readable, 2..5, &new).unwrap();
+        assert_eq!(fs::read(root.path().join("new")).unwrap(), b"234");
+        assert!(matches!(copy(&writable, 2..5, &new), Err(CopyFailure::Read(_))));
+        assert!(matches!(copy(&readable, 2..5, &readable), Err(CopyFailure::Write(_))));
+        assert!(matches!(copy(&readable, 8..12, &new), Err(CopyFailure::Read(_))), "it is too short");
+
+        let layout = DatasetLayout::new(root.path(), LayoutOptions::default());
+        let folder = ServerName::from_catalog("s");
+        let part = PartId { epoch: Epoch::new(1, 1), sequence: 0 };
+        // It opens, and each read of it fails.
+        let unreadable = layout.error_part(&folder, 0, part);
+        fs::create_dir_all(&unreadable).unwrap();
+        let errors = DataFile { num_rows: 1, ..DataFile::default() };
+        let input = CompactionInput {
+            layout: &layout,
+            folder: &folder,
+            partition_id: 0,
+            parts: &[PartRow { part, successes: DataFile::default(), errors }],
+            failed: &HashSet::new(),
+            epoch: Epoch::new(1, 1),
+            options: StorageOptions::default(),
+        };
+        let error = compact_partition(&input).unwrap_err();
+        assert!(
+            matches!(&error, StorageError::Io { action: "read", path, .. } if *path == unreadable),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_of_errors_is_not_read() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = DatasetLayout::new(root.path(), LayoutOptions::default());
+        let folder = ServerName::from_catalog("s");
+        let part = PartId { epoch: Epoch::new(1, 1), sequence: 0 };
+        let path = layout.error_part(&folder, 0, part);
+        let errors = crate::storage::write_error_part(&path, &[], StorageOptions::default()).unwrap();
+        let errors = DataFile { num_rows: 1, crc32: errors.crc32 ^ 1, ..errors };
+        let input = CompactionInput {
+            layout: &layout,
+            folder: &folder,
+            partition_id: 0,
+            parts: &[PartRow { part, successes: DataFile::default(), errors }],
+            failed: &HashSet::new(),
+            epoch: Epoch::new(1, 1),
+            options: StorageOptions::default(),
+        };
+        let error = compact_partition(&input).unwrap_err().to_string();
+        assert!(error.ends_with("its checksum is another"), "{error}");
     }
 
     fn metadata_of(path: &std::path::Path) -> ParquetMetaData {

@@ -22,12 +22,12 @@ impl StorageError {
         move |source| Self::Io { action, path, source }
     }
 
-    /// A Parquet call that failed; an I/O error within keeps its kind.
-    pub(super) fn parquet(path: &Path) -> impl Fn(ParquetError) -> Self + use<> {
+    /// A Parquet call that failed to `read` or `write`; an I/O error within keeps its kind.
+    pub(super) fn parquet(action: &'static str, path: &Path) -> impl Fn(ParquetError) -> Self + use<> {
         let path = path.to_owned();
         move |error| match error {
             ParquetError::External(inner) => match inner.downcast::<io::Error>() {
-                Ok(source) => Self::Io { action: "read or write", path: path.clone(), source: *source },
+                Ok(source) => Self::Io { action, path: path.clone(), source: *source },
                 Err(inner) => Self::Parquet { path: path.clone(), source: ParquetError::External(inner) },
             },
             source => Self::Parquet { path: path.clone(), source },

@@ -60,7 +60,8 @@ impl ManifestReader {
             if let Some((path, reader)) = &mut self.current {
                 match reader.next() {
                     Some(batch) => {
-                        let batch = batch.map_err(|error| StorageError::parquet(path)(error.into()))?;
+                        let batch =
+                            batch.map_err(|error| StorageError::parquet("read", path)(error.into()))?;
                         return records_of(&batch, path).map(Some);
                     }
                     None => self.current = None,
@@ -68,14 +69,14 @@ impl ManifestReader {
             }
             let Some(path) = self.files.next() else { return Ok(None) };
             let file = File::open(&path).map_err(StorageError::io("open", &path))?;
-            let builder =
-                ParquetRecordBatchReaderBuilder::try_new(file).map_err(StorageError::parquet(&path))?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+                .map_err(StorageError::parquet("read", &path))?;
             let columns = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
             let reader = builder
                 .with_projection(columns)
                 .with_batch_size(self.batch_rows)
                 .build()
-                .map_err(StorageError::parquet(&path))?;
+                .map_err(StorageError::parquet("read", &path))?;
             self.current = Some((path, reader));
         }
     }

@@ -11,20 +11,22 @@ mod layout;
 mod ledger;
 mod manifest;
 mod part_writer;
+mod reopen;
 mod schema;
 mod server_tables;
 mod sweep;
 
 pub use atomic::{AtomicFile, create_folder, sync_folder, write_atomically};
-pub use checksum::{Checksummed, PAGES_CRC32_KEY, PagesChecksum, Sign};
+pub use checksum::{Checksum, Checksummed};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
 pub use ledger::{LedgerEnd, LedgerReader, LedgerWriter, ledger_files};
 pub use manifest::{ManifestReader, ManifestRecord};
 pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
+pub use reopen::{ErrorFacts, final_files_as_part, read_error_facts, remove_final_files, remove_marker};
 pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
 };
 pub use server_tables::{ServerTableError, read_server_list, read_server_rates};
-pub use sweep::sweep_parts;
+pub use sweep::{epoch_in, sweep_parts};

@@ -19,9 +19,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::WriterProperties;
 
 use super::schema::{IMAGE_PAGE_BYTES, errors_properties, successes_properties, successes_write_schema};
-use super::{
-    AtomicFile, Checksummed, ManifestRecord, Sign as _, StorageError, StorageOptions, errors_schema,
-};
+use super::{AtomicFile, Checksummed, ManifestRecord, StorageError, StorageOptions, errors_schema};
 use crate::model::{ContentDigest, DataFile, ImageFormat, PerceptualHash, PixelSize, RecordIndex};
 
 /// What distributed-downloader writes where the list gives no licence, source or title.
@@ -107,7 +105,7 @@ impl PartWriter {
             return Ok(());
         }
         rows.sort_by_key(|row| row.record.record);
-        let error = StorageError::parquet(self.file.temporary());
+        let error = StorageError::parquet("write", self.file.temporary());
         let batch = image_batch(rows);
         // The writer judges by the first images of a batch after how many it looks whether the page is full. From
         // a large one on that is after each.
@@ -125,10 +123,8 @@ impl PartWriter {
     ///
     /// # Errors
     /// As [`PartWriter::write_row_group`].
-    pub fn seal(mut self) -> Result<DataFile, StorageError> {
-        let error = StorageError::parquet(self.file.temporary());
-        self.writer.sign().and_then(|()| self.writer.close()).map_err(error)?;
-        Ok(DataFile { num_rows: self.num_rows, bytes: self.file.commit()? })
+    pub fn seal(self) -> Result<DataFile, StorageError> {
+        close(self.file, self.writer, self.num_rows)
     }
 }
 
@@ -142,11 +138,9 @@ pub fn write_error_part(
     options: StorageOptions,
 ) -> Result<DataFile, StorageError> {
     let file = AtomicFile::create(path, "part")?;
-    let error = StorageError::parquet(file.temporary());
     let mut writer = arrow_writer(&file, errors_schema(), errors_properties(options))?;
-    writer.write(&error_batch(rows)).and_then(|()| writer.sign()).map_err(&error)?;
-    writer.close().map_err(&error)?;
-    Ok(DataFile { num_rows: rows.len() as u64, bytes: file.commit()? })
+    writer.write(&error_batch(rows)).map_err(StorageError::parquet("write", file.temporary()))?;
+    close(file, writer, rows.len() as u64)
 }
 
 /// A writer that leaves Arrow's own schema out: the plain Parquet types say all, and images may then be
@@ -158,7 +152,18 @@ pub(super) fn arrow_writer(
 ) -> Result<ArrowWriter<Checksummed<std::fs::File>>, StorageError> {
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     ArrowWriter::try_new_with_options(Checksummed::new(file.handle()?), schema, options)
-        .map_err(StorageError::parquet(file.temporary()))
+        .map_err(StorageError::parquet("write", file.temporary()))
+}
+
+/// Writes the footer, syncs the file and gives it its name.
+pub(super) fn close(
+    file: AtomicFile,
+    writer: ArrowWriter<Checksummed<std::fs::File>>,
+    num_rows: u64,
+) -> Result<DataFile, StorageError> {
+    let written = writer.into_inner().map_err(StorageError::parquet("write", file.temporary()))?;
+    file.commit()?;
+    Ok(written.checksum().file_of(num_rows))
 }
 
 fn image_batch(rows: &[ImageRow]) -> RecordBatch {

@@ -57,8 +57,10 @@ fn remove_files(folder: &Path, orphan: impl Fn(&str) -> bool) -> Result<Vec<Path
     Ok(removed)
 }
 
-/// The claim that made a file: `successes-RUN-COUNTER-SEQUENCE.parquet`, or `successes.parquet.tmp-RUN-COUNTER`.
-fn epoch_in(name: &str) -> Option<Epoch> {
+/// The claim that made a file, if its name says so: `successes-RUN-COUNTER-SEQUENCE.parquet`, or
+/// `successes.parquet.tmp-RUN-COUNTER`.
+#[must_use]
+pub fn epoch_in(name: &str) -> Option<Epoch> {
     let numbers = name
         .strip_prefix("successes-")
         .or_else(|| name.strip_prefix("errors-"))

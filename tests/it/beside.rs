@@ -38,6 +38,37 @@ fn a_check_beside_a_download_finds_nothing_wrong() {
     }
 }
 
+/// By an older copy of the catalog the images that came since were orphans: a repair removed them.
+#[test]
+fn a_repair_refuses_an_older_copy_of_the_catalog() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let project = Project::new(farm.addr(), SETTINGS).with_rows(farm_list(60, 3, 5));
+    project.ok(&["ingest"]);
+    let older = fs::read(project.path("out/catalog.redb")).unwrap();
+    project.ok(&["download"]);
+    let newest = fs::read(project.path("out/catalog.redb")).unwrap();
+    let images = project.images();
+
+    fs::write(project.path("out/catalog.redb"), &older).unwrap();
+    let output = project.run(&["check", "--repair"]);
+    expect(&output, 1, &["check", "--repair"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("newer than the catalog") && stderr.contains("--discard-newer"), "{stderr}");
+    fs::write(project.path("out/catalog.redb"), newest).unwrap();
+    project.ok(&["check", "--deep"]);
+
+    // Without a newer one the older is gone on from.
+    fs::write(project.path("out/catalog.redb"), &older).unwrap();
+    project.ok(&["download"]);
+    assert_eq!(project.images(), images);
+    project.ok(&["check", "--deep"]);
+    fs::write(project.path("out/catalog.redb"), &older).unwrap();
+    project.ok(&["check", "--repair", "--discard-newer"]);
+    assert!(!project.path("out/downloaded_images").exists() || project.images().is_empty());
+    project.ok(&["download"]);
+    assert_eq!(project.images(), images);
+}
+
 /// The node of a job died with the catalog open, and never comes back.
 #[test]
 fn a_lock_of_a_silent_node_holds_no_reader_up() {

@@ -29,7 +29,7 @@ fn a_list_becomes_a_dataset_that_is_sound() {
     let again = project.ok(&["ingest", "--json"]);
     assert!(again.contains("\"records_new\": 0") && again.contains("\"records_known\": 300"), "{again}");
     project.ok(&["download"]);
-    assert_eq!(farm.log().len(), 300);
+    assert_eq!(farm.image_log().len(), 300);
 
     // A newer list adds only what is new.
     let project = project.with_rows(rows.into_iter().skip(50).chain(farm_list(20, 5, 8)));

@@ -22,6 +22,16 @@ fn the_demo_makes_a_sound_dataset() {
     assert!(formats.lines().last().unwrap().parse::<u32>().unwrap() >= 5, "{formats}");
     let duplicates = query("SELECT count(*) - count(DISTINCT hashsum_original) FROM images");
     assert!(duplicates.lines().last().unwrap().parse::<u32>().unwrap() > 0, "{duplicates}");
+    let wishes = query(
+        "SELECT DISTINCT cause, error_msg FROM errors WHERE cause IN ('robots', 'opt_out') AND fetched_at IS NOT NULL \
+         ORDER BY 1",
+    );
+    let expected = [
+        "cause,error_msg",
+        "opt_out,\"x-robots-tag: noai, noimageai\"",
+        "robots,robots.txt: Disallow: /private/ (User-agent: *)",
+    ];
+    assert_eq!(wishes.lines().collect::<Vec<_>>(), expected);
     let causes = query("SELECT DISTINCT cause FROM errors");
     for cause in ["http_status", "not_an_image", "truncated_image"] {
         assert!(causes.contains(cause), "{causes}");

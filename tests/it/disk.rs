@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use ddl::demo::{DemoFarm, FarmOptions, farm_list};
 
 use crate::support::project::{Project, expect};
+use crate::support::skip;
 
 /// Runs a script in the project's folder with mounts of its own; `$ddl` is the binary.
 fn with_mounts(project: &Project, script: &str) -> Option<Output> {
@@ -56,7 +57,7 @@ fn a_full_disk_stops_the_download_and_more_room_lets_it_go_on() {
         "$ddl" query --format csv "SELECT disposition, count(*) FROM urls GROUP BY 1"
     "#;
     let Some(output) = with_mounts(&project, script) else {
-        return eprintln!("skipped: no mounts are allowed here");
+        return skip("no mounts are allowed here");
     };
     assert_went_on(&output, "success,1800");
 }
@@ -75,7 +76,7 @@ fn a_full_disk_stops_the_ingest_and_more_room_lets_it_go_on() {
         "$ddl" query --format csv "SELECT disposition, count(*) FROM urls GROUP BY 1"
     "#;
     let Some(output) = with_mounts(&project, script) else {
-        return eprintln!("skipped: no mounts are allowed here");
+        return skip("no mounts are allowed here");
     };
     assert_went_on(&output, "pending,20000");
 }
@@ -98,7 +99,7 @@ fn a_folder_that_cannot_be_written_is_named() {
         "$ddl" ingest
     "#;
     let Some(output) = with_mounts(&project, script) else {
-        return eprintln!("skipped: no mounts are allowed here");
+        return skip("no mounts are allowed here");
     };
     expect(&output, 1, &["ingest", "read-only"]);
     let stderr = String::from_utf8_lossy(&output.stderr);

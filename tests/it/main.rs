@@ -1,5 +1,6 @@
 //! Integration tests, in one binary: it links once. They drive the real `ddl` against real servers.
 
+mod audit;
 mod beside;
 mod dataset;
 mod demo;
@@ -10,5 +11,6 @@ mod query;
 mod readers;
 mod real_list;
 mod resume;
+mod retry;
 mod support;
 mod terminal;

@@ -60,6 +60,63 @@ fn a_missing_url_column_is_asked_for() {
 }
 
 #[test]
+fn a_folder_without_a_configuration_says_how_to_begin() {
+    let error = error_of(&Project::empty(), &["status"]);
+    assert!(error.starts_with("error: there is no `ddl.yaml` in this folder"), "{error}");
+    assert!(error.contains("`ddl init`") && error.contains("`--dataset DIR`"), "{error}");
+}
+
+/// Two of three ranks found the catalog in use, and `mpirun` ended the one that had it.
+#[test]
+fn of_several_ranks_the_first_ingests() {
+    let project = project("").with_urls(["http://a.example/1"]);
+    let ingest = |rank: &str| {
+        let mut command = project.command(&["ingest"]);
+        command.env("OMPI_COMM_WORLD_SIZE", "2").env("OMPI_COMM_WORLD_RANK", rank);
+        expect(&command.output().unwrap(), 0, &["ingest", rank]);
+    };
+    ingest("1");
+    assert!(!project.path("out").exists());
+    ingest("0");
+    assert_eq!(project.query("SELECT count(*) FROM urls"), "1");
+}
+
+#[test]
+fn a_label_that_comes_late_is_told() {
+    let project = project("");
+    std::fs::write(project.path("list.csv"), "url;species\nhttp://a.example/1;Puma concolor\n").unwrap();
+    project.ok(&["ingest"]);
+    let ingest = |args: &[&str]| {
+        let output = project.run(&[&["ingest"][..], args].concat());
+        expect(&output, 0, args);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = ingest(&["--label-column", "species"]);
+    assert!(said.contains("`columns.label` differs from the last ingest, but 1 records"), "{said}");
+    assert!(!ingest(&["--label-column", "species"]).contains("columns.label"), "it is told once");
+    std::fs::write(project.path("list.csv"), "url\nhttp://a.example/2\n").unwrap();
+    let said = ingest(&[]);
+    assert!(said.contains("1 records of the dataset are not in this list; they stay"), "{said}");
+}
+
+#[test]
+fn passwords_in_urls_are_kept_and_not_told() {
+    let url = "http://me:s3cret@a.example/1";
+    let settings =
+        "downloader_parameters: {max_attempts: 1, logger_level: DEBUG}\nallow_private_networks: true";
+    let project = project(settings).with_urls([url]);
+    project.ok(&["ingest"]);
+    let output = project.run(&["-vvv", "download"]);
+    expect(&output, 0, &["download"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let log = std::fs::read_to_string(project.path("out/logs/download-00.log")).unwrap();
+    for said in [&*stderr, &log] {
+        assert!(said.contains("a.example/1") && !said.contains("s3cret"), "{said}");
+    }
+    assert_eq!(project.query("SELECT identifier FROM errors"), url);
+}
+
+#[test]
 fn servers_that_cannot_be_are_told_and_the_others_are_ignored() {
     let project = project("").with_urls(["http://a.example/1", "http://b.example/1"]);
     std::fs::create_dir(project.path("out")).unwrap();

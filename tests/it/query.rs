@@ -41,6 +41,13 @@ fn statements_come_from_stdin() {
     let output = with_stdin(&project, &csv, "SELECT nothing FROM urls;\nSELECT 2 AS a;");
     assert_eq!(expect(&output, 1, &csv), "a\n2\n");
     assert!(stderr(&output).contains("no column `nothing`"));
+    // A comment at the end is no statement, and several may stand on a line or in a file.
+    let said = expect(&with_stdin(&project, &csv, "SELECT 1 AS a; SELECT 2 AS b;\n-- the end\n"), 0, &csv);
+    assert_eq!(said, "a\n1\nb\n2\n");
+    std::fs::write(project.path("q.sql"), "-- two\nSELECT 1 AS a;\nSELECT 2\nAS b;\n/* the end */").unwrap();
+    assert_eq!(project.ok(&["query", "--format", "csv", "-f", "q.sql"]), "a\n1\nb\n2\n");
+    let output = project.run(&["query", "-f", "q.sql", "-o", "n.json"]);
+    assert!(stderr(&output).contains("one statement at a time, found 2"), "{}", stderr(&output));
     let to_file = ["query", "-o", "n.json"];
     expect(&with_stdin(&project, &to_file, "SELECT 3 AS n"), 0, &to_file);
     assert_eq!(std::fs::read_to_string(project.path("n.json")).unwrap(), "[{\"n\":3}]\n");
@@ -121,13 +128,16 @@ fn queries_and_exports_run_beside_a_download() {
     let project = Project::new(farm.addr(), settings).with_rows(farm_list(600, 3, 3));
     project.ok(&["ingest"]);
     let mut download = project.start(&["download"]);
+    let mut num_beside = 0;
     while download.try_wait().unwrap().is_none() {
         let images = project.query("SELECT uuid, hashsum_original, record FROM images ORDER BY uuid");
         let mut uuids: Vec<_> = images.lines().map(|line| line.split(',').next().unwrap()).collect();
         uuids.dedup();
         assert_eq!(uuids.len(), images.lines().count(), "an image shows once");
+        num_beside += usize::from((1..600).contains(&uuids.len()));
         project.ok(&["export", "manifest", "-o", "m.parquet"]);
     }
+    assert!(num_beside > 0, "no query has seen a download that was under way");
     assert_eq!(project.query("SELECT count(*) FROM images"), "600");
 }
 

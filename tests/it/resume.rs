@@ -26,9 +26,11 @@ fn project(farm: &DemoFarm) -> Project {
 }
 
 fn project_of(farm: &DemoFarm, num_records: u64) -> Project {
+    // Without a gentle start: a kill soon after it is to find parts that it costs.
     let settings = format!(
-        "downloader_parameters: {{default_rate_limit: 0, batch_size: 60, part_images: {PART_IMAGES}, \
-         part_seconds: 1s}}"
+        "rate_control: fixed\n\
+         downloader_parameters: {{default_rate_limit: 0, max_connections_per_server: 4, batch_size: 60, \
+         part_images: {PART_IMAGES}, part_seconds: 1s}}"
     );
     let project = Project::new(farm.addr(), &settings).with_rows(farm_list(num_records, NUM_SERVERS, 5));
     project.ok(&["ingest"]);
@@ -100,7 +102,7 @@ fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Com
         let now_committed = requests_of_committed(project, farm);
         let again: Vec<_> = committed.iter().filter(|(url, n)| now_committed[*url] != **n).collect();
         assert!(again.is_empty(), "what was committed before kill {kill} was asked for again: {again:?}");
-        let now_asked = farm.log().len() as u64;
+        let now_asked = farm.image_log().len() as u64;
         let lost = (now_asked - asked) - (now_committed.len() - committed.len()) as u64;
         assert!(lost <= COST_OF_A_KILL, "kill {kill} cost {lost} requests");
         (committed, asked) = (now_committed, now_asked);
@@ -109,7 +111,7 @@ fn kill_and_resume(project: &Project, farm: &DemoFarm, command: impl Fn() -> Com
     expect(&output, 0, &["the run that is left alone"]);
     assert!(!committed.is_empty(), "no run got anywhere");
     let left = project.query("SELECT count(*) FROM urls").parse::<u64>().unwrap() - committed.len() as u64;
-    assert_eq!(farm.log().len() as u64 - asked, left, "the last run asks for what is left, once");
+    assert_eq!(farm.image_log().len() as u64 - asked, left, "the last run asks for what is left, once");
     assert_equals_uninterrupted(project);
 }
 
@@ -168,14 +170,14 @@ fn an_mpi_rank_that_was_frozen_goes_on() {
     project.ok(&["ingest"]);
     let mut child =
         project.mpi_command(3, &["download"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let requests_reach = |number: usize| farm.log().len() >= number;
+    let requests_reach = |number: usize| farm.image_log().len() >= number;
     wait_for(&mut child, "its ranks were at work", &|| requests_reach(100));
     let frozen = process_of_rank(child.id(), 1) as libc::pid_t;
     // SAFETY: `mpirun` has not been waited for and would say if a rank had ended.
     unsafe { libc::kill(frozen, libc::SIGSTOP) };
     let status = || std::fs::read_to_string(project.path("out/status/status.json")).unwrap_or_default();
     wait_for(&mut child, "the rank was lost", &|| status().contains("\"lost_ranks\": 1"));
-    let so_far = farm.log().len();
+    let so_far = farm.image_log().len();
     wait_for(&mut child, "others had taken over", &|| requests_reach(so_far + 80));
     // SAFETY: as above.
     unsafe { libc::kill(frozen, libc::SIGCONT) };
@@ -199,7 +201,7 @@ fn mpi_ranks_leave_together_when_rank_zero_cannot_begin() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    wait_for(&mut child, "it asked for anything", &|| !farm.log().is_empty());
+    wait_for(&mut child, "it asked for anything", &|| !farm.image_log().is_empty());
     // A launcher that lets the others live: without a word from rank 0 they would wait for ever.
     let mut ranks = project.mpi_command(3, &["download"]);
     ranks.env("OMPI_MCA_orte_abort_on_non_zero_status", "0");
@@ -214,11 +216,11 @@ fn a_terminal_that_is_gone_stops_it_as_sigterm_does() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    wait_for(&mut child, "it could be stopped", &|| farm.log().len() >= 50);
+    wait_for(&mut child, "it could be stopped", &|| farm.image_log().len() >= 50);
     // SAFETY: the child has not been waited for, so its number is its own.
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGHUP) };
     assert_eq!(child.wait().unwrap().code(), Some(75));
-    assert_eq!(project.query("SELECT count(*) FROM images"), farm.log().len().to_string());
+    assert_eq!(project.query("SELECT count(*) FROM images"), farm.image_log().len().to_string());
 }
 
 #[test]
@@ -226,16 +228,16 @@ fn sigterm_seals_commits_and_exits_75() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    wait_for(&mut child, "it could be stopped", &|| farm.log().len() >= 50);
+    wait_for(&mut child, "it could be stopped", &|| farm.image_log().len() >= 50);
     // SAFETY: the child has not been waited for, so its number is its own.
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
     assert_eq!(child.wait().unwrap().code(), Some(75));
     let done: u64 = project.query("SELECT count(*) FROM images").parse().unwrap();
     assert!(done > 0 && done < NUM_RECORDS, "{done} images are committed");
-    assert_eq!(farm.log().len() as u64, done, "all that was asked for is kept");
+    assert_eq!(farm.image_log().len() as u64, done, "all that was asked for is kept");
     project.ok(&["check", "--deep"]);
     project.ok(&["download"]);
-    assert_eq!(farm.log().len() as u64, NUM_RECORDS);
+    assert_eq!(farm.image_log().len() as u64, NUM_RECORDS);
     assert_equals_uninterrupted(&project);
 }
 
@@ -268,7 +270,7 @@ fn two_downloads_do_not_meet_and_readers_follow_one() {
     let farm = slow_farm();
     let project = project(&farm);
     let mut child = project.start(&["download"]);
-    wait_for(&mut child, "it asked for anything", &|| !farm.log().is_empty());
+    wait_for(&mut child, "it asked for anything", &|| !farm.image_log().is_empty());
     let second = project.run(&["download"]);
     let message = String::from_utf8_lossy(&second.stderr).into_owned();
     expect(&second, 1, &["second download"]);

@@ -292,6 +292,18 @@ fn duplicates_are_found_in_any_number_of_passes() {
     }
 }
 
+/// The number of passes over the URL keys came from a damaged count: they would have taken years.
+#[test]
+fn counts_beyond_all_reason() {
+    let (mut dataset, key) = open_partition();
+    dataset.partition("a.example", 1, &[PENDING]);
+    dataset.tamper_row(key, |row| {
+        row.counts.pending = u64::MAX;
+        row.counts.skipped = u64::MAX;
+    });
+    assert_eq!(kinds(&dataset.check_light()), [BreachKind::RecordCount, BreachKind::ServerTotals]);
+}
+
 #[test]
 fn a_catalog_that_contradicts_itself() {
     const URL_KEYS: TableDefinition<(u32, u32, u32), &[u8]> = TableDefinition::new("url_keys-1");

@@ -18,7 +18,7 @@ use redb::TableDefinition;
 
 use crate::catalog::{
     Catalog, CatalogOptions, CatalogReader, CompactionReport, ManifestFile, NewPartition, PartReport,
-    PartitionRow, RecordOutcome, Report,
+    PartitionRow, RecordOutcome, Report, RunRow,
 };
 use crate::check::{CheckError, CheckOptions, CheckReport, RepairReport, check_dataset, repair_dataset};
 use crate::model::{
@@ -26,9 +26,8 @@ use crate::model::{
     RecordUrl, ServerId, ServerName, UrlKey,
 };
 use crate::storage::{
-    Checksummed, CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions,
-    ManifestRecord, PartWriter, Sign as _, StorageOptions, compact_partition, finish_partition,
-    write_error_part,
+    Checksum, CompactionInput, DatasetLayout, ErrorRow, HASH_ALGORITHM_KEY, ImageRow, LayoutOptions,
+    ManifestRecord, PartWriter, StorageOptions, compact_partition, finish_partition, write_error_part,
 };
 
 pub(super) const PENDING: RecordState = RecordState::Pending;
@@ -59,8 +58,10 @@ impl TestDataset {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let layout = DatasetLayout::new(folder.path(), LayoutOptions::default());
+        let catalog = Catalog::create(&layout.catalog(), &catalog_options()).unwrap();
+        assert_eq!(catalog.start_run(RunRow::default()).unwrap(), EPOCH.run());
         Self {
-            catalog: Some(Catalog::create(&layout.catalog(), &catalog_options()).unwrap()),
+            catalog: Some(catalog),
             layout,
             folders: HashMap::new(),
             records: HashMap::new(),
@@ -293,7 +294,7 @@ impl TestDataset {
     }
 
     pub(super) fn repair(&self) -> Result<RepairReport, CheckError> {
-        repair_dataset(&self.layout, self.catalog())
+        repair_dataset(&self.layout, self.catalog(), false)
     }
 
     /// Checks as a process does that only reads.
@@ -368,8 +369,8 @@ pub(super) fn write_manifest(folder: &Path, number: usize, records: &[Arc<Manife
     ])
     .unwrap();
     let name = format!("part-{number:04}.parquet");
-    let bytes = write_parquet(&folder.join(&name), &batch).bytes;
-    ManifestFile { name, num_records: records.len() as u32, bytes }
+    let DataFile { bytes, crc32, .. } = write_parquet(&folder.join(&name), &batch);
+    ManifestFile { name, num_records: records.len() as u32, bytes, crc32 }
 }
 
 /// Writes a file as no part of ddl does: in place, and without its hash algorithm.
@@ -386,13 +387,10 @@ pub(super) fn write_parquet_with_algorithm(path: &Path, batch: &RecordBatch) -> 
 
 fn write_with(path: &Path, batch: &RecordBatch, properties: Option<WriterProperties>) -> DataFile {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(Checksummed::new(File::create(path).unwrap()), batch.schema(), properties)
-            .unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), properties).unwrap();
     writer.write(batch).unwrap();
-    writer.sign().unwrap();
     writer.close().unwrap();
-    DataFile { num_rows: batch.num_rows() as u64, bytes: fs::metadata(path).unwrap().len() }
+    Checksum::of(&fs::read(path).unwrap()).file_of(batch.num_rows() as u64)
 }
 
 pub(super) fn read_parquet(path: &Path) -> RecordBatch {

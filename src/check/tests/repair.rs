@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use super::builder::{PENDING, TestDataset};
 use super::kinds;
-use crate::catalog::{Catalog, CatalogOptions};
+use crate::catalog::{Catalog, CatalogOptions, DispositionCounts};
 use crate::check::{BreachKind, CheckError, RepairReport, repair_dataset};
+use crate::dispatch::PublishedStatus;
 use crate::model::PartitionKey;
 
 /// A finished, a compacted and an open partition of one server.
@@ -147,13 +148,47 @@ fn links_are_neither_followed_nor_removed() {
     assert!(links.iter().all(|link| link.symlink_metadata().is_ok()));
 }
 
+/// By an older copy of the catalog the images that came since were orphans, and a repair removed them.
+#[test]
+fn what_is_newer_than_the_catalog_is_removed_only_if_told_so() {
+    type Newer = fn(&TestDataset, PartitionKey) -> Vec<PathBuf>;
+    let of_a_later_run: Newer =
+        |dataset, open| vec![put(dataset.images_folder(open).join("_parts/successes-2-1-0.parquet"))];
+    let unfinished_of_a_later_run: Newer =
+        |dataset, open| vec![put(dataset.images_folder(open).join("successes.parquet.tmp-2-1"))];
+    let complete: Newer = |dataset, open| {
+        ["successes.parquet", "errors.parquet", "completed"]
+            .map(|name| put(dataset.images_folder(open).join(name)))
+            .to_vec()
+    };
+    let of_the_same_run: Newer = |dataset, open| {
+        let counts = DispositionCounts { success: 1000, ..DispositionCounts::default() };
+        let status = PublishedStatus { counts, ..PublishedStatus::default() };
+        fs::create_dir_all(dataset.layout.status()).unwrap();
+        let path = dataset.layout.status().join("status.json");
+        fs::write(path, serde_json::to_vec(&status).unwrap()).unwrap();
+        vec![put(dataset.images_folder(open).join("_parts/successes-1-9-0.parquet"))]
+    };
+    for newer in [of_a_later_run, unfinished_of_a_later_run, complete, of_the_same_run] {
+        let (dataset, [.., open]) = dataset();
+        let files = newer(&dataset, open);
+        let before = dataset.check_light();
+        let error = dataset.repair().unwrap_err();
+        assert!(matches!(error, CheckError::OlderCatalog { .. }), "{error}");
+        assert_eq!(dataset.check_light(), before, "nothing is removed");
+        let repaired = repair_dataset(&dataset.layout, dataset.catalog(), true).unwrap();
+        assert_eq!(repaired.orphans_removed, before.num_orphans);
+        assert!(!files.iter().any(|path| path.exists()));
+    }
+}
+
 #[test]
 fn another_datasets_catalog_is_refused() {
     let (dataset, _) = dataset();
     let folder = tempfile::tempdir().unwrap();
     let other = Catalog::create(&folder.path().join("catalog.redb"), &CatalogOptions::default()).unwrap();
     let before = dataset.check_light();
-    let error = repair_dataset(&dataset.layout, &other).unwrap_err();
+    let error = repair_dataset(&dataset.layout, &other, true).unwrap_err();
     assert!(matches!(error, CheckError::OtherDataset { .. }), "{error}");
     assert_eq!(dataset.check_light(), before);
 }

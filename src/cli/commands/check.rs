@@ -9,7 +9,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit>
     super::start_logging(global, &dataset, None);
     let mut num_failed = 0;
     if args.repair {
-        let repaired = repair(&dataset)?;
+        let repaired = repair(&dataset, args.discard_newer)?;
         num_failed = repaired.num_failed;
         if !global.quiet {
             talk!("{}", repair_text(&repaired));

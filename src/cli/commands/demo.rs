@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::args::{DemoArgs, GlobalArgs};
 use super::super::progress::{DownloadProgress, IngestDisplay};
@@ -64,10 +64,11 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
         move |status: &PublishedStatus| progress.show(status)
     })?;
     let DownloadEnding::Coordinated(report) = &ending else { return Ok(Exit::Interrupted) };
-    indent(&download::summary(report));
+    indent(&download::summary(report, &download::causes(&dataset, report)));
     if !ending.is_done() {
         talk!(
-            "stopped; run `ddl -c {} download` while a demo server runs, or start the demo again",
+            "stopped; run `{} -c {} download` while a demo server runs, or start the demo again",
+            program(),
             config.display()
         );
         return Ok(Exit::Resumable);
@@ -91,11 +92,12 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     talk!("   {} rows", format::count(rows));
 
     talk!(
-        "\nDone in {}. Everything is in {}; try\n  ddl -c {} query\n  ddl -c {} check --deep",
+        "\nDone in {}. Everything is in {}; try\n  {program} -c {} query\n  {program} -c {} check --deep",
         format::duration(started.elapsed()),
         folder.display(),
         config.display(),
-        config.display()
+        config.display(),
+        program = program()
     );
     Ok(Exit::Done)
 }
@@ -107,6 +109,20 @@ fn step(text: &str) {
 fn indent(text: &str) {
     for line in text.lines() {
         talk!("   {line}");
+    }
+}
+
+/// How this program is started from here: by its name where the shell has found it by that.
+fn program() -> String {
+    let started_as = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let by_name = |path: &PathBuf| path.components().count() == 1;
+    match (std::env::current_exe(), std::env::current_dir()) {
+        _ if by_name(&started_as) => started_as.display().to_string(),
+        (Ok(exe), Ok(here)) => match exe.strip_prefix(&here) {
+            Ok(below) => below.display().to_string(),
+            Err(_) => exe.display().to_string(),
+        },
+        _ => "ddl".into(),
     }
 }
 

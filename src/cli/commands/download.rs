@@ -3,8 +3,8 @@ use super::super::progress::DownloadProgress;
 use super::super::{Exit, format, print_line};
 use crate::cluster::{ClusterOptions, Ending, launch};
 use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
-use crate::pipeline::{DownloadEnding, PipelineError, download};
-use crate::runtime::Shutdown;
+use crate::pipeline::{Dataset, DownloadEnding, PipelineError, download, failure_causes};
+use crate::runtime::{Shutdown, StopReason};
 
 pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Exit> {
     let mut overrides = global.overrides();
@@ -18,14 +18,21 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
             talk!("{num_ranks} ranks");
         }
         let mut progress = DownloadProgress::new(global);
-        move |status: &PublishedStatus| progress.show(status)
+        let (shutdown, mut told) = (shutdown.clone(), global.quiet);
+        move |status: &PublishedStatus| {
+            if let Some(reason) = shutdown.requested().filter(|_| !told) {
+                told = true;
+                talk!("{}", stopping(reason));
+            }
+            progress.show(status);
+        }
     })?;
     let exit = match &ending {
         DownloadEnding::Coordinated(report) => {
             if args.json {
                 print_line(serde_json::to_string_pretty(&json(report))?)?;
             } else if !global.quiet {
-                talk!("{}", summary(report).trim_end());
+                talk!("{}", summary(report, &causes(&dataset, report)).trim_end());
             }
             match report.ending {
                 RunEnding::Stopped => Exit::Resumable,
@@ -45,7 +52,50 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
     Ok(exit)
 }
 
-pub(super) fn summary(report: &RunReport) -> String {
+fn stopping(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Interrupt => {
+            "stopping: what is under way may still arrive, then parts are sealed; Ctrl-C again stops at once"
+        }
+        _ => "stopping: what is under way may still arrive, then parts are sealed",
+    }
+}
+
+/// Why records of the dataset have failed, most frequent first.
+pub(super) fn causes(dataset: &Dataset, report: &RunReport) -> Vec<(String, u64)> {
+    if report.counts.failed == 0 {
+        return Vec::new();
+    }
+    // The download is done; that this cannot be told is no error of it.
+    failure_causes(dataset)
+        .inspect_err(|error| tracing::debug!(%error, "cannot read the causes"))
+        .unwrap_or_default()
+}
+
+/// Causes in the summary; the others are a sum.
+const SHOWN_CAUSES: usize = 5;
+
+/// How failures are told, and what to ask next.
+fn failures(causes: &[(String, u64)]) -> String {
+    let (shown, others) = causes.split_at(causes.len().min(SHOWN_CAUSES));
+    let mut list: Vec<_> =
+        shown.iter().map(|(cause, records)| format!("{} {cause}", format::count(*records))).collect();
+    if !others.is_empty() {
+        list.push(format!("{} others", format::count(others.iter().map(|(_, records)| records).sum())));
+    }
+    if list.is_empty() {
+        return String::new();
+    }
+    format!(
+        "failed: {}\nby server: ddl query \"SELECT server_name, cause, http_status, count(*) FROM urls \
+         WHERE disposition = 'failed' GROUP BY ALL\"\n\
+         again: ddl retry, by `--cause`, `--code` or `--server`, then ddl download\n",
+        list.join(", ")
+    )
+}
+
+/// `causes` are those of the whole dataset.
+pub(super) fn summary(report: &RunReport, causes: &[(String, u64)]) -> String {
     if report.counts.total() == 0 {
         return "error: nothing was ingested, so there is nothing to download\n\
                 hint: `ddl ingest LIST` comes first\n"
@@ -75,6 +125,7 @@ pub(super) fn summary(report: &RunReport) -> String {
         format::count(counts.skipped),
         format::count(counts.pending),
     );
+    text += &failures(causes);
     for (partition, trouble) in &report.set_aside {
         text += &format!("error: {partition} was set aside: {trouble}\n");
     }
@@ -109,4 +160,19 @@ fn json(report: &RunReport) -> serde_json::Value {
 fn leave_at_once(exit: Exit) -> ! {
     // SAFETY: `_exit` has no preconditions; nothing in this process is left to be flushed.
     unsafe { libc::_exit(exit as i32) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_frequent_causes_are_named() {
+        assert_eq!(failures(&[]), "");
+        let causes = |n: u64| (0..n).map(|at| (format!("cause_{at}"), 1000 - at)).collect::<Vec<_>>();
+        assert!(failures(&causes(1)).starts_with("failed: 1,000 cause_0\nby server: ddl query \"SELECT "));
+        let many = failures(&causes(7));
+        assert!(many.starts_with("failed: 1,000 cause_0, 999 cause_1, "), "{many}");
+        assert!(many.contains(", 996 cause_4, 1,989 others\n"), "{many}");
+    }
 }

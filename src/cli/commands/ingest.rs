@@ -3,11 +3,16 @@ use std::time::Duration;
 use super::super::args::{GlobalArgs, IngestArgs};
 use super::super::progress::IngestDisplay;
 use super::super::{Exit, format, print_line};
+use crate::cluster::launched_rank;
 use crate::ingest::{IngestError, IngestReport};
 use crate::pipeline::{PipelineError, ingest};
 use crate::runtime::Shutdown;
 
 pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit> {
+    if launched_rank().is_some_and(|rank| rank > 0) {
+        // Under `mpirun`: the first does it. An error here would end that one, too.
+        return Ok(Exit::Done);
+    }
     let mut overrides = global.overrides();
     args.set(&mut overrides);
     let dataset = super::dataset(global, overrides)?;
@@ -44,15 +49,18 @@ fn leave_when_forced(shutdown: Shutdown) -> anyhow::Result<()> {
 
 pub(super) fn summary(report: &IngestReport) -> String {
     let mut text = format!(
-        "{} rows on {} servers: {} new, {} known, {} gone, {} duplicates, in {}\n",
+        "{} rows on {} servers: {} new, {} known, {} duplicates, in {}\n",
         format::count(report.rows_read),
         format::count(report.servers),
         format::count(report.records_new),
         format::count(report.records_known),
-        format::count(report.records_gone),
         format::count(report.duplicates),
         format::duration(Duration::from_secs_f64(report.seconds)),
     );
+    if report.records_gone > 0 {
+        let count = format::count(report.records_gone);
+        text += &format!("{count} records of the dataset are not in this list; they stay\n");
+    }
     let list = |title: &str, counts: &std::collections::BTreeMap<String, u64>| -> String {
         if counts.is_empty() {
             return String::new();

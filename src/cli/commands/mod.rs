@@ -10,6 +10,7 @@ mod ingest;
 mod init;
 mod prompt;
 mod query;
+mod retry;
 mod status;
 pub(super) mod time;
 
@@ -26,6 +27,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Init(args) => init::run(&args),
         Command::Ingest(args) => ingest::run(&global, &args),
         Command::Download(args) => download::run(&global, &args),
+        Command::Retry(args) => retry::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Query(args) => query::run(&global, &args),
         Command::Export(command) => export::run(&global, &command),

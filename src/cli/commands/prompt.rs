@@ -1,7 +1,7 @@
-//! Statements line by line: from a person, with history and completion, or from a script on stdin.
+//! Statements line by line: from a person, with history and completion, or from a script.
 
 use std::fs;
-use std::io::BufRead as _;
+use std::io::BufRead;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -14,16 +14,16 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::{Exit, exit, format, print_line};
+use super::super::{Exit, exit, print_line};
 use super::query::{runtime, to_stdout};
 use crate::pipeline::{Dataset, PipelineError};
-use crate::query::{OutputFormat, TableInfo, ends_statement};
+use crate::query::{OutputFormat, Script, TableInfo};
 
 /// Opens a prompt.
 pub(super) fn on_terminal(dataset: &Dataset, format: OutputFormat) -> anyhow::Result<Exit> {
     let prompt = Prompt::new(dataset, format)?;
     let mut editor: Editor<Words, DefaultHistory> = Editor::new()?;
-    editor.set_helper(Some(Words::of(&prompt.tables)));
+    editor.set_helper(Some(Words::of(&prompt.runtime.block_on(prompt.tables())?)));
     let history = history_file();
     if let Some(path) = &history {
         let _ = path.parent().map(fs::create_dir_all);
@@ -36,54 +36,73 @@ pub(super) fn on_terminal(dataset: &Dataset, format: OutputFormat) -> anyhow::Re
         signal(SignalKind::interrupt())?
     };
     let mut entries = Entries::default();
+    let mut typed = Vec::new();
     loop {
         let line = match editor.readline(if entries.is_empty() { "ddl> " } else { "...> " }) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => {
                 entries = Entries::default();
+                typed.clear();
                 continue;
             }
             Err(ReadlineError::Eof) => return Ok(Exit::Done),
             Err(error) => return Err(error.into()),
         };
-        let Some(entry) = entries.push(&line) else { continue };
-        let _ = editor.add_history_entry(entry.text().replace('\n', " "));
-        if let Some(path) = &history {
-            // At once: a prompt may end in many ways.
-            let _ = editor.append_history(path);
-        }
-        let ran = prompt.runtime.block_on(async {
-            tokio::select! {
-                ran = prompt.run(&entry) => Some(ran),
-                _ = interrupts.recv() => None,
+        let whole = entries.push(&line);
+        typed.push(line);
+        if entries.is_empty() {
+            let _ = editor.add_history_entry(typed.join("\n"));
+            typed.clear();
+            if let Some(path) = &history {
+                // At once: a prompt may end in many ways.
+                let _ = editor.append_history(path);
             }
-        });
-        match ran {
-            Some(Ok(Next::Leave)) => return Ok(Exit::Done),
-            Some(Ok(Next::Read)) => {}
-            Some(Err(error)) => drop(exit::report(&error)),
-            None => talk!("stopped"),
+        }
+        for entry in whole {
+            let ran = prompt.runtime.block_on(async {
+                tokio::select! {
+                    ran = prompt.run(&entry) => Some(ran),
+                    _ = interrupts.recv() => None,
+                }
+            });
+            match ran {
+                Some(Ok(Next::Leave)) => return Ok(Exit::Done),
+                Some(Ok(Next::Read)) => {}
+                Some(Err(error)) => drop(exit::report(&error)),
+                None => {
+                    talk!("stopped");
+                    break;
+                }
+            }
         }
     }
 }
 
-/// Runs what stands on stdin, the last statement also without a `;`. Goes on after an error, and ends with it.
-pub(super) fn of_script(dataset: &Dataset, format: OutputFormat) -> anyhow::Result<Exit> {
+/// Runs a script, its last statement also without a `;`. Goes on after an error, and ends with it. `name` is for
+/// people.
+pub(super) fn of_script(
+    dataset: &Dataset,
+    format: OutputFormat,
+    script: impl BufRead,
+    name: &str,
+) -> anyhow::Result<Exit> {
     let prompt = Prompt::new(dataset, format)?;
     let mut ending = Exit::Done;
     let mut entries = Entries::default();
-    let mut lines = std::io::stdin().lock().lines();
+    let mut lines = script.lines();
     loop {
-        let line = lines.next().transpose().context("cannot read from stdin")?;
+        let line = lines.next().transpose().with_context(|| format!("cannot read `{name}`"))?;
         let is_end = line.is_none();
-        let entry = match line {
+        let whole = match line {
             Some(line) => entries.push(&line),
-            None => entries.rest(),
+            None => entries.rest().into_iter().collect(),
         };
-        match entry.map(|entry| prompt.runtime.block_on(prompt.run(&entry))) {
-            Some(Ok(Next::Leave)) => return Ok(ending),
-            Some(Err(error)) => ending = exit::report(&error),
-            Some(Ok(Next::Read)) | None => {}
+        for entry in whole {
+            match prompt.runtime.block_on(prompt.run(&entry)) {
+                Ok(Next::Leave) => return Ok(ending),
+                Ok(Next::Read) => {}
+                Err(error) => ending = exit::report(&error),
+            }
         }
         if is_end {
             return Ok(ending);
@@ -98,44 +117,46 @@ enum Entry {
     Command(String),
 }
 
-impl Entry {
-    fn text(&self) -> &str {
-        let (Self::Statement(text) | Self::Command(text)) = self;
-        text
-    }
-}
-
 /// Gathers lines to entries.
 #[derive(Debug, Default)]
 struct Entries {
-    statement: String,
+    begun: String,
+    /// Whether a text or a comment of what has begun is open.
+    is_open: bool,
 }
 
 impl Entries {
     fn is_empty(&self) -> bool {
-        self.statement.is_empty()
+        self.begun.is_empty()
     }
 
-    fn push(&mut self, line: &str) -> Option<Entry> {
-        if self.is_empty() {
-            let word = line.trim();
-            if word.is_empty() {
-                return None;
-            }
-            if word.starts_with('\\') {
-                return Some(Entry::Command(word.to_owned()));
-            }
-        } else {
-            self.statement.push('\n');
+    /// A command is one also where a statement has begun, which then goes on.
+    fn push(&mut self, line: &str) -> Vec<Entry> {
+        let word = line.trim();
+        if !self.is_open && (word.starts_with('\\') || is_farewell(word)) {
+            return vec![Entry::Command(word.to_owned())];
         }
-        self.statement.push_str(line);
-        if ends_statement(&self.statement) { self.rest() } else { None }
+        if !self.is_empty() {
+            self.begun.push('\n');
+        }
+        self.begun.push_str(line);
+        let Script { statements, rest, is_open } = Script::cut(&self.begun);
+        let entries = statements.into_iter().map(|sql| Entry::Statement(sql.to_owned())).collect();
+        self.begun = rest.unwrap_or_default().to_owned();
+        self.is_open = is_open;
+        entries
     }
 
     /// What no `;` ended.
     fn rest(&mut self) -> Option<Entry> {
-        (!self.is_empty()).then(|| Entry::Statement(std::mem::take(&mut self.statement)))
+        (!self.is_empty()).then(|| Entry::Statement(std::mem::take(&mut self.begun)))
     }
+}
+
+/// What people type to leave.
+fn is_farewell(word: &str) -> bool {
+    let word = word.trim_end_matches(';').trim_end();
+    ["exit", "quit", "\\q"].iter().any(|farewell| word.eq_ignore_ascii_case(farewell))
 }
 
 enum Next {
@@ -147,47 +168,49 @@ struct Prompt<'a> {
     dataset: &'a Dataset,
     format: OutputFormat,
     runtime: tokio::runtime::Runtime,
-    tables: Vec<TableInfo>,
 }
 
 impl<'a> Prompt<'a> {
     fn new(dataset: &'a Dataset, format: OutputFormat) -> anyhow::Result<Self> {
-        let runtime = runtime()?;
-        let tables = runtime.block_on(dataset.query_session()?.tables()).map_err(PipelineError::from)?;
-        Ok(Self { dataset, format, runtime, tables })
+        // Where there is no dataset, that is said once.
+        dataset.open_reader()?;
+        Ok(Self { dataset, format, runtime: runtime()? })
+    }
+
+    async fn tables(&self) -> Result<Vec<TableInfo>, PipelineError> {
+        Ok(self.dataset.query_session()?.tables().await?)
     }
 
     async fn run(&self, entry: &Entry) -> anyhow::Result<Next> {
         match entry {
             // A fresh view for every query: a download may be under way.
             Entry::Statement(sql) => to_stdout(self.dataset, sql, self.format).await?,
+            Entry::Command(command) if is_farewell(command) => return Ok(Next::Leave),
             Entry::Command(command) => match command.split_whitespace().collect::<Vec<_>>()[..] {
-                ["\\q"] => return Ok(Next::Leave),
-                ["\\d"] => print_line(self.list_tables())?,
-                ["\\d", name] => print_line(self.describe(name)?)?,
+                ["\\d" | "\\d;"] => print_line(list_tables(&self.tables().await?))?,
+                ["\\d", name] => print_line(describe(&self.tables().await?, name)?)?,
                 _ => talk!("\\d  tables    \\d NAME  columns    \\q  leave"),
             },
         }
         Ok(Next::Read)
     }
+}
 
-    fn list_tables(&self) -> String {
-        let rows: Vec<_> =
-            self.tables.iter().map(|table| vec![format!("{:<12}{}", table.name, table.doc)]).collect();
-        format::table(&rows)
-    }
+fn list_tables(tables: &[TableInfo]) -> String {
+    two_columns(tables.iter().map(|table| (table.name.as_str(), table.doc)))
+}
 
-    fn describe(&self, name: &str) -> anyhow::Result<String> {
-        let name = name.trim_end_matches(';');
-        let table = self.tables.iter().find(|table| table.name == name);
-        let table = table.with_context(|| format!("there is no table `{name}`"))?;
-        let rows: Vec<_> = table
-            .columns
-            .iter()
-            .map(|column| vec![format!("{:<24}{}", column.name, column.data_type)])
-            .collect();
-        Ok(format::table(&rows))
-    }
+fn describe(tables: &[TableInfo], name: &str) -> anyhow::Result<String> {
+    let name = name.trim_end_matches(';');
+    let table = tables.iter().find(|table| table.name == name);
+    let table = table.with_context(|| format!("there is no table `{name}`"))?;
+    Ok(two_columns(table.columns.iter().map(|column| (column.name.as_str(), column.data_type.as_str()))))
+}
+
+/// Both to the left.
+fn two_columns<'a>(rows: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> String {
+    let width = rows.clone().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    rows.map(|(name, what)| format!("{name:<width$}  {what}")).collect::<Vec<_>>().join("\n")
 }
 
 fn history_file() -> Option<PathBuf> {
@@ -278,20 +301,49 @@ mod tests {
     fn a_semicolon_ends_a_statement_unless_it_is_text() {
         let check = |lines: &[&str], expect: &[&str]| {
             let mut entries = Entries::default();
-            let mut found: Vec<_> = lines.iter().filter_map(|line| entries.push(line)).collect();
+            let mut found: Vec<_> = lines.iter().flat_map(|line| entries.push(line)).collect();
             found.extend(entries.rest());
-            let found: Vec<_> = found.iter().map(Entry::text).collect();
+            let found: Vec<_> =
+                found.iter().map(|(Entry::Statement(text) | Entry::Command(text))| text.as_str()).collect();
             assert_eq!(found, expect, "{lines:?}");
         };
         check(&["select 1;"], &["select 1;"]);
         check(&["", "select 1", "from urls", ";"], &["select 1\nfrom urls\n;"]);
         check(&["select 1"], &["select 1"]);
+        check(
+            &["select 1; select 2;", "select 3; select", "4"],
+            &["select 1;", "select 2;", "select 3;", "select\n4"],
+        );
         check(&["select 'a';", "select 'b;", "c';"], &["select 'a';", "select 'b;\nc';"]);
-        check(&["select 'it''s", "';';"], &["select 'it''s\n';';"]);
-        check(&["select 1; -- one", "\\d urls", "select 2;"], &["select 1; -- one", "\\d urls", "select 2;"]);
-        check(&["select 1 -- one;", "+ 1; /* two", "*/"], &["select 1 -- one;\n+ 1; /* two\n*/"]);
+        check(&["select 'it''s", "';';"], &["select 'it''s\n';", "';"]);
+        check(&["select 1; -- one", "\\d urls", "select 2;"], &["select 1;", "\\d urls", "select 2;"]);
+        check(&["select 1 -- one;", "+ 1; /* two", "*/"], &["select 1 -- one;\n+ 1;"]);
+        check(&["select 1;", "-- the end"], &["select 1;"]);
         check(&["select \"a;", "b\";"], &["select \"a;\nb\";"]);
         check(&["  \\q  "], &["\\q"]);
+    }
+
+    #[test]
+    fn commands_are_known_where_a_statement_has_begun() {
+        for farewell in ["\\q", "exit", "QUIT;", " quit "] {
+            let mut entries = Entries::default();
+            assert_eq!(entries.push("select"), []);
+            assert_eq!(entries.push(farewell), [Entry::Command(farewell.trim().into())]);
+            assert!(is_farewell(farewell.trim()));
+            assert_eq!(entries.push("1;"), [Entry::Statement("select\n1;".into())]);
+            // But not where a text goes on.
+            assert_eq!(entries.push("select 'a"), []);
+            assert_eq!(entries.push(farewell), []);
+        }
+        assert!(!is_farewell("select") && !is_farewell("\\d"));
+    }
+
+    #[test]
+    fn long_names_stay_apart_from_what_follows() {
+        let rows = [("a", "text"), ("a_name_that_is_longer_than_others", "number")];
+        let text = two_columns(rows.into_iter());
+        let at: Vec<_> = text.lines().zip(["text", "number"]).map(|(line, what)| line.find(what)).collect();
+        assert_eq!(at, [Some(35), Some(35)], "{text}");
     }
 
     #[test]

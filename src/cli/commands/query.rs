@@ -1,4 +1,6 @@
-use std::io::{BufWriter, IsTerminal as _, Read as _, Write};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, IsTerminal as _, Read as _, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
@@ -13,44 +15,51 @@ use crate::query::{OutputFormat, OutputOptions, QuerySession, write_results};
 pub(super) fn run(global: &GlobalArgs, args: &QueryArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
+    let format = args.format.unwrap_or_default();
     let has_terminal = std::io::stdin().is_terminal();
+    match (&args.output, &args.sql, &args.file) {
+        (Some(output), ..) => to_file(global, args, &dataset, output),
+        (None, Some(sql), _) if sql != "-" => {
+            runtime()?.block_on(to_stdout(&dataset, sql, format))?;
+            Ok(Exit::Done)
+        }
+        (None, None, Some(path)) => {
+            let name = path.display().to_string();
+            let file = File::open(path).with_context(|| format!("cannot read `{name}`"))?;
+            prompt::of_script(&dataset, format, BufReader::new(file), &name)
+        }
+        (None, None, None) if has_terminal => prompt::on_terminal(&dataset, format),
+        (None, ..) => prompt::of_script(&dataset, format, std::io::stdin().lock(), "stdin"),
+    }
+}
+
+/// Writes the answer to one statement.
+fn to_file(global: &GlobalArgs, args: &QueryArgs, dataset: &Dataset, output: &Path) -> anyhow::Result<Exit> {
     let sql = match (&args.sql, &args.file) {
-        (Some(sql), _) if sql == "-" => read_stdin()?,
-        (Some(sql), _) => sql.clone(),
+        (Some(sql), _) if sql != "-" => sql.clone(),
         (None, Some(path)) => {
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?
         }
-        (None, None) if args.output.is_some() && has_terminal => {
+        (None, None) if std::io::stdin().is_terminal() => {
             talk!("error: `--output` needs a query: `ddl query \"SELECT ...\" -o FILE`, or `-f FILE`");
             return Ok(Exit::Usage);
         }
-        (None, None) if args.output.is_some() => read_stdin()?,
-        (None, None) if has_terminal => {
-            return prompt::on_terminal(&dataset, args.format.unwrap_or_default());
+        _ => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("cannot read the query from stdin")?;
+            text
         }
-        (None, None) => return prompt::of_script(&dataset, args.format.unwrap_or_default()),
     };
-    let runtime = runtime()?;
-    let Some(path) = &args.output else {
-        runtime.block_on(to_stdout(&dataset, &sql, args.format.unwrap_or_default()))?;
-        return Ok(Exit::Done);
-    };
-    let options = AnswerOptions { output: path.clone(), format: args.format };
-    let report = runtime.block_on(over_fresh_views(
-        &dataset,
+    let options = AnswerOptions { output: output.to_owned(), format: args.format };
+    let report = runtime()?.block_on(over_fresh_views(
+        dataset,
         async |session| Ok(export_answer(session, &sql, &options).await?),
         || true,
     ))?;
     if !global.quiet {
-        talk!("{} rows in {}", format::count(report.num_rows), path.display());
+        talk!("{} rows in {}", format::count(report.num_rows), output.display());
     }
     Ok(Exit::Done)
-}
-
-fn read_stdin() -> anyhow::Result<String> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read the query from stdin")?;
-    Ok(text)
 }
 
 /// Prints the answer to a query as a table.
@@ -66,7 +75,8 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 const MAX_VIEWS: u32 = 10;
 
 /// Runs a query over the dataset as it is now. A running download may move files in a way that an older view
-/// cannot follow; then it is run again, as long as `may_repeat`.
+/// cannot follow; then it is run again, as long as `may_repeat`. What an export has written cannot be in the way:
+/// it is thrown away with its file, or the error says that it cannot be taken back.
 pub(super) async fn over_fresh_views<T>(
     dataset: &Dataset,
     query: impl AsyncFn(&QuerySession) -> Result<T, PipelineError>,

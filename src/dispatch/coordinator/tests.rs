@@ -141,6 +141,7 @@ enum Step {
     Want(Rank, u32),
     Finish(usize),
     Release(usize),
+    SetAside(usize),
     Silence(Rank),
 }
 
@@ -149,6 +150,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         (0u32..4, 0u32..5).prop_map(|(rank, n)| Step::Want(rank, n)),
         any::<usize>().prop_map(Step::Finish),
         any::<usize>().prop_map(Step::Release),
+        any::<usize>().prop_map(Step::SetAside),
         (0u32..4).prop_map(Step::Silence),
     ]
 }
@@ -171,6 +173,7 @@ proptest! {
         let mut live: BTreeMap<PartitionKey, (Rank, Epoch, f64)> = BTreeMap::new();
         let mut newest: HashMap<PartitionKey, Epoch> = HashMap::new();
         let mut finished = BTreeSet::new();
+        let mut set_aside = BTreeSet::new();
         // After the random steps, four ranks want everything and finish what they get.
         let tail = std::iter::repeat_n([Step::Want(0, 3), Step::Want(1, 3), Step::Finish(0)], work.len() + 1).flatten();
         for step in steps.into_iter().chain(tail) {
@@ -187,6 +190,12 @@ proptest! {
                     live.remove(&partition);
                     coordinator.on_event(rank, CoordinatorEvent::Release { partition, epoch })
                 }
+                Step::SetAside(nth) => {
+                    let Some((&partition, &(rank, epoch, _))) = live.iter().nth(nth % live.len().max(1)) else { continue };
+                    live.remove(&partition);
+                    set_aside.insert(partition);
+                    coordinator.on_event(rank, CoordinatorEvent::SetAside { partition, epoch })
+                }
                 Step::Silence(silent) => {
                     let alive: Vec<Rank> = (0..4).filter(|&rank| rank != silent).collect();
                     outlast_a_lease(&mut coordinator, &alive)
@@ -196,6 +205,7 @@ proptest! {
                 match action {
                     Action::Grant { rank, partition, epoch, share } => {
                         prop_assert!(!finished.contains(&partition), "finished work was given out");
+                        prop_assert!(!set_aside.contains(&partition), "what is set aside was given out");
                         prop_assert!(newest.insert(partition, epoch).is_none_or(|old| old < epoch));
                         prop_assert!(live.insert(partition, (rank, epoch, share)).is_none(), "claimed twice");
                     }
@@ -215,6 +225,7 @@ proptest! {
             }
         }
         prop_assert!(coordinator.is_finished(), "{} of {} left", coordinator.num_unfinished(), work.len());
-        prop_assert_eq!(finished.len(), work.len());
+        prop_assert_eq!(finished.len() + set_aside.len(), work.len());
+        prop_assert_eq!(coordinator.num_unfinished(), set_aside.len() as u64);
     }
 }

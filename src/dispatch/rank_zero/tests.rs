@@ -16,7 +16,7 @@ const FAST: Duration = Duration::from_millis(1);
 
 /// A coordinator at work on a catalog of one partition with one record, and its ranks, which the test plays.
 struct Run {
-    _folder: TempDir,
+    folder: TempDir,
     ranks: Vec<Endpoint>,
     to_coordinator: mpsc::UnboundedSender<(Rank, ToCoordinator)>,
     shutdown: Shutdown,
@@ -25,19 +25,39 @@ struct Run {
     coordinator: JoinHandle<Result<RunReport, DispatchError>>,
 }
 
+/// A catalog of one server with so many partitions of one record.
+fn new_catalog(folder: &TempDir, num_partitions: u32) -> Catalog {
+    let catalog = open_catalog(folder);
+    let partitions = (0..num_partitions).map(|partition_id| NewPartition {
+        folder: ServerName::from_catalog("a.example"),
+        members: Vec::new(),
+        partition_id,
+        manifest_files: vec![ManifestFile { name: "0.parquet".into(), num_records: 1, bytes: 1, crc32: 0 }],
+        states: vec![RecordState::Pending],
+        url_keys: vec![UrlKey(1)],
+    });
+    catalog.add_partitions(&partitions.collect::<Vec<_>>()).unwrap();
+    catalog
+}
+
+fn open_catalog(folder: &TempDir) -> Catalog {
+    Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap()
+}
+
 impl Run {
     fn start(num_ranks: u32, lease_timeout: Duration, tick: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap();
-        let partition = NewPartition {
-            folder: ServerName::from_catalog("a.example"),
-            members: Vec::new(),
-            partition_id: 0,
-            manifest_files: vec![ManifestFile { name: "0.parquet".into(), num_records: 1, bytes: 1 }],
-            states: vec![RecordState::Pending],
-            url_keys: vec![UrlKey(1)],
-        };
-        catalog.add_partitions(&[partition]).unwrap();
+        let catalog = new_catalog(&folder, 1);
+        Self::start_on(folder, catalog, num_ranks, lease_timeout, tick)
+    }
+
+    fn start_on(
+        folder: TempDir,
+        catalog: Catalog,
+        num_ranks: u32,
+        lease_timeout: Duration,
+        tick: Duration,
+    ) -> Self {
         let ranks = local::endpoints(num_ranks);
         let context = RunContext {
             catalog: Arc::new(catalog),
@@ -56,7 +76,7 @@ impl Run {
             };
             coordinate_at(tick, context, outbox, inbox, stop, &mut observe).await
         });
-        Self { _folder: folder, ranks, to_coordinator, shutdown, ticks, coordinator }
+        Self { folder, ranks, to_coordinator, shutdown, ticks, coordinator }
     }
 
     fn say(&self, rank: Rank, message: ToCoordinator) {
@@ -140,6 +160,60 @@ async fn a_partition_whose_files_vanish_again_and_again_is_set_aside() {
     run.say(0, ToCoordinator::Bye);
     let report = run.coordinator.await.unwrap().unwrap();
     assert_eq!(report.set_aside.len(), 1);
+}
+
+/// States of one partition that cannot be read ended every run, of all partitions.
+#[tokio::test]
+async fn a_partition_that_the_catalog_cannot_tell_of_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(new_catalog(&folder, 2));
+    {
+        let mut builder = redb::Builder::new();
+        builder.set_concurrency_mode(redb::ConcurrencyMode::SingleWriter);
+        let db = builder.create(folder.path().join("c.redb")).unwrap();
+        let txn = db.begin_write().unwrap();
+        let states: redb::TableDefinition<(u32, u32), &[u8]> = redb::TableDefinition::new("states-1");
+        txn.open_table(states).unwrap().insert((0, 0), [1, 0xff].as_slice()).unwrap();
+        txn.commit().unwrap();
+    }
+    let catalog = open_catalog(&folder);
+    let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);
+    // The damaged one is granted first.
+    let claim = run.claim_for(0).await;
+    assert_eq!(claim.partition.partition_id, 1, "the other is worked on");
+    let Claim { partition, epoch, .. } = claim;
+    run.say(0, ToCoordinator::Release { partition, epoch, trouble: Some("test".into()) });
+    assert!(matches!(run.heard_by(0).await, ToWorker::Done));
+    run.say(0, ToCoordinator::Bye);
+    let report = run.coordinator.await.unwrap().unwrap();
+    assert_eq!(report.ending, RunEnding::Incomplete);
+    let [(name, reason), _] = &report.set_aside[..] else { panic!("{:?}", report.set_aside) };
+    assert_eq!(name, "server_name=a.example/partition_id=0");
+    assert!(reason.contains("states does not decode"), "{reason}");
+}
+
+/// A catalog that has panicked in a transaction was asked to record the end of its run.
+#[tokio::test]
+async fn after_a_panic_of_the_storage_the_run_ends_and_the_catalog_is_asked_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = new_catalog(&folder, 1);
+    catalog.panic_at_reports();
+    let mut run = Run::start_on(folder, catalog, 2, LEASE, TICK);
+    let Claim { partition, epoch, .. } = run.claim_for(1).await;
+    run.say(1, ToCoordinator::Finished { partition, epoch });
+    assert!(matches!(run.heard_by(1).await, ToWorker::Answer { refusal: Some(_), .. }), "it does not wait");
+    assert!(matches!(run.heard_by(1).await, ToWorker::Revoked { .. }));
+    for rank in 0..2 {
+        assert!(matches!(run.heard_by(rank).await, ToWorker::Stop));
+        run.say(rank, ToCoordinator::Bye);
+    }
+    for rank in 0..2 {
+        assert!(matches!(run.heard_by(rank).await, ToWorker::Dismissed { lost_ranks: false }));
+    }
+    let error = run.coordinator.await.unwrap().unwrap_err();
+    assert!(matches!(error, DispatchError::CatalogThread { .. }), "{error}");
+    let runs = open_catalog(&run.folder).view().unwrap().runs().unwrap();
+    assert_eq!(runs[0].ended_at, None, "as when it was killed");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ const RECENT: usize = 100;
 pub struct Aimd {
     enabled: bool,
     concurrent_downloads: usize,
+    share: f64,
+    initial_rate: f64,
     rate: f64,
     phase: Phase,
     /// Intervals in this phase.
@@ -52,6 +54,8 @@ impl Aimd {
         Self {
             enabled: options.enable_rate_limiting,
             concurrent_downloads: options.concurrent_downloads.max(1),
+            share: 1.0,
+            initial_rate: options.rate_limit.max(1.0),
             rate: options.rate_limit.max(1.0),
             phase: Phase::Exploring,
             intervals: 0,
@@ -125,6 +129,15 @@ impl RateController for Aimd {
             min_gap: if self.enabled { gap_from_rate(self.rate) } else { Duration::ZERO },
             embargo_until: None,
         }
+    }
+
+    fn set_share(&mut self, fraction: f64) {
+        self.rate *= fraction / self.share;
+        self.share = fraction;
+    }
+
+    fn is_slowed(&self) -> bool {
+        self.rate < self.initial_rate * self.share
     }
 }
 

@@ -12,10 +12,24 @@
 //! | [`Aimd`] | FLOW-DC's older token bucket: additive increase, multiplicative decrease | errors |
 //! | [`Fixed`] | distributed-downloader's: a rate that somebody has set | refusals |
 //!
-//! The fetcher does not ask them yet: `pace.rs` still paces by the law of [`Fixed`].
+//! # Who asks them
+//! `server.rs` has one for each server. It keeps the controller's limit and, on top of it, this process's share of
+//! what the configuration sets (`default_rate_limit`, `max_connections_per_server`, `servers`): the tighter of the
+//! two holds, so no controller ever exceeds what the user has set. Pauses (Retry-After, a server that only fails),
+//! the single request after them and giving up are not a controller's matter but that of `pause.rs`; a controller's
+//! embargo makes a pause longer.
 //!
-//! A controller owns one server in one process. Who divides a server among processes applies their shares on
-//! top of the limit: a controller that its own limit does not hold back does not raise it.
+//! # Several processes
+//! A controller owns one server in one process. When several share a server each runs its own, knows nothing of the
+//! others, and has its share of the set limits ([`set_share`](RateController::set_share)); a controller that its own
+//! limit does not hold back does not raise it. So the limits that are set hold for all processes together, while
+//! what a server refuses by itself each process has to find: the simulator's rows "4 ranks" say what that costs.
+//!
+//! # From run to run
+//! What [`learnt`](RateController::learnt) says could be kept: a rank would report, when its last claim of a server
+//! ends, what its controller has learnt, divided by the rank's share, which makes it a limit of the whole server;
+//! the catalog would keep the least of what ranks report, with its time; and a claim would bring it back, to be
+//! given to [`controller`] times the rank's share. Nothing does so yet: each run finds the limits again.
 
 mod adaptive;
 mod aimd;
@@ -45,8 +59,17 @@ pub trait RateController: Debug + Send {
     /// Times never run backwards from one call to the next.
     fn on_observation(&mut self, seen: Observation, now: Instant);
 
-    /// What holds until the next observation.
+    /// What holds until the next observation, or the next share.
     fn limit(&self) -> ServerLimit;
+
+    /// From now on this process has `fraction` (above 0, at most 1) of the server. What a controller was told in
+    /// requests/s counts times that; what it has found out by itself it keeps.
+    fn set_share(&mut self, _fraction: f64) {}
+
+    /// Whether refusals hold it back: a new controller would ask for more, so this one should not be forgotten.
+    fn is_slowed(&self) -> bool {
+        self.learnt() != LearntLimit::default()
+    }
 
     /// What is worth remembering for the next run.
     fn learnt(&self) -> LearntLimit {
@@ -59,7 +82,8 @@ pub trait RateController: Debug + Send {
 pub struct Observation {
     /// When it left.
     pub sent_at: Instant,
-    /// Time from leaving to the first byte of the body; `None` without a body.
+    /// Time from leaving to the first byte of the body, or to the end of the header before it; `None` without a
+    /// body.
     pub first_byte: Option<Duration>,
     pub verdict: Verdict,
     /// What the answer asked for, already bounded by `max_retry_after`.
@@ -77,7 +101,7 @@ pub enum Verdict {
     Answered,
     /// 429 or 503: too much, says the server.
     Refused,
-    /// 408, another 5xx, a reset, a timeout: from load or from a fault.
+    /// 408, another 5xx, a reset, a timeout: from load or from a fault. With a Retry-After they are refusals.
     Failed,
     /// Our own doing: no address, no memory, cancelled. Says nothing about the server.
     Local,

@@ -25,7 +25,8 @@ pub enum RateControl {
     Fixed,
 }
 
-/// Bounds within which [`Adaptive`](super::Adaptive) finds its way; it has nothing else to tune.
+/// Bounds within which [`Adaptive`](super::Adaptive) finds its way; it has nothing else to tune. No keys: for a
+/// server the fetcher sets them from its limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaptiveOptions {
@@ -115,6 +116,8 @@ pub struct AimdOptions {
     pub rate_limit: f64,
     /// Requests after idle time without a gap. Without effect, as in FLOW-DC; ddl never saves up idle time.
     pub rate_capacity: f64,
+    /// Most requests under way. No key: for a server the fetcher sets it to `max_connections_per_server`.
+    #[serde(skip)]
     pub concurrent_downloads: usize,
 }
 

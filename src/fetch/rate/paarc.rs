@@ -371,6 +371,10 @@ impl RateController for Paarc {
             embargo_until: self.embargo.until(),
         }
     }
+
+    fn is_slowed(&self) -> bool {
+        self.reduced_at.is_some()
+    }
 }
 
 #[cfg(test)]

@@ -240,7 +240,6 @@ async fn memory_is_reserved_before_it_is_used_and_waiting_for_it_is_not_the_serv
             panic!("{path}")
         };
         assert!(start.elapsed() >= Duration::from_secs(3), "{path}: it waited twice at least");
-        assert!(body.elapsed < Duration::from_secs(2), "{path}: {:?}", body.elapsed);
         assert_eq!(body.bytes.len(), length);
         assert_eq!(memory.returned.load(SeqCst), 0);
         drop(body);

@@ -1,6 +1,5 @@
 //! What servers see of us: gaps, parallel requests, pauses, connections.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,7 @@ async fn fetch_all(fetcher: &Arc<Fetcher>, urls: Vec<Url>) {
 async fn the_rate_is_kept_as_the_server_sees_it() {
     let server = TestServer::start(|_, _| ok(b"x")).await;
     let name = ServerName::from_url(&server.url("/")).unwrap();
-    let fetcher = Arc::new(Fetcher::new(options(), HashMap::from([(name.clone(), 20.0)])).unwrap());
+    let fetcher = Arc::new(Fetcher::new(options(), rate(&options(), &name, 20.0)).unwrap());
     fetch_all(&fetcher, (0..20).map(|n| server.url(&format!("/{n}"))).collect()).await;
     let seen = server.seen();
     let span = seen[19].at - seen[0].at;
@@ -55,11 +54,18 @@ async fn connections_are_bounded_per_server_and_in_total() {
     assert_eq!((a.most_under_way(), b.most_under_way()), (3, 3));
     assert_eq!((a.num_connections(), b.num_connections()), (3, 3), "and they were kept");
 
-    let (a, b) = (TestServer::start(script).await, TestServer::start(script).await);
-    let urls = (0..24).map(|n| if n % 2 == 0 { a.url("/") } else { b.url("/") }).collect();
-    fetch_all(&fetcher(FetchOptions { max_in_flight: 2, ..options() }), urls).await;
-    assert!(a.most_under_way() <= 2 && b.most_under_way() <= 2);
-    assert_eq!(a.seen().len() + b.seen().len(), 24);
+    // One that goes by two names sees the requests to both.
+    let both = async |max_in_flight| {
+        let server = TestServer::start(script).await;
+        let connect_to = vec![format!("::127.0.0.1:{}", server.address.port()).parse().unwrap()];
+        let fetcher =
+            fetcher(FetchOptions { max_in_flight, max_connections_per_server: 3, connect_to, ..options() });
+        let url = |n| Url::parse(&format!("http://{}.example/{n}", if n % 2 == 0 { "a" } else { "b" }));
+        fetch_all(&fetcher, (0..48).map(|n| url(n).unwrap()).collect()).await;
+        assert_eq!((server.seen().len(), fetcher.under_way()), (48, 0));
+        server.most_under_way()
+    };
+    assert_eq!((both(2).await, both(256).await), (2, 6));
 }
 
 #[tokio::test]
@@ -120,7 +126,7 @@ async fn a_429_slows_the_server_down_and_not_the_url() {
     })
     .await;
     let name = ServerName::from_url(&server.url("/")).unwrap();
-    let fetcher = Fetcher::new(options(), HashMap::from([(name.clone(), 50.0)])).unwrap();
+    let fetcher = Fetcher::new(options(), rate(&options(), &name, 50.0)).unwrap();
     let (mut attempts, mut rng) = (Attempts::default(), fastrand::Rng::with_seed(1));
     for status in [429, 503] {
         let failure = failure(&fetcher, &server.url("/")).await;
@@ -161,7 +167,7 @@ async fn a_redirect_to_a_paused_server_does_not_wait_for_it() {
         let (Retry::Throttled { until } | Retry::ServerPaused { until }) = failure.retry else {
             panic!("{failure:?}")
         };
-        assert!(until > Instant::now() + Duration::from_secs(500));
+        assert!(failure.asked && until > Instant::now() + Duration::from_secs(500));
     }
     assert_eq!((server.seen().len(), paused.seen().len()), (2, 1));
 }
@@ -180,7 +186,7 @@ async fn nothing_but_errors_parks_the_server_and_costs_the_others_nothing() {
     }
     for number in 20..50 {
         let failure = failure(&fetcher, &server.url(&format!("/{number}"))).await;
-        assert!(matches!(failure.retry, Retry::ServerPaused { .. }), "{failure:?}");
+        assert!(matches!(failure.retry, Retry::ServerPaused { .. }) && !failure.asked, "{failure:?}");
         assert_eq!((failure.cause, failure.http_status), (FailureCause::HttpStatus, Some(502)));
     }
     assert_eq!(server.seen().len(), 20);

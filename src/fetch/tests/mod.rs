@@ -1,7 +1,10 @@
 //! `fetch` against real sockets on loopback: scripted servers, and assertions on what they saw.
 
 mod answers;
+mod control;
 mod failures;
+mod hostile;
 mod manners;
+mod owners;
 mod support;
 mod trust;

@@ -1,6 +1,5 @@
 //! A server that does as its script says, and remembers who came when.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,11 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use crate::fetch::{FetchFailure, FetchOptions, FetchOutcome, FetchedBody, Fetcher, UnboundedMemory};
+use crate::fetch::rate::RateControl;
+use crate::fetch::{
+    FetchFailure, FetchOptions, FetchOutcome, FetchSkip, FetchedBody, Fetcher, ServerRules, UnboundedMemory,
+};
+use crate::model::ServerName;
 
 /// What the server does with one request.
 pub enum Reply {
@@ -66,14 +69,28 @@ impl Drop for TestServer {
 impl TestServer {
     /// `script` gets the path and how many requests came before this one.
     pub async fn start(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_with(None, script).await
+        Self::start_at("127.0.0.1:0", script).await
+    }
+
+    pub async fn start_at(
+        address: &str,
+        script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(TcpListener::bind(address).await.unwrap(), None, script)
     }
 
     pub async fn start_with(
         tls: Option<TlsAcceptor>,
         script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), tls, script)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let (log, script) = (Arc::new(Mutex::new(Log::default())), Arc::new(script));
         let task = tokio::spawn({
@@ -223,19 +240,59 @@ pub fn redirect(location: &str) -> Reply {
     status("302 Found", &format!("Location: {location}\r\n"))
 }
 
-/// Options for tests: loopback is admitted, there is no rate limit, and timeouts are long enough for a busy
-/// machine.
+/// All events of this thread, as text.
+#[derive(Clone, Default)]
+pub struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl Logs {
+    /// Captures until the guard is dropped.
+    pub fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let logs = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || logs.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Options for tests: loopback is admitted, there is no rate limit and nobody looks for one, and timeouts are long
+/// enough for a busy machine.
 pub fn options() -> FetchOptions {
     FetchOptions {
         user_agent: "ddl-test (test@ddl.example)".into(),
         allow_private_networks: true,
         default_rate_limit: 0.0,
+        // What most tests are not about, so that a server sees what they ask for only.
+        respect_robots_txt: false,
+        rate_control: RateControl::Fixed,
         ..FetchOptions::default()
     }
 }
 
 pub fn fetcher(options: FetchOptions) -> Arc<Fetcher> {
-    Arc::new(Fetcher::new(options, HashMap::new()).unwrap())
+    Arc::new(Fetcher::new(options, ServerRules::default()).unwrap())
+}
+
+/// The rule of one server: a rate.
+pub fn rate(options: &FetchOptions, name: &ServerName, rate: f64) -> ServerRules {
+    ServerRules::layered(options, [], [(name.clone(), rate)], [])
 }
 
 pub async fn fetch(fetcher: &Fetcher, url: &Url) -> FetchOutcome {
@@ -247,13 +304,20 @@ pub async fn fetch(fetcher: &Fetcher, url: &Url) -> FetchOutcome {
 pub async fn body(fetcher: &Fetcher, url: &Url) -> FetchedBody {
     match fetch(fetcher, url).await {
         FetchOutcome::Body(body) => body,
-        FetchOutcome::Failure(failure) => panic!("{url}: {failure:?}"),
+        other => panic!("{url}: {other:?}"),
     }
 }
 
 pub async fn failure(fetcher: &Fetcher, url: &Url) -> FetchFailure {
     match fetch(fetcher, url).await {
         FetchOutcome::Failure(failure) => failure,
-        FetchOutcome::Body(body) => panic!("{url}: {body:?}"),
+        other => panic!("{url}: {other:?}"),
+    }
+}
+
+pub async fn skip(fetcher: &Fetcher, url: &Url) -> FetchSkip {
+    match fetch(fetcher, url).await {
+        FetchOutcome::Skip(skip) => skip,
+        other => panic!("{url}: {other:?}"),
     }
 }

@@ -1,6 +1,5 @@
 //! TLS: whom `ca_certificate` makes us trust, for which names, over which protocol.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{FetchOptions, Fetcher, Retry};
+use crate::fetch::{FetchOptions, Fetcher, Retry, ServerRules};
 use crate::model::{FailureCause, ServerName};
 
 /// A certificate authority of its own, and a server certificate for the given names.
@@ -82,7 +81,8 @@ async fn connect_to_keeps_name_certificate_and_host() {
         assert_eq!(failure.cause, FailureCause::Tls, "{url}: {}", failure.message);
     };
     check(&fetcher, "https://other.example/a").await;
-    let stranger = Fetcher::new(FetchOptions { ca_certificate: None, ..closed }, HashMap::new()).unwrap();
+    let stranger =
+        Fetcher::new(FetchOptions { ca_certificate: None, ..closed }, ServerRules::default()).unwrap();
     check(&stranger, "https://photos.example/a").await;
     assert_eq!(server.seen().len(), 2);
 }

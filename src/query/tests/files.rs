@@ -79,3 +79,15 @@ async fn a_damaged_file_is_named() {
     let text = error(&session, "select uuid from images").await;
     assert!(text.contains("server_name=a.example") && text.contains("cannot be read"), "{text}");
 }
+
+/// Opening a pipe waits for who writes to it: such a query never ended.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_is_refused() {
+    let fixture = Fixture::full(100);
+    let server = crate::model::ServerName::from_catalog("a.example");
+    let path = fixture.layout.successes(&server, 0);
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let text = error(&fixture.session(), "select uuid from images").await;
+    assert!(text.contains("server_name=a.example") && text.contains("it is no regular file"), "{text}");
+}

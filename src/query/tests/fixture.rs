@@ -137,6 +137,7 @@ impl Fixture {
                     name: "part-0.parquet".into(),
                     num_records: records.len() as u32,
                     bytes,
+                    crc32: 0,
                 }],
                 states: vec![state; records.len()],
                 url_keys: records.iter().map(|r| UrlKey::of_bytes(r.identifier.as_bytes())).collect(),

@@ -1,9 +1,9 @@
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,14 @@ const BATCH: usize = 4096;
 /// A batch is written after so long, whatever it holds: what a kill may cost.
 const WRITE_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes one rank's ledger of one run, on a thread of its own. Dropped, it writes what it has and ends the file.
+/// Writes one rank's ledger of one run, on a thread of its own. Dropped or finished, it writes what it has and ends
+/// the file.
 #[derive(Debug)]
 pub struct LedgerWriter {
-    /// `None` only while it is dropped.
-    entries: Option<SyncSender<(RequestEntry, u64)>>,
+    /// `None` is the end.
+    entries: SyncSender<Option<(RequestEntry, u64)>>,
     num_lost: AtomicU64,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LedgerWriter {
@@ -49,45 +50,51 @@ impl LedgerWriter {
             thread::Builder::new().name("ledger".into()).spawn(write)
         };
         let thread = thread.map_err(StorageError::io("start a thread for", &path))?;
-        Ok(Self { entries: Some(send), num_lost: AtomicU64::new(0), thread: Some(thread) })
+        Ok(Self { entries: send, num_lost: AtomicU64::new(0), thread: Mutex::new(Some(thread)) })
     }
 
     /// Takes an entry. Never waits: what the thread cannot take is counted in the next entry that it can.
     pub fn record(&self, entry: RequestEntry) {
-        let Some(entries) = &self.entries else { return };
         let lost = self.num_lost.swap(0, Ordering::Relaxed);
-        if entries.try_send((entry, lost)).is_err() {
+        if self.entries.try_send(Some((entry, lost))).is_err() {
             self.num_lost.fetch_add(lost + 1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for LedgerWriter {
-    fn drop(&mut self) {
-        self.entries = None;
+impl LedgerWriter {
+    /// Writes what has been recorded, ends the file and waits for that. What is recorded later is not written.
+    pub fn finish(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
         let num_lost = self.num_lost.load(Ordering::Relaxed);
         if num_lost > 0 {
             tracing::warn!(num_lost, "the last requests are missing in the ledger");
         }
-        if let Some(thread) = self.thread.take() {
-            // It ends with its channel; a panic of it is not worth another.
-            let _ = thread.join();
-        }
+        // It takes everything out of its channel, whatever happens; a panic of it is not worth another.
+        let _ = self.entries.send(None);
+        let _ = thread.join();
+    }
+}
+
+impl Drop for LedgerWriter {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
 /// The life of the thread. After a failure it only drains: half a batch may stand at the end of the file.
-fn write_all(path: &PathBuf, file: File, entries: &Receiver<(RequestEntry, u64)>) {
+fn write_all(path: &Path, file: File, entries: &Receiver<Option<(RequestEntry, u64)>>) {
     if let Err(error) = try_write_all(file, entries) {
         tracing::error!(
             path = %path.display(), %error,
             "the ledger of requests cannot be written; this rank's requests are missing in it from now on"
         );
-        entries.iter().for_each(drop);
+        while let Ok(Some(_)) = entries.recv() {}
     }
 }
 
-fn try_write_all(file: File, entries: &Receiver<(RequestEntry, u64)>) -> Result<(), ArrowError> {
+fn try_write_all(file: File, entries: &Receiver<Option<(RequestEntry, u64)>>) -> Result<(), ArrowError> {
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
     let mut writer = StreamWriter::try_new_with_options(BufWriter::new(file), &schema(), options)?;
     loop {
@@ -103,15 +110,15 @@ fn try_write_all(file: File, entries: &Receiver<(RequestEntry, u64)>) -> Result<
 }
 
 /// What comes within [`WRITE_AFTER`] of the first entry; whether it is the last.
-fn next_batch(entries: &Receiver<(RequestEntry, u64)>) -> (Vec<(RequestEntry, u64)>, bool) {
-    let Ok(first) = entries.recv() else { return (Vec::new(), true) };
+fn next_batch(entries: &Receiver<Option<(RequestEntry, u64)>>) -> (Vec<(RequestEntry, u64)>, bool) {
+    let Ok(Some(first)) = entries.recv() else { return (Vec::new(), true) };
     let until = Instant::now() + WRITE_AFTER;
     let mut batch = vec![first];
     while batch.len() < BATCH {
         match entries.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(entry) => batch.push(entry),
+            Ok(Some(entry)) => batch.push(entry),
             Err(RecvTimeoutError::Timeout) => break,
-            Err(RecvTimeoutError::Disconnected) => return (batch, true),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return (batch, true),
         }
     }
     (batch, false)

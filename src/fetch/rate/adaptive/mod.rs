@@ -78,6 +78,7 @@ pub struct Adaptive {
     max_in_flight: f64,
     max_rate: f64,
     initial_rate: f64,
+    share: f64,
     rng: Rng,
     knee: Knee,
     rate_edge: Option<Edge>,
@@ -106,6 +107,7 @@ impl Adaptive {
             max_in_flight: options.max_in_flight.max(1) as f64,
             max_rate: options.max_rate.max(MIN_RATE),
             initial_rate: options.initial_rate.max(MIN_RATE),
+            share: 1.0,
             rng: Rng::with_seed(seed),
             knee: Knee::default(),
             rate_edge: learnt.max_rate.filter(|&rate| rate > MIN_RATE).map(Edge::of_rate),
@@ -139,7 +141,7 @@ impl Adaptive {
     fn rate(&self) -> f64 {
         let is_probing = self.level_edge.as_ref().is_some_and(Edge::is_probing);
         let headroom = if is_probing { CAUTIOUS_HEADROOM } else { self.headroom };
-        let growth = (headroom * self.best_goodput).max(self.initial_rate);
+        let growth = (headroom * self.best_goodput).max(self.initial_rate * self.share);
         let edge = self.rate_edge.as_ref().map_or(f64::INFINITY, Edge::bound);
         growth.min(edge).min(self.max_rate).max(MIN_RATE)
     }
@@ -221,7 +223,7 @@ impl Adaptive {
         self.round_ended = Some(now);
         let is_at_level = measured.in_flight >= 0.8 * self.in_flight().floor();
         let is_at_rate = measured.goodput >= 0.85 * self.rate();
-        let own_limit_holds = is_at_level && self.in_flight() >= self.knee.limit().min(self.max_in_flight);
+        let own_limit_holds = is_at_level && self.in_flight() >= self.knee.limit();
         // One at a time, or nobody knows which has gone too far.
         let is_pushed = |edge: &Option<Edge>| edge.as_ref().is_some_and(Edge::is_pushed);
         let (may_probe_rate, may_probe_level) = (!is_pushed(&self.level_edge), !is_pushed(&self.rate_edge));
@@ -274,6 +276,10 @@ impl RateController for Adaptive {
             min_gap: gap_from_rate(self.rate()),
             embargo_until: self.embargo.until(),
         }
+    }
+
+    fn set_share(&mut self, fraction: f64) {
+        self.share = fraction;
     }
 
     fn learnt(&self) -> LearntLimit {

@@ -1,7 +1,7 @@
-//! When the next request may leave for one server: a pure state machine, `now` is passed in.
+//! When a server is to be left alone: a pure state machine, `now` is passed in.
 //!
-//! Four things hold a request back, and the latest counts:
-//! - the *gap* of the rate ([`Gap`]): 10 requests/s are 100 ms apart;
+//! How hard a server is worked while it is not paused is its rate controller's matter (`rate/`). Three things
+//! hold requests back here:
 //! - a *pause* that the server asked for (429, 503, `Retry-After`): as long as that says, else 1 s doubling to 60 s;
 //! - a *pause of a parked server*: from the 20th complaint in a row on, 15 s doubling to 5 min;
 //! - a *probe*: when a pause is over, one request goes out and the others wait until it is answered.
@@ -13,22 +13,13 @@
 //! a success ends the streak and all that came of it. The condition on pauses lets an hour's `Retry-After` be
 //! obeyed three times.
 //!
-//! A request to pause also halves the rate, not below the floor; from then on the rate grows back by a constant
-//! amount per second of successes (additive increase, multiplicative decrease: the shares of many clients
-//! converge). What comes of requests that left before the last pause tells nothing new and changes nothing, so
-//! one burst of 429s counts once.
+//! What comes of requests that left before the last pause tells nothing new and changes nothing, so one burst of
+//! 429s counts once.
 
 use std::time::{Duration, Instant};
 
-use super::gap::Gap;
 use crate::model::FailureCause;
 
-/// Slowest rate to which throttling alone brings a server, in requests/s.
-const FLOOR: f64 = 0.1;
-/// Time in which half of the rate is gained back.
-const RECOVERY: Duration = Duration::from_secs(60);
-/// A longer silence counts as this much recovery: what nobody tried is not known to work.
-const MAX_RECOVERY_STEP: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Complaints in a row from which on the server is parked.
@@ -75,18 +66,9 @@ enum Probe {
     UnderWay,
 }
 
-/// The pace of one server.
+/// The pauses of one server.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// The most requests/s; infinite when there is no limit.
-    ceiling: f64,
-    floor: f64,
-    /// Requests/s now, between floor and ceiling; infinite until a server without a limit first throttles.
-    rate: f64,
-    /// What `rate` gains per second of successes.
-    recovery_per_second: f64,
-    recovered_at: Option<Instant>,
-    gap: Gap,
+pub(super) struct Pauses {
     patience: Duration,
     streak: Option<Streak>,
     /// The last pause, over or not.
@@ -94,57 +76,16 @@ pub(super) struct Pace {
     /// When it began.
     paused_at: Option<Instant>,
     probe: Probe,
-    /// Successes since `counted_from`: the rate that a server without a limit has been given.
-    counted: u32,
-    counted_from: Option<Instant>,
 }
 
-impl Pace {
-    /// A pace of at most `limit` requests/s (0: no limit), slowed down to `limit * (1 - multiplier)` at most.
-    pub fn new(limit: f64, multiplier: f64, patience: Duration, now: Instant) -> Self {
-        let mut pace = Self {
-            ceiling: f64::INFINITY,
-            floor: FLOOR,
-            rate: f64::INFINITY,
-            recovery_per_second: 0.0,
-            recovered_at: None,
-            gap: Gap::new(f64::INFINITY, now),
-            patience,
-            streak: None,
-            pause: None,
-            paused_at: None,
-            probe: Probe::NotNeeded,
-            counted: 0,
-            counted_from: None,
-        };
-        pace.set_limit(limit, multiplier, now);
-        pace
-    }
-
-    /// Changes the limit; a server that is slowed down stays slowed down in proportion.
-    pub fn set_limit(&mut self, limit: f64, multiplier: f64, now: Instant) {
-        let ceiling = if limit > 0.0 { limit } else { f64::INFINITY };
-        let mut rate = self.rate;
-        if self.ceiling.is_finite() && ceiling.is_finite() {
-            rate *= ceiling / self.ceiling;
-            self.recovery_per_second *= ceiling / self.ceiling;
-        }
-        self.ceiling = ceiling;
-        self.floor =
-            if ceiling.is_finite() { (limit * (1.0 - multiplier)).max(FLOOR).min(limit) } else { FLOOR };
-        self.set_rate(rate, now);
-    }
-
-    /// Requests/s at present; infinite without a limit.
-    pub fn rate(&self) -> f64 {
-        self.rate
+impl Pauses {
+    pub fn new(patience: Duration) -> Self {
+        Self { patience, streak: None, pause: None, paused_at: None, probe: Probe::NotNeeded }
     }
 
     /// Earliest time of the next request, never before `now`; `None` while that depends on a probe.
     pub fn ready_at(&self, now: Instant) -> Option<Instant> {
-        let pause = self.pause.map(|pause| pause.until);
-        let ready_at = || self.gap.next_at().into_iter().chain(pause).fold(now, Instant::max);
-        (self.probe != Probe::UnderWay).then(ready_at)
+        (self.probe != Probe::UnderWay).then(|| self.pause.map_or(now, |pause| pause.until.max(now)))
     }
 
     /// The pause that holds at `now`.
@@ -154,7 +95,7 @@ impl Pace {
 
     /// Takes the right to send one request at `now`, if there is one.
     pub fn try_take(&mut self, now: Instant) -> bool {
-        if self.ready_at(now) != Some(now) || !self.gap.try_take(now) {
+        if self.ready_at(now) != Some(now) {
             return false;
         }
         if self.probe == Probe::Due {
@@ -178,19 +119,10 @@ impl Pace {
     }
 
     /// A response that is no complaint, to a request that left at `sent_at`.
-    pub fn on_success(&mut self, sent_at: Instant, now: Instant) {
-        self.counted_from.get_or_insert(sent_at);
-        self.counted = self.counted.saturating_add(1);
-        if self.is_stale(sent_at) {
-            return;
-        }
-        self.probe = Probe::NotNeeded;
-        self.streak = None;
-        if self.rate < self.ceiling {
-            let since =
-                now.saturating_duration_since(self.recovered_at.unwrap_or(now)).min(MAX_RECOVERY_STEP);
-            self.set_rate(self.rate + self.recovery_per_second * since.as_secs_f64(), now);
-            self.recovered_at = Some(now);
+    pub fn on_success(&mut self, sent_at: Instant) {
+        if !self.is_stale(sent_at) {
+            self.probe = Probe::NotNeeded;
+            self.streak = None;
         }
     }
 
@@ -218,34 +150,28 @@ impl Pace {
     ) {
         if self.is_stale(sent_at) {
             if let Some(after) = retry_after {
-                self.extend_pause(now + after, complaint, now);
+                self.extend(now + after, complaint, now);
             }
             return;
         }
-        let before = if self.rate.is_finite() { self.rate } else { self.observed_rate(now) };
-        self.set_rate(before / 2.0, now);
-        // A server without a limit is measured by the best that it was seen to give.
-        let full = if self.ceiling.is_finite() { self.ceiling } else { before };
-        self.recovery_per_second = self.recovery_per_second.max(full / 2.0 / RECOVERY.as_secs_f64());
-        self.recovered_at = None;
-        (self.counted, self.counted_from) = (0, None);
         let streak = self.complain(now);
         let length =
             retry_after.unwrap_or_else(|| doubled(FIRST_PAUSE, LONGEST_PAUSE, streak.pauses, jitter));
         self.start_pause(length, complaint, streak, now);
     }
 
-    /// Whether a new pace would behave like this one: nothing learned, nothing pending.
-    pub fn is_fresh(&self, now: Instant) -> bool {
-        self.ready_at(now) == Some(now)
-            && self.rate >= self.ceiling
-            && self.streak.is_none()
-            && self.probe == Probe::NotNeeded
+    /// More time is needed than the pause has.
+    pub fn extend(&mut self, until: Instant, Complaint { cause, http_status }: Complaint, now: Instant) {
+        let (known, since, given_up) =
+            self.pause(now).map_or((now, now, false), |pause| (pause.until, pause.since, pause.given_up));
+        if until > known {
+            self.pause = Some(Pause { until, cause, http_status, since, given_up });
+        }
     }
 
-    fn set_rate(&mut self, rate: f64, now: Instant) {
-        self.rate = rate.clamp(self.floor, self.ceiling);
-        self.gap.set_rate(self.rate, now);
+    /// Whether there is no pause, no probe and no streak to be remembered.
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        self.ready_at(now) == Some(now) && self.streak.is_none() && self.probe == Probe::NotNeeded
     }
 
     fn is_stale(&self, sent_at: Instant) -> bool {
@@ -267,21 +193,6 @@ impl Pace {
         self.pause = Some(Pause { until: now + length, cause, http_status, since, given_up });
         self.paused_at = Some(now);
         self.probe = Probe::Due;
-    }
-
-    /// A late answer asks for more time than the pause has.
-    fn extend_pause(&mut self, until: Instant, Complaint { cause, http_status }: Complaint, now: Instant) {
-        let (known, since, given_up) =
-            self.pause(now).map_or((now, now, false), |pause| (pause.until, pause.since, pause.given_up));
-        if until > known {
-            self.pause = Some(Pause { until, cause, http_status, since, given_up });
-        }
-    }
-
-    fn observed_rate(&self, now: Instant) -> f64 {
-        let since = self.counted_from.map_or(Duration::ZERO, |from| now.saturating_duration_since(from));
-        // Under a second of counting is no rate yet.
-        f64::from(self.counted) / since.as_secs_f64().max(1.0)
     }
 }
 

@@ -1,0 +1,105 @@
+//! Telling of every request that leaves, however it ends.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use reqwest::Response;
+use url::Url;
+
+use super::server::Server;
+use crate::model::{RequestEntry, RequestPurpose};
+
+/// Is told of every request. Must not wait.
+pub trait RequestLog: Send + Sync + Debug {
+    fn record(&self, entry: RequestEntry);
+}
+
+/// A log with a clock: the wall's when it was made, and from then on one that never jumps.
+#[derive(Debug)]
+pub(super) struct Log {
+    sink: Arc<dyn RequestLog>,
+    since: Instant,
+    /// Microseconds since 1970 at that moment.
+    since_us: i64,
+}
+
+impl Log {
+    pub fn new(sink: Arc<dyn RequestLog>) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { sink, since: Instant::now(), since_us: us(since_1970) }
+    }
+}
+
+fn us(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A request under way. When it is dropped, at its end or because nobody waits for it any more, it is told of.
+#[derive(Debug)]
+pub(super) struct Trace<'a>(Option<(&'a Log, RequestEntry)>);
+
+impl<'a> Trace<'a> {
+    /// A request that leaves now; nothing is told where there is no log.
+    pub fn start(log: Option<&'a Log>, server: &Server, purpose: RequestPurpose, url: &Url) -> Self {
+        Self(log.map(|log| {
+            let limits = server.limits();
+            let entry = RequestEntry {
+                server: server.name().clone(),
+                address: None,
+                purpose,
+                target: url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
+                sent_at: log.since_us.saturating_add(us(log.since.elapsed())),
+                took: Duration::ZERO,
+                received_bytes: 0,
+                http_status: None,
+                retry_after: None,
+                max_rate: limits.rate,
+                max_connections: u32::try_from(limits.max_connections).unwrap_or(u32::MAX),
+            };
+            (log, entry)
+        }))
+    }
+
+    /// The request has failed and leaves once more.
+    pub fn again(&mut self) {
+        self.tell();
+        if let Some((log, entry)) = &mut self.0 {
+            entry.sent_at = log.since_us.saturating_add(us(log.since.elapsed()));
+        }
+    }
+
+    pub fn heard(&mut self, response: &Response) {
+        if let Some((_, entry)) = &mut self.0 {
+            entry.address = response.remote_addr().map(|address| address.ip());
+            entry.http_status = Some(response.status().as_u16());
+        }
+    }
+
+    /// The response asked to be left alone.
+    pub fn asked_to_wait(&mut self, wait: Option<Duration>) {
+        if let Some((_, entry)) = &mut self.0 {
+            entry.retry_after = wait;
+        }
+    }
+
+    pub fn received(&mut self, bytes: usize) {
+        if let Some((_, entry)) = &mut self.0 {
+            entry.received_bytes = bytes as u64;
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some((log, entry)) = &mut self.0 {
+            let now = log.since_us.saturating_add(us(log.since.elapsed()));
+            entry.took = Duration::from_micros(now.saturating_sub(entry.sent_at).max(0).cast_unsigned());
+            log.sink.record(entry.clone());
+        }
+    }
+}
+
+impl Drop for Trace<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}

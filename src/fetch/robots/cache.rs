@@ -1,0 +1,140 @@
+//! What is known of each server's robots.txt.
+//!
+//! Bounded in bytes: entries live in two generations. What is looked up stands in the young one; when that is full
+//! it becomes the old one, and what the old one still held is forgotten. So whoever is in use stays.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::super::fetcher::Failed;
+use super::rules::Rules;
+use crate::model::ServerName;
+
+/// Bytes of a generation: a hundred thousand servers of a crawl with short files, or the few dozen largest that may be.
+const GENERATION_BYTES: usize = 16 << 20;
+/// What an entry takes without its rules.
+const ENTRY_BYTES: usize = 256;
+
+/// The rules of all servers of this process. One look-up is two short locks and no copy.
+#[derive(Debug)]
+pub(in crate::fetch) struct RobotsCache {
+    max_age: Duration,
+    generation_bytes: usize,
+    table: Mutex<Table>,
+}
+
+/// A server has a file for each scheme: `true` is https.
+type Origin = (ServerName, bool);
+
+#[derive(Debug, Default)]
+struct Table {
+    young: HashMap<Origin, Arc<Entry>>,
+    old: HashMap<Origin, Arc<Entry>>,
+    young_bytes: usize,
+}
+
+/// One robots.txt.
+#[derive(Debug, Default)]
+pub(in crate::fetch) struct Entry {
+    known: Mutex<Option<Known>>,
+    /// Held by who asks for the file; others wait for what comes of it. The last failure, and when it was.
+    pub asking: tokio::sync::Mutex<Option<(Instant, Failed)>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    rules: Arc<Rules>,
+    until: Instant,
+}
+
+impl Entry {
+    /// The rules, unless they are not known, or too old.
+    pub fn rules(&self, now: Instant) -> Option<Arc<Rules>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|known| known.until > now).map(|known| Arc::clone(&known.rules))
+    }
+
+    fn weight(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        ENTRY_BYTES + known.as_ref().map_or(0, |known| known.rules.weight())
+    }
+}
+
+impl RobotsCache {
+    pub fn new(max_age: Duration) -> Self {
+        Self { max_age, generation_bytes: GENERATION_BYTES, table: Mutex::default() }
+    }
+
+    /// The entry of a server, made if there is none.
+    pub fn entry(&self, server: &ServerName, is_https: bool) -> Arc<Entry> {
+        let origin = (server.clone(), is_https);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = table.young.get(&origin) {
+            return Arc::clone(entry);
+        }
+        let entry = table.old.remove(&origin).unwrap_or_default();
+        table.young_bytes += entry.weight();
+        table.young.insert(origin, Arc::clone(&entry));
+        self.bound(&mut table);
+        entry
+    }
+
+    /// Takes note of a file that has just been read.
+    pub fn learn(&self, entry: &Entry, rules: Arc<Rules>) {
+        let weight = rules.weight();
+        let until = Instant::now() + self.max_age;
+        *entry.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known { rules, until });
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.young_bytes += weight;
+        self.bound(&mut table);
+    }
+
+    fn bound(&self, table: &mut Table) {
+        if table.young_bytes > self.generation_bytes {
+            table.old = std::mem::take(&mut table.young);
+            table.young_bytes = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_kept_for_their_time_and_for_each_scheme() {
+        let cache = RobotsCache::new(Duration::from_secs(60));
+        let server = ServerName::from_catalog("a.example");
+        let entry = cache.entry(&server, false);
+        let now = Instant::now();
+        assert!(entry.rules(now).is_none());
+        cache.learn(&entry, Arc::default());
+        assert!(cache.entry(&server, false).rules(now).is_some());
+        assert!(cache.entry(&server, true).rules(now).is_none());
+        assert!(entry.rules(now + Duration::from_secs(61)).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_who_is_in_use_is_not_forgotten() {
+        let cache =
+            RobotsCache { generation_bytes: 100 * ENTRY_BYTES, ..RobotsCache::new(Duration::from_secs(60)) };
+        let used = ServerName::from_catalog("used.example");
+        cache.learn(&cache.entry(&used, false), Arc::default());
+        for number in 0..1000 {
+            cache.entry(&ServerName::from_catalog(&format!("{number}.example")), false);
+            assert!(cache.entry(&used, false).rules(Instant::now()).is_some(), "{number}");
+        }
+        let table = cache.table.lock().unwrap();
+        assert!(table.young.len() + table.old.len() <= 202);
+        drop(table);
+        // One large file after the other.
+        let text = "User-agent: *\n".to_owned() + &"Disallow: /a\n".repeat(1000);
+        let rules = Arc::new(Rules::parse(text.as_bytes(), &["ddl".to_owned()]));
+        for number in 0..10 {
+            let entry = cache.entry(&ServerName::from_catalog(&format!("{number}.large.example")), false);
+            cache.learn(&entry, Arc::clone(&rules));
+            assert!(cache.table.lock().unwrap().young_bytes <= 100 * ENTRY_BYTES);
+        }
+    }
+}
