@@ -5,7 +5,13 @@
 //! [`LATENESS`] late is made up for, because tokio's timer is up to a millisecond late and would make 700
 //! requests/s of a gap for 1,000. Idle time is saved up in neither.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 
 /// How much later than it was due a request may leave without the next one being put off.
 const LATENESS: Duration = Duration::from_millis(2);
@@ -15,10 +21,9 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// When the gaps let the next request go.
 #[derive(Debug, Default)]
 pub(super) struct Gap {
-    least: Duration,
+    least: Limit,
     wanted: Duration,
-    /// When the last request left, and when it was due, which is at most [`LATENESS`] earlier.
-    taken_at: Option<Instant>,
+    /// When the last request was due, which is at most [`LATENESS`] before it left.
     due_at: Option<Instant>,
 }
 
@@ -30,7 +35,7 @@ pub(super) fn gap_of(rate: f64) -> Duration {
 impl Gap {
     /// What holds from now on, also for the time since the last request.
     pub fn set_least(&mut self, least: Duration) {
-        self.least = least.min(LONGEST);
+        self.least.set_period(least.min(LONGEST));
     }
 
     pub fn set_wanted(&mut self, wanted: Duration) {
@@ -39,24 +44,74 @@ impl Gap {
 
     /// The time between two requests.
     pub fn length(&self) -> Duration {
-        self.least.max(self.wanted)
+        self.least.period.max(self.wanted)
     }
 
     /// Earliest time of the next request; `None` before the first.
     pub fn next_at(&self) -> Option<Instant> {
-        let least = self.taken_at.map(|at| at + self.least);
-        least.max(self.due_at.map(|at| at + self.wanted))
+        self.least.next_at.max(self.due_at.map(|at| at + self.wanted))
     }
 
     /// Takes the right to send one request at `now`, if there is one.
     pub fn try_take(&mut self, now: Instant) -> bool {
         let next_at = self.next_at();
-        if next_at.is_some_and(|at| at > now) {
+        if next_at.is_some_and(|at| at > now) || !self.least.try_take(now) {
             return false;
         }
         let late = next_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         // After idle time nothing was due.
         self.due_at = if late <= LATENESS { next_at.or(Some(now)) } else { Some(now) };
+        true
+    }
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, PassedIn, NoOpMiddleware<Instant>>;
+
+/// A clock that shows what it was set to.
+#[derive(Debug)]
+struct PassedIn(Cell<Instant>);
+
+impl Clock for PassedIn {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        self.0.get()
+    }
+}
+
+/// The limit that is set: `governor`'s cell-rate limiter (GCRA) with a burst of one. What comes late is not made up
+/// for, so that no second ever sees more than the limit.
+#[derive(Debug, Default)]
+struct Limit {
+    period: Duration,
+    /// Made with the first request under this period; `None` also without a limit.
+    limiter: Option<Limiter>,
+    taken_at: Option<Instant>,
+    next_at: Option<Instant>,
+}
+
+impl Limit {
+    /// Makes a new limiter, in which the last request has been taken: the next one is due a new period after it.
+    fn set_period(&mut self, period: Duration) {
+        (self.period, self.limiter, self.next_at) = (period, None, None);
+        if let Some(taken_at) = self.taken_at {
+            self.try_take(taken_at);
+        }
+    }
+
+    fn try_take(&mut self, now: Instant) -> bool {
+        if self.limiter.is_none() {
+            let limiter = |quota| RateLimiter::direct_with_clock(quota, PassedIn(Cell::new(now)));
+            self.limiter = Quota::with_period(self.period).map(limiter);
+        }
+        if let Some(limiter) = &self.limiter {
+            limiter.clock().0.set(now);
+            if limiter.check().is_err() {
+                return false;
+            }
+            // A second one at the same moment is refused, and the refusal says when it is due.
+            self.next_at = limiter.check().err().map(|refusal| refusal.earliest_possible());
+        }
         self.taken_at = Some(now);
         true
     }
