@@ -22,10 +22,13 @@ pub(super) type ViewSource<'a> = &'a (dyn Fn() -> Result<CatalogView, CatalogErr
 /// Rows of the small columns read at a time: at most 32 MiB of URLs (`max_url_bytes` is 8 KiB by default).
 const BATCH_ROWS: usize = 4096;
 
+/// Looks at a partition that changes meanwhile: completion is two changes, and a retry two more.
+const MAX_LOOKS: u32 = 6;
+
 /// Checks a partition, its files and what else lies in its folders.
 ///
-/// A partition that is completed meanwhile gets other files than the view names. So what does not hold is
-/// asked again of a fresh view, unless that names the same files. A stage is never undone: three looks suffice.
+/// A partition that is completed, or set back to be retried, meanwhile gets other files than the view names. So what
+/// does not hold is asked again of a fresh view, unless that says the same.
 pub(super) fn check_partition(
     layout: &DatasetLayout,
     views: ViewSource<'_>,
@@ -33,11 +36,13 @@ pub(super) fn check_partition(
     folder: &ServerName,
     key: PartitionKey,
 ) -> Result<Findings, CheckError> {
+    let mut looks_left = MAX_LOOKS;
     loop {
         let view = views()?;
         let row = partition_row(&view, key)?;
         let findings = check_once(layout, &view, &row, options, folder, key)?;
-        if findings.report.is_sound() || partition_row(&views()?, key)?.stage == row.stage {
+        looks_left -= 1;
+        if findings.report.is_sound() || looks_left == 0 || partition_row(&views()?, key)? == row {
             return Ok(findings);
         }
     }
