@@ -504,7 +504,11 @@ impl RankZero<'_> {
         for action in self.coordinator.on_event(from, event) {
             match action {
                 Action::Grant { rank, partition, epoch, share } => {
-                    let server = &self.servers[&partition.server_id];
+                    let Some(server) = self.servers.get(&partition.server_id) else {
+                        let trouble = "the catalog does not have its server".to_owned();
+                        self.set_aside(rank, partition, epoch, trouble)?;
+                        continue;
+                    };
                     let (folder, shared) = (server.folder.clone(), server.shared);
                     self.submit(Job::Load { rank, partition, epoch, share, folder, shared })?;
                 }

@@ -162,20 +162,50 @@ async fn a_partition_whose_files_vanish_again_and_again_is_set_aside() {
     assert_eq!(report.set_aside.len(), 1);
 }
 
+/// Changes the catalog behind its back.
+fn tamper(folder: &TempDir, change: impl FnOnce(&redb::WriteTransaction)) {
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(redb::ConcurrencyMode::SingleWriter);
+    let db = builder.create(folder.path().join("c.redb")).unwrap();
+    let txn = db.begin_write().unwrap();
+    change(&txn);
+    txn.commit().unwrap();
+}
+
+/// It ended the process.
+#[tokio::test]
+async fn a_partition_whose_server_the_catalog_does_not_have_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(new_catalog(&folder, 1));
+    tamper(&folder, |txn| {
+        let servers: redb::TableDefinition<u32, &[u8]> = redb::TableDefinition::new("servers-1");
+        assert!(txn.open_table(servers).unwrap().remove(0).unwrap().is_some());
+    });
+    let catalog = open_catalog(&folder);
+    let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);
+    run.say(0, ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() });
+    run.say(0, ToCoordinator::Ready { max_open_partitions: 1 });
+    loop {
+        match run.heard_by(0).await {
+            ToWorker::Welcome { .. } => {}
+            message => break assert!(matches!(message, ToWorker::Done), "{message:?}"),
+        }
+    }
+    run.say(0, ToCoordinator::Bye);
+    let report = run.coordinator.await.unwrap().unwrap();
+    assert_eq!(report.ending, RunEnding::Incomplete);
+    assert_eq!(report.set_aside[0].1, "the catalog does not have its server");
+}
+
 /// States of one partition that cannot be read ended every run, of all partitions.
 #[tokio::test]
 async fn a_partition_that_the_catalog_cannot_tell_of_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     drop(new_catalog(&folder, 2));
-    {
-        let mut builder = redb::Builder::new();
-        builder.set_concurrency_mode(redb::ConcurrencyMode::SingleWriter);
-        let db = builder.create(folder.path().join("c.redb")).unwrap();
-        let txn = db.begin_write().unwrap();
+    tamper(&folder, |txn| {
         let states: redb::TableDefinition<(u32, u32), &[u8]> = redb::TableDefinition::new("states-1");
         txn.open_table(states).unwrap().insert((0, 0), [1, 0xff].as_slice()).unwrap();
-        txn.commit().unwrap();
-    }
+    });
     let catalog = open_catalog(&folder);
     let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);
     // The damaged one is granted first.
