@@ -284,7 +284,8 @@ impl Taking<'_> {
             Judgement::Free => self.place(self.path),
             Judgement::Held(_) => Ok(false),
             Judgement::Stale(stale) => {
-                tracing::warn!(holder = ?stale, "taking over a stale lock on the catalog");
+                let holder = stale.as_ref().map_or("somebody unknown".to_owned(), ToString::to_string);
+                tracing::warn!(holder, "taking over the lock that a process left behind, as after a kill");
                 self.io("remove", self.path, remove_only(self.link, self.path, stale.as_ref()))
                     .and_then(|()| self.place(self.path))
             }

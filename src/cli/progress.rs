@@ -215,7 +215,7 @@ impl Seen {
             .take(3)
             .map(|server| match server.seconds_left {
                 Some(left) => format!("{} {}", server.server_name, seconds(left)),
-                None => format!("{} no answer yet", server.server_name),
+                None => format!("{} nothing committed yet", server.server_name),
             })
             .collect();
         if !slowest.is_empty() {
@@ -375,6 +375,6 @@ mod tests {
             ..status([0; 3], [0; 3], 0)
         };
         let text = Pace::default().see(&status, Instant::now()).text(&status);
-        assert!(text.ends_with("\nslowest: a.example no answer yet, b.example 3m 20s"), "{text}");
+        assert!(text.ends_with("\nslowest: a.example nothing committed yet, b.example 3m 20s"), "{text}");
     }
 }

@@ -15,7 +15,7 @@ use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
 use crate::fetch::{FetchOptions, Fetcher, RequestLog, ServerRules};
 use crate::imaging::ImagingOptions;
 use crate::model::{ImageEncoding, ServerName};
-use crate::runtime::{CpuPool, MemoryBudget, available_cores};
+use crate::runtime::{CpuPool, MemoryBudget, available_cores, max_open_files};
 use crate::storage::{DatasetLayout, StorageOptions};
 
 /// Row groups and files written, and manifests read, at once: enough to keep a disk busy, few enough to bound
@@ -23,6 +23,10 @@ use crate::storage::{DatasetLayout, StorageOptions};
 const MAX_WRITERS: usize = 4;
 /// Partitions made complete at once. Each copies up to some GB, so that they have turns of their own.
 const MAX_COMPACTORS: usize = 2;
+
+/// Of a server's limits, what ranks with claims on it share. The rest is for redirects that lead to it on ranks that
+/// have none: they cannot know of each other.
+const CLAIMED_SHARE: f64 = 0.8;
 
 /// Everything a rank needs to know to download.
 #[derive(Clone, Debug)]
@@ -92,7 +96,9 @@ impl DownloadExecutor {
             fetcher = fetcher.with_request_log(log.clone());
         }
         // A redirect may lead to a server that other ranks work on.
-        fetcher.set_default_share(1.0 / f64::from(settings.num_ranks.max(1)));
+        fetcher.set_default_share(
+            (1.0 - claimed_share(settings.num_ranks)) / f64::from(settings.num_ranks.max(1)),
+        );
         let options = &settings.download;
         let threads = match options.cpu_threads {
             0 => available_cores(),
@@ -121,12 +127,21 @@ impl DownloadExecutor {
         }))
     }
 
+    /// This rank's share of the limits of a server that a claim is about.
+    pub(super) fn share_of(&self, claim: &Claim) -> f64 {
+        claim.share * claimed_share(self.settings.num_ranks)
+    }
+
     pub(super) fn storage_options(&self) -> StorageOptions {
         StorageOptions {
             hash_algorithm: self.settings.imaging.hash_algorithm,
             raw_pixels: self.settings.imaging.image_encoding == ImageEncoding::Raw,
         }
     }
+}
+
+fn claimed_share(num_ranks: u32) -> f64 {
+    if num_ranks > 1 { CLAIMED_SHARE } else { 1.0 }
 }
 
 impl Executor for DownloadExecutor {
@@ -155,7 +170,9 @@ impl Executor for DownloadExecutor {
     }
 
     fn max_open_partitions(&self) -> u32 {
-        self.settings.max_open_partitions
+        // Each has a file or two open; connections need as many again, and more.
+        let files = u32::try_from(max_open_files() / 8).unwrap_or(u32::MAX);
+        self.settings.max_open_partitions.min(files.max(1))
     }
 
     fn num_parked(&self) -> u32 {

@@ -284,7 +284,7 @@ impl<'a> Downloads<'a> {
     fn start(&mut self, job: Job, server: Option<Arc<Server>>) {
         let name = server.as_ref().map(|server| server.name().clone());
         if let Some(server) = &server {
-            server.set_share(self.claim.share);
+            server.set_share(self.executor.share_of(self.claim));
             *self.tasks_of.entry(server.name().clone()).or_default() += 1;
         }
         let attempt = attempt(self.executor.clone(), job);

@@ -25,6 +25,7 @@ use super::rules::ServerRules;
 use super::server::{Permit, Refusal, Server};
 use super::servers::Servers;
 use crate::model::{FailureCause, RequestPurpose, ServerName, SkipReason, without_credentials};
+use crate::runtime::max_open_files;
 
 /// Longest URL that a redirect may lead to; the default of `max_url_bytes` for lists.
 const MAX_REDIRECT_URL_BYTES: usize = 8192;
@@ -34,6 +35,10 @@ const MAX_CONTENT_TYPE_BYTES: usize = 255;
 /// crawl touches thousands of servers a minute, and each idle connection is an open file. A GBIF snapshot with
 /// its 545 servers stays well below.
 const CROWDED: usize = 2048;
+/// Files below which each idle connection counts: a thousand servers that keep eight of them need as many.
+const FEW_FILES: usize = 16 * 1024;
+/// Idle connections to one server then.
+const FEW_IDLE: usize = 2;
 /// No `Retry-After` is longer than this, whatever `max_retry_after` says.
 const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -47,6 +52,8 @@ pub struct Fetcher {
     opt_outs: OptOuts,
     /// Names by which robots.txt may call us.
     pub(super) agents: Arc<[String]>,
+    /// Servers known at once from which on connections are kept for good reason only.
+    crowded: usize,
     pub(super) log: Option<Log>,
 }
 
@@ -126,6 +133,10 @@ impl Fetcher {
         options.validate()?;
         rules.validate()?;
         let max_idle = rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
+        let files = max_open_files();
+        let max_idle = if files < FEW_FILES { max_idle.min(FEW_IDLE) } else { max_idle };
+        // Idle connections may take a quarter of the files.
+        let crowded = (files / 4 / max_idle.max(1)).clamp(1, CROWDED);
         let guard = Guard::new(options.allow_private_networks, &options.allow_addresses);
         Ok(Self {
             clients: Clients::new(&options, max_idle, dns, &guard)?,
@@ -134,6 +145,7 @@ impl Fetcher {
             robots: RobotsCache::new(options.robots_txt_max_age),
             opt_outs: OptOuts::new(&options),
             agents: agents(&options.user_agent).into(),
+            crowded,
             log: None,
             options,
         })
@@ -349,7 +361,8 @@ impl Fetcher {
         trace: &mut Trace<'_>,
     ) -> Result<Response, Failed> {
         let is_worth_keeping = permit.server().is_worth_keeping_alive(IDLE_TIMEOUT)
-            && (self.servers.len() < CROWDED || permit.server().under_way() > 1);
+            && (self.servers.len() < self.crowded
+                || self.crowded == CROWDED && permit.server().under_way() > 1);
         let may_reuse = is_worth_keeping && permit.server().may_reuse_connection(IDLE_TIMEOUT);
         match self.send_once(target, !is_worth_keeping, *sent, left).await {
             Err(failed) if may_reuse && failed.cause == FailureCause::ConnectionLost => {

@@ -53,7 +53,11 @@ impl OptOuts {
         };
         find("x-robots-tag", &|text| self.robots_tag_opts_out(text))
             .or_else(|| find("content-usage", &|text| self.usage_opts_out(text)))
-            .or_else(|| find("tdm-reservation", &|text| self.tdm_reservation && text.trim() == "1"))
+            .or_else(|| {
+                find("tdm-reservation", &|text| {
+                    self.tdm_reservation && text.split(',').any(|item| item.trim() == "1")
+                })
+            })
     }
 
     /// `noai, noimageai`, or `agent: noai`: an agent's name holds up to the next, or to the header's end.
@@ -172,6 +176,7 @@ mod tests {
     fn tdm_reservation() {
         let options = options();
         check(&options, "tdm-reservation", "1", true);
+        check(&options, "tdm-reservation", "1, 1", true);
         check(&options, "tdm-reservation", "0", false);
         check(&options, "tdm-reservation", "true", false);
         check(&options, "tdm-policy", "https://a.example/policy.json", false);

@@ -31,6 +31,9 @@ pub(super) struct ServerLimits {
     pub patience: Duration,
 }
 
+/// A pause that people would wonder about.
+const WORTH_TELLING: Duration = Duration::from_secs(60);
+
 /// Why there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -397,7 +400,9 @@ impl Permit {
         // Names are not the server's to resolve.
         let verdict = if cause == FailureCause::Dns { Verdict::Local } else { Verdict::Failed };
         self.tell(http_status.is_some(), verdict, None, |state, now| {
+            let before = state.pauses.pause(now);
             state.pauses.on_complaint(complaint, self.sent_at, now, fastrand::f64());
+            self.tell_user(before, state.pauses.pause(now), now);
         });
     }
 
@@ -405,13 +410,28 @@ impl Permit {
     pub(super) fn throttled(&self, http_status: u16, retry_after: Option<Duration>) -> Option<Pause> {
         let complaint = Complaint { cause: FailureCause::HttpStatus, http_status: Some(http_status) };
         self.tell(true, Verdict::Refused, retry_after, |state, now| {
+            let before = state.pauses.pause(now);
             state.pauses.on_throttled(complaint, retry_after, self.sent_at, now, fastrand::f64());
             // Nobody is to wait in line for the end of an embargo.
             if let Some(until) = state.limit.embargo_until.filter(|until| *until > now) {
                 state.pauses.extend(until, complaint, now);
             }
-            state.pauses.pause(now)
+            let pause = state.pauses.pause(now);
+            self.tell_user(before, pause, now);
+            pause
         })
+    }
+
+    /// Says why nothing is heard of a server for long.
+    fn tell_user(&self, before: Option<Pause>, pause: Option<Pause>, now: Instant) {
+        let Some(pause) = pause.filter(|pause| before.is_none_or(|before| before.until < pause.until)) else {
+            return;
+        };
+        let wait = pause.until.saturating_duration_since(now);
+        if wait >= WORTH_TELLING {
+            let (server, cause) = (self.server.name.as_str(), pause.cause);
+            tracing::warn!(server, %cause, http_status = pause.http_status, "server is left alone for {} s", wait.as_secs());
+        }
     }
 
     /// Tells the controller how the request has ended, then the pauses.

@@ -24,6 +24,12 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
+/// Files that this process may open.
+#[must_use]
+pub fn max_open_files() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +37,6 @@ mod tests {
     #[test]
     fn open_files_rise_to_the_maximum() {
         let most = raise_open_files().unwrap();
-        assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), most);
+        assert_eq!(max_open_files() as u64, most);
     }
 }

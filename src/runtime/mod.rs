@@ -11,7 +11,7 @@ mod panics;
 mod shutdown;
 
 pub use cpu::{CpuPanic, CpuPool};
-pub use limits::{available_cores, raise_open_files};
+pub use limits::{available_cores, max_open_files, raise_open_files};
 pub use memory::{BudgetError, MemoryBudget, MemoryPermit};
 pub use panics::{catch_panic, panic_message, silence_caught_panics};
 pub use shutdown::{Shutdown, StopReason, install_deadline, install_signals};

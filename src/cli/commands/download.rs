@@ -86,8 +86,14 @@ fn failures(causes: &[(String, u64)]) -> String {
     if list.is_empty() {
         return String::new();
     }
+    let forbidden = match list[0].ends_with(" forbidden_address") {
+        true => {
+            "hint: `allow_private_networks: true`, or `allow_addresses` for some, admits private addresses\n"
+        }
+        false => "",
+    };
     format!(
-        "failed: {}\nby server: ddl query \"SELECT server_name, cause, http_status, count(*) FROM urls \
+        "failed: {}\n{forbidden}by server: ddl query \"SELECT server_name, cause, http_status, count(*) FROM urls \
          WHERE disposition = 'failed' GROUP BY ALL\"\n\
          again: ddl retry, by `--cause`, `--code` or `--server`, then ddl download\n",
         list.join(", ")

@@ -37,7 +37,8 @@ fn summary(report: &RetryReport) -> String {
         return "no failed record is such a one: nothing has changed".into();
     }
     format!(
-        "{} failed records are pending again, in {} partitions; `ddl download` asks for them",
+        "{} failed records are pending again, in {} partitions; `ddl download` asks for them.\n\
+         Until it has, the images of these partitions are in `_parts/`: `ddl query` sees them, readers of `successes.parquet` do not",
         format::count(report.records),
         format::count(report.partitions)
     )

@@ -96,8 +96,12 @@ pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
     match (&status.in_use_by, &status.run) {
         (Some(holder), Some(run)) if run.state == "running" => {
             text += &format!(
-                "run {} is at work ({holder}): {} requests under way\n",
-                run.run_id, run.progress.in_flight
+                "run {} is at work ({holder}): {} images received since it began, {} of its records committed (parts are \
+                 sealed within `part_seconds`); {} requests under way\n",
+                run.run_id,
+                format::count(run.progress.success),
+                format::count(run.committed),
+                run.progress.in_flight
             );
         }
         (Some(holder), _) => text += &format!("in use by {holder}\n"),
