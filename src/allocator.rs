@@ -16,7 +16,7 @@ const LARGE: usize = 8 << 10;
 pub struct BySize;
 
 // SAFETY: each block is allocated and freed by the same of two sound allocators, for both are chosen by the layout
-// alone, which the caller repeats. The default `realloc` allocates anew, which stays right across the boundary.
+// alone, which the caller repeats. Across the boundary `realloc` moves the block.
 unsafe impl GlobalAlloc for BySize {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are passed on.
