@@ -70,7 +70,7 @@ pub enum Kind {
     Addresses,
     /// Positive whole numbers to positive whole numbers.
     Rules,
-    /// Servers to what is set for each: keys of [`SERVER_KEYS`].
+    /// Servers to what is set for each: the keys of a rule.
     Servers,
 }
 
