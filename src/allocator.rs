@@ -1,16 +1,16 @@
 //! Two allocators, each for what it is good at.
 //!
-//! mimalloc has the small blocks: many threads make many of them, and it is a quarter faster there than glibc (ingest).
-//! It keeps large ones for long after they were freed, though, and a download frees half a gigabyte of bodies and
-//! pixels a second. glibc gives these back, and with two arenas it wastes little: a download has half the memory
-//! then, and more speed, for it zeroes fewer fresh pages. `docs/BENCHMARKS.md` has the figures.
+//! mimalloc has the small blocks: each thread has a heap of its own, whatever the number of cores. It keeps large ones
+//! for long after they were freed, though, and a download frees half a gigabyte of bodies and pixels a second. glibc
+//! gives these back, and with two arenas it wastes little: a download has half the memory then. On two cores glibc alone
+//! is as good (`docs/BENCHMARKS.md` has the figures); two arenas for all blocks of many threads were not measured.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use mimalloc::MiMalloc;
 
-/// Blocks from this size on are the system's. Most photos, all pixels and row groups are larger; what lists and
-/// queries are made of is smaller.
+/// Blocks from this size on are the system's: nearly all bodies, stored images, pixels and row groups. With 64 KiB,
+/// resized images of some 60 KiB stayed with mimalloc, and a download with resize took 56 MiB more.
 const LARGE: usize = 8 << 10;
 
 pub struct BySize;

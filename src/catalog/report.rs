@@ -162,13 +162,7 @@ fn commit_part(
         return refuse("the partition is complete");
     }
     let key = (partition.server_id.0, partition.partition_id);
-    let mut states = {
-        let table = txn.open_table(tables::STATES)?;
-        let value = table
-            .get(key)?
-            .ok_or_else(|| CatalogError::inconsistent(format!("{partition:?} has no states")))?;
-        encoding::decode::<PackedStates>(value.value(), "states")?.unpack()?
-    };
+    let mut states = read_states(txn, partition)?;
     let mut successes = Vec::new();
     for outcome in &report.outcomes {
         let Some(status) = states.get_mut(outcome.record as usize) else {
@@ -202,7 +196,7 @@ fn commit_part(
     row.image_bytes += report.image_bytes;
     row.epoch = Some(report.part.part.epoch);
     write_partition(txn, partition, &row)?;
-    txn.open_table(tables::STATES)?.insert(key, encoding::encode(&PackedStates::pack(&states)).as_slice())?;
+    write_states(txn, partition, &states)?;
     if !successes.is_empty() {
         let rows: Vec<_> = successes
             .into_iter()
@@ -233,6 +227,28 @@ pub(super) fn read_partition(
         .get((partition.server_id.0, partition.partition_id))?
         .ok_or_else(|| CatalogError::inconsistent(format!("there is no {partition:?}")))?;
     encoding::decode(value.value(), "partition")
+}
+
+/// The states of all records of a partition.
+pub(super) fn read_states(
+    txn: &redb::WriteTransaction,
+    partition: PartitionKey,
+) -> Result<Vec<RecordStatus>, CatalogError> {
+    let table = txn.open_table(tables::STATES)?;
+    let value = table
+        .get((partition.server_id.0, partition.partition_id))?
+        .ok_or_else(|| CatalogError::inconsistent(format!("{partition:?} has no states")))?;
+    encoding::decode::<PackedStates>(value.value(), "states")?.unpack()
+}
+
+pub(super) fn write_states(
+    txn: &redb::WriteTransaction,
+    partition: PartitionKey,
+    states: &[RecordStatus],
+) -> Result<(), CatalogError> {
+    let key = (partition.server_id.0, partition.partition_id);
+    txn.open_table(tables::STATES)?.insert(key, encoding::encode(&PackedStates::pack(states)).as_slice())?;
+    Ok(())
 }
 
 pub(super) fn write_partition(

@@ -7,11 +7,9 @@
 //! After the first step the partition is as a download leaves it that is killed before its last one: whatever
 //! becomes of the second, the next download finishes it. Each call is one transaction for many partitions.
 
-use redb::ReadableTable as _;
-
-use super::encoding::{self, PackedStates, RecordStatus};
-use super::report::{read_partition, write_partition};
-use super::{Catalog, CatalogError, DispositionCounts, PartitionStage, tables};
+use super::encoding::RecordStatus;
+use super::report::{read_partition, read_states, write_partition, write_states};
+use super::{Catalog, CatalogError, DispositionCounts, PartitionStage};
 use crate::model::{DataFile, Disposition, PartRow, PartitionKey, RecordIndex, RecordState};
 
 /// Records of one partition that are to be tried again.
@@ -60,15 +58,8 @@ impl Catalog {
 fn set_back(txn: &redb::WriteTransaction, set_back: &SetBack) -> Result<(), CatalogError> {
     let partition = set_back.partition;
     let refuse = |what: &str| Err(CatalogError::inconsistent(format!("{partition:?}: {what}")));
-    let key = (partition.server_id.0, partition.partition_id);
     let mut row = read_partition(txn, partition)?;
-    let mut states = {
-        let table = txn.open_table(tables::STATES)?;
-        let value = table
-            .get(key)?
-            .ok_or_else(|| CatalogError::inconsistent(format!("{partition:?} has no states")))?;
-        encoding::decode::<PackedStates>(value.value(), "states")?.unpack()?
-    };
+    let mut states = read_states(txn, partition)?;
     for &record in &set_back.records {
         match states.get_mut(record as usize) {
             Some(status) if status.state.disposition() == Disposition::Failed => {
@@ -89,8 +80,7 @@ fn set_back(txn: &redb::WriteTransaction, set_back: &SetBack) -> Result<(), Cata
     }
     row.counts = DispositionCounts::of(states.iter().map(|status| status.state));
     write_partition(txn, partition, &row)?;
-    txn.open_table(tables::STATES)?.insert(key, encoding::encode(&PackedStates::pack(&states)).as_slice())?;
-    Ok(())
+    write_states(txn, partition, &states)
 }
 
 #[cfg(test)]

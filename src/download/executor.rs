@@ -96,9 +96,7 @@ impl DownloadExecutor {
             fetcher = fetcher.with_request_log(log.clone());
         }
         // A redirect may lead to a server that other ranks work on.
-        fetcher.set_default_share(
-            (1.0 - claimed_share(settings.num_ranks)) / f64::from(settings.num_ranks.max(1)),
-        );
+        fetcher.set_default_share(Shares::among(settings.num_ranks).redirects);
         let options = &settings.download;
         let threads = match options.cpu_threads {
             0 => available_cores(),
@@ -129,7 +127,7 @@ impl DownloadExecutor {
 
     /// This rank's share of the limits of a server that a claim is about.
     pub(super) fn share_of(&self, claim: &Claim) -> f64 {
-        claim.share * claimed_share(self.settings.num_ranks)
+        claim.share * Shares::among(self.settings.num_ranks).claims
     }
 
     pub(super) fn storage_options(&self) -> StorageOptions {
@@ -140,8 +138,23 @@ impl DownloadExecutor {
     }
 }
 
-fn claimed_share(num_ranks: u32) -> f64 {
-    if num_ranks > 1 { CLAIMED_SHARE } else { 1.0 }
+/// What ranks may take of one server's limits.
+#[derive(Debug)]
+struct Shares {
+    /// All ranks with claims on it, together.
+    claims: f64,
+    /// Each rank without one, for redirects that lead there.
+    redirects: f64,
+}
+
+impl Shares {
+    fn among(num_ranks: u32) -> Self {
+        match num_ranks {
+            // Nobody to share with: claims and redirects use the same `Server`.
+            0 | 1 => Self { claims: 1.0, redirects: 1.0 },
+            ranks => Self { claims: CLAIMED_SHARE, redirects: (1.0 - CLAIMED_SHARE) / f64::from(ranks) },
+        }
+    }
 }
 
 impl Executor for DownloadExecutor {
@@ -177,5 +190,20 @@ impl Executor for DownloadExecutor {
 
     fn num_parked(&self) -> u32 {
         self.parked.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that was claimed on one rank and redirected to on the others got nearly twice its limits.
+    #[test]
+    fn claims_and_redirects_together_keep_to_the_limits() {
+        for ranks in 2..100 {
+            let Shares { claims, redirects } = Shares::among(ranks);
+            assert!(redirects > 0.0 && claims + f64::from(ranks - 1) * redirects <= 1.0, "{ranks}");
+            assert!(f64::from(ranks) * redirects <= 1.0, "{ranks}");
+        }
     }
 }

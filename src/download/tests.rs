@@ -135,6 +135,15 @@ struct Bench {
 
 impl Bench {
     fn new(servers: &Servers, urls: &[String], shared: bool, download: DownloadOptions) -> Self {
+        Self::with(servers, urls, shared, |settings| settings.download = download)
+    }
+
+    fn with(
+        servers: &Servers,
+        urls: &[String],
+        shared: bool,
+        change: impl FnOnce(&mut DownloadSettings),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let layout = DatasetLayout::new(folder.path(), LayoutOptions::default());
         let name = ServerName::from_catalog("a.example");
@@ -145,7 +154,8 @@ impl Bench {
         let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let settings = DownloadSettings { download, ..settings(folder.path(), servers.port) };
+        let mut settings = settings(folder.path(), servers.port);
+        change(&mut settings);
         let executor = DownloadExecutor::new(settings).unwrap();
         let claim = Claim {
             partition: PartitionKey { server_id: ServerId(1), partition_id: 0 },
@@ -285,6 +295,21 @@ async fn paused_servers_hold_up_no_others_and_the_partition_is_parked() {
         (0, 0),
         "tasks that were aborted count no more"
     );
+}
+
+/// Alone, a rank has all of every server, also of one that only redirects lead to: with less than a share it would
+/// wait there for hours.
+#[tokio::test]
+async fn redirects_to_a_server_that_is_not_in_the_list_are_followed_at_its_rate() {
+    let servers = Servers::start(|host, _| match host {
+        "a.example" => ("302 Found\r\nLocation: http://elsewhere.example/x", Vec::new()),
+        _ => ("200 OK", image_of(0)),
+    })
+    .await;
+    let urls: Vec<String> = (0..20).map(|n| format!("http://a.example/{n}")).collect();
+    let bench = Bench::with(&servers, &urls, false, |settings| settings.fetch.default_rate_limit = 100.0);
+    let (parts, ending) = bench.start().finish().await;
+    assert_eq!((num_successes(&parts), ending), (20, ClaimEnding::Finished));
 }
 
 /// A server that is mute is no paused one: it held all places for ten minutes.

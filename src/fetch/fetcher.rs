@@ -133,10 +133,7 @@ impl Fetcher {
         options.validate()?;
         rules.validate()?;
         let max_idle = rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
-        let files = max_open_files();
-        let max_idle = if files < FEW_FILES { max_idle.min(FEW_IDLE) } else { max_idle };
-        // Idle connections may take a quarter of the files.
-        let crowded = (files / 4 / max_idle.max(1)).clamp(1, CROWDED);
+        let (max_idle, crowded) = idle_limits(max_open_files(), max_idle);
         let guard = Guard::new(options.allow_private_networks, &options.allow_addresses);
         Ok(Self {
             clients: Clients::new(&options, max_idle, dns, &guard)?,
@@ -287,15 +284,7 @@ impl Fetcher {
     ) -> Result<Hop, NoBody> {
         let mut sent = Instant::now();
         let mut trace = Trace::start(self.log.as_ref(), permit.server(), purpose, url);
-        let response = self
-            .send(target, &mut permit, &mut sent, attempt.left, &mut trace)
-            .await
-            .inspect_err(|failed| {
-                if is_complaint(failed.cause) {
-                    permit.complained(failed.cause, None);
-                }
-            })?;
-        trace.heard(&response);
+        let response = self.send(target, &mut permit, &mut sent, attempt.left, &mut trace).await?;
         let mut deadline = sent + attempt.left;
         let http_status = response.status().as_u16();
         let result = match http_status {
@@ -348,7 +337,7 @@ impl Fetcher {
         result
     }
 
-    /// Sends a GET and waits for the response's header.
+    /// Sends a GET and waits for the response's header; that there is none is told to the server.
     ///
     /// A server may close an idle connection just as it is used again. That is nobody's failure, so the request
     /// is sent once more, on a connection of its own, when the server's rate allows it.
@@ -364,17 +353,19 @@ impl Fetcher {
             && (self.servers.len() < self.crowded
                 || self.crowded == CROWDED && permit.server().under_way() > 1);
         let may_reuse = is_worth_keeping && permit.server().may_reuse_connection(IDLE_TIMEOUT);
-        match self.send_once(target, !is_worth_keeping, *sent, left).await {
-            Err(failed) if may_reuse && failed.cause == FailureCause::ConnectionLost => {
-                if !permit.renew().await {
-                    return Err(failed);
-                }
-                *sent = Instant::now();
-                trace.again();
-                self.send_once(target, true, *sent, left).await
-            }
-            result => result,
+        let mut result = self.send_once(target, !is_worth_keeping, *sent, left).await;
+        let was_closed = |failed: &Failed| may_reuse && failed.cause == FailureCause::ConnectionLost;
+        if result.as_ref().is_err_and(was_closed) && permit.renew().await {
+            *sent = Instant::now();
+            trace.again();
+            result = self.send_once(target, true, *sent, left).await;
         }
+        match &result {
+            Ok(response) => trace.heard(response),
+            Err(failed) if is_complaint(failed.cause) => permit.complained(failed.cause, None),
+            Err(_) => {}
+        }
+        result
     }
 
     async fn send_once(
@@ -440,6 +431,13 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// Idle connections to one server, and servers known at once from which on each needs a reason: together at most a
+/// quarter of the files that the process may open.
+fn idle_limits(files: usize, max_idle: usize) -> (usize, usize) {
+    let max_idle = if files < FEW_FILES { max_idle.min(FEW_IDLE) } else { max_idle };
+    (max_idle, (files / 4 / max_idle.max(1)).clamp(1, CROWDED))
 }
 
 /// Whether a status says that the server is in trouble: it may pass.
@@ -514,4 +512,21 @@ pub(super) fn location(response: &Response, url: &Url) -> Result<Url, String> {
     }
     target.set_fragment(None);
     Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 900 servers with eight idle connections each used up the 1,024 files of a shell.
+    #[test]
+    fn idle_connections_leave_files_for_others() {
+        for files in [256, 1024, 4096, 65_536, 1 << 20] {
+            for max_idle in [1, 8, 32] {
+                let (max_idle, servers) = idle_limits(files, max_idle);
+                assert!(max_idle * servers <= files / 4, "{files}");
+            }
+        }
+        assert_eq!(idle_limits(1 << 20, 8), (8, CROWDED), "where there are many, nothing changes");
+    }
 }

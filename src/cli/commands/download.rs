@@ -3,6 +3,7 @@ use super::super::progress::DownloadProgress;
 use super::super::{Exit, format, print_line};
 use crate::cluster::{ClusterOptions, Ending, launch};
 use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
+use crate::model::FailureCause;
 use crate::pipeline::{Dataset, DownloadEnding, PipelineError, download, failure_causes};
 use crate::runtime::{Shutdown, StopReason};
 
@@ -86,7 +87,7 @@ fn failures(causes: &[(String, u64)]) -> String {
     if list.is_empty() {
         return String::new();
     }
-    let forbidden = match list[0].ends_with(" forbidden_address") {
+    let forbidden = match causes[0].0 == FailureCause::ForbiddenAddress.as_str() {
         true => {
             "hint: `allow_private_networks: true`, or `allow_addresses` for some, admits private addresses\n"
         }

@@ -123,7 +123,7 @@ impl Fetcher {
         Ok(Rules::default())
     }
 
-    /// One request and its response; tells the server's pace what came of it.
+    /// One request and its response; tells the server what came of it.
     async fn ask_once(
         &self,
         url: &Url,
@@ -134,15 +134,7 @@ impl Fetcher {
     ) -> Result<Answer, Failed> {
         let mut sent = tokio::time::Instant::now();
         let mut trace = Trace::start(self.log.as_ref(), permit.server(), RequestPurpose::Robots, url);
-        let response = self
-            .send(target, &mut permit, &mut sent, attempt.left, &mut trace)
-            .await
-            .inspect_err(|failed| {
-                if is_complaint(failed.cause) {
-                    permit.complained(failed.cause, None);
-                }
-            })?;
-        trace.heard(&response);
+        let response = self.send(target, &mut permit, &mut sent, attempt.left, &mut trace).await?;
         let mut deadline = sent + attempt.left;
         let http_status = response.status().as_u16();
         let answer = match http_status {

@@ -257,3 +257,36 @@ async fn after_the_end_only_what_is_under_way_goes_on() {
     let FetchOutcome::Body(_) = under_way.await.unwrap() else { panic!("it was under way") };
     assert_eq!(server.seen().len(), 1);
 }
+
+/// Two hours without a word looked like a hang.
+#[tokio::test]
+async fn a_long_pause_is_told_once() {
+    let server = TestServer::start(|path, _| match path {
+        "/long" => status("429 Slow", "Retry-After: 600\r\n"),
+        _ => status("429 Slow", "Retry-After: 1\r\n"),
+    })
+    .await;
+    let logs = Logs::default();
+    let _guard = logs.capture();
+    let fetcher = fetcher(options());
+    failure(&fetcher, &server.url("/short")).await;
+    assert!(!logs.text().contains("left alone"), "{}", logs.text());
+    until_ready(&fetcher, &server).await;
+    failure(&fetcher, &server.url("/long")).await;
+    failure(&fetcher, &server.url("/long")).await;
+    assert_eq!(
+        logs.text().matches("server is left alone for 599 s").count()
+            + logs.text().matches("server is left alone for 600 s").count(),
+        1,
+        "{}",
+        logs.text()
+    );
+}
+
+/// Waits for the end of the server's pause.
+async fn until_ready(fetcher: &Fetcher, server: &TestServer) {
+    let server = fetcher.server(&ServerName::from_url(&server.url("/")).unwrap());
+    while let Some(pause) = server.pause() {
+        tokio::time::sleep_until(pause.until.into()).await;
+    }
+}
