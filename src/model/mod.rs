@@ -10,6 +10,7 @@ mod nearest;
 mod outcome;
 mod record_url;
 mod request;
+mod server_loan;
 
 pub use data_file::{DataFile, PartRow};
 pub use digest::{ContentDigest, HashAlgorithm, PerceptualHash};
@@ -19,3 +20,4 @@ pub use nearest::{nearest, num_typos};
 pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
 pub use record_url::{RecordUrl, ServerName, UrlKey, mask_credentials, without_credentials};
 pub use request::{RequestEntry, RequestPurpose};
+pub use server_loan::{Embargo, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews};

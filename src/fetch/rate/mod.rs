@@ -44,13 +44,13 @@ mod tests;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 pub use adaptive::Adaptive;
 pub use aimd::Aimd;
 pub use fixed::Fixed;
 pub use options::{AdaptiveOptions, AimdOptions, FixedOptions, PaarcOptions, RateControl, RateOptions};
 pub use paarc::Paarc;
+
+pub use crate::model::LearntLimit;
 
 /// Decides how hard one server is worked, from what came of the requests so far.
 pub trait RateController: Debug + Send {
@@ -116,15 +116,6 @@ pub struct ServerLimit {
     pub min_gap: Duration,
     /// No request leaves before.
     pub embargo_until: Option<Instant>,
-}
-
-/// What a controller knows of a server that holds beyond the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LearntLimit {
-    /// Requests/s above which the server refuses.
-    pub max_rate: Option<f64>,
-    /// Requests under way above which the server refuses.
-    pub max_in_flight: Option<usize>,
 }
 
 /// The controller that the options name, for a server of which `learnt` is known. Equal seeds give equal

@@ -1,0 +1,21 @@
+//! Who lends this process its part of each server's limits.
+
+use std::fmt::Debug;
+
+use crate::model::{ServerName, ServerNews};
+
+/// Rank 0, as the fetcher of a rank sees it. No method waits; what comes of one comes later.
+pub trait Landlord: Send + Sync + Debug {
+    /// A server is to be asked something and nothing of it is lent, or the bytes that were lent are used up.
+    /// `received`: bytes of bodies since the last word about it.
+    fn borrow(&self, server: &ServerName, received: u64);
+
+    /// From now on nothing goes beyond the loan of this number: what was under way beyond it has ended.
+    fn accept(&self, server: &ServerName, number: u64);
+
+    /// The server has not been asked anything for a while; nothing of it is held any more.
+    fn give_back(&self, server: &ServerName, received: u64);
+
+    /// What the other ranks, and the next run, should know.
+    fn tell(&self, server: &ServerName, news: ServerNews);
+}

@@ -1,0 +1,85 @@
+//! What rank 0 and the other ranks tell each other of one server.
+//!
+//! A server's limits belong to the cluster. Rank 0 lends them to the ranks that want to ask the server something,
+//! each its part ([`Loan`]), with what is known of the server ([`ServerKnowledge`]); ranks tell it what they hear
+//! ([`ServerNews`]), and it tells the others and the catalog.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::FailureCause;
+
+/// What the user has set for a server, over the whole cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerBudget {
+    /// Requests/s; 0 is no limit.
+    pub rate: f64,
+    /// Requests under way, at least 1.
+    pub max_connections: u32,
+    /// Bytes of bodies in any 60 minutes; 0 is no limit.
+    pub bytes_per_hour: u64,
+    /// Bytes of bodies in any 24 hours; 0 is no limit.
+    pub bytes_per_day: u64,
+}
+
+/// One rank's part of a server's budget. Each loan replaces the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loan {
+    /// Grows with each loan of a server.
+    pub number: u64,
+    /// Requests/s; 0 is no limit.
+    pub rate: f64,
+    /// Requests under way; 0: none for now, another rank has its turn.
+    pub max_connections: u32,
+    /// Bytes of bodies that may be received until the rank borrows again; `None` is no limit.
+    pub bytes: Option<u64>,
+}
+
+/// What a rate controller knows of a server that holds beyond the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearntLimit {
+    /// Requests/s above which the server refuses.
+    pub max_rate: Option<f64>,
+    /// Requests under way above which the server refuses.
+    pub max_in_flight: Option<usize>,
+}
+
+/// What a rank has heard of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ServerNews {
+    Embargo(Embargo),
+    /// As it stands for the whole server, not for the rank's part of it.
+    Learnt(LearntLimit),
+    RobotsTxt(RobotsTxt),
+}
+
+/// A server is to be left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embargo {
+    /// How long from now: clocks of nodes differ.
+    pub left: Duration,
+    /// The complaint that led to it.
+    pub cause: FailureCause,
+    pub http_status: Option<u16>,
+}
+
+/// One of a server's two robots.txt, as it was served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RobotsTxt {
+    pub is_https: bool,
+    /// Milliseconds since 1970.
+    pub fetched_at: u64,
+    /// Empty where the server has no such file.
+    pub text: String,
+    /// What it asks of us between two requests, within `max_crawl_delay`.
+    pub crawl_delay: Duration,
+}
+
+/// What rank 0 knows of a server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerKnowledge {
+    pub embargo: Option<Embargo>,
+    pub learnt: LearntLimit,
+    pub robots_txt: Vec<RobotsTxt>,
+}
