@@ -78,7 +78,8 @@ BENCH_PYTHON := $(BENCH)/venv/bin/python
 
 bench: build $(BENCH)/venv/requirements.txt ## the tables of docs/BENCHMARKS.md (nginx, img2dataset, DuckDB, Spark)
 	scripts/install-debian.sh bench
-	$(BENCH_PYTHON) benches/peers.py --ddl target/release/ddl --work $(BENCH)/peers
+	$(CARGO) build --locked --release $(FULL) --example pixel_floor
+	$(BENCH_PYTHON) benches/peers.py --ddl target/release/ddl --work $(BENCH)/peers --floor target/release/examples/pixel_floor
 	$(BENCH_PYTHON) benches/ingest.py --ddl target/release/ddl --work $(BENCH)/ingest
 
 $(BENCH)/venv/requirements.txt: benches/requirements.txt

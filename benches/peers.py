@@ -1,6 +1,7 @@
 """Download: the same photos from the same servers with ddl, img2dataset and curl.
 
-    peers.py --ddl target/release/ddl --work FOLDER [--photos 2000] [--urls 4000] [--rounds 3]
+    peers.py --ddl target/release/ddl --work FOLDER [--photos 2000] [--urls 4000] [--rounds 3] [--latency 0,100]
+             [--floor target/release/examples/pixel_floor]
 
 One nginx serves the photos on 16 ports of the loopback interface, which count as 16 servers. Every tool may have
 64 requests under way. What counts is the client's CPU time: images per second and core are images divided by the
@@ -10,7 +11,11 @@ CPU seconds of all its processes. Rounds alternate between the tools; the tables
   `disable_all_reencoding`, its fastest way, which does not look at the bytes; curl writes files.
 - resize: longest side to 512, JPEG of quality 95.
 
-ddl also runs with a quarter of its memory for bodies and for images that wait to be written (`ddl, 32 MiB`).
+ddl also runs with a quarter of its memory for bodies and for images that wait to be written (`ddl, 32 MiB`), and with
+256 requests under way (`ddl, 256 under way`).
+
+The floor is what the work costs without a pipeline: curl's CPU time per image, and with resizing the bare pixel
+loop's beside it. With a latency every answer of nginx waits that many milliseconds before its first byte.
 """
 
 import argparse
@@ -28,15 +33,20 @@ from measure import machine, run, table
 PORTS = range(23480, 23496)
 
 NGINX = """
+{modules}
 daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log; worker_processes 2;
 events {{ worker_connections 4096; }}
 http {{
     access_log off; sendfile on; keepalive_requests 100000; types {{ image/jpeg jpg; }}
     client_body_temp_path {work}; proxy_temp_path {work}; fastcgi_temp_path {work}; uwsgi_temp_path {work};
     scgi_temp_path {work};
-    server {{ {listen} root {photos}; }}
+    server {{ {listen} root {photos}; {delay} }}
 }}
 """
+
+# Debian's echo module sleeps without holding a worker.
+ECHO = "load_module /usr/lib/nginx/modules/ngx_http_echo_module.so;"
+DELAY = "location / {{ echo_sleep {seconds}; echo_exec /now$uri; }} location /now/ {{ internal; alias {photos}/; }}"
 
 CONFIG = """
 path_to_input: {work}/list.parquet
@@ -44,19 +54,25 @@ path_to_output_folder: {work}/output
 user_agent: ddl-bench (bench@ddl.example)
 allow_private_networks: true
 rate_control: fixed
-downloader_parameters: {{default_rate_limit: 0, max_connections_per_server: 4, image_size: {size}{memory}}}
+downloader_parameters: {{default_rate_limit: 0, image_size: {size}, {more}}}
 """
 
-# Bodies and waiting images; the defaults are 128 MiB each.
-SMALL = ", body_memory: 32 MiB, part_memory: 32 MiB"
+# What sets the rows of ddl apart. Bodies and waiting images have 128 MiB each by default.
+VARIANTS = {
+    "ddl": "max_connections_per_server: 4",
+    "ddl, 32 MiB": "max_connections_per_server: 4, body_memory: 32 MiB, part_memory: 32 MiB",
+    "ddl, 256 under way": "max_connections_per_server: 16",
+}
 
 
 class Servers:
-    def __init__(self, work, folder):
+    def __init__(self, work, folder, latency):
         config = f"{work}/nginx.conf"
         listen = " ".join(f"listen 127.0.0.1:{port};" for port in PORTS)
+        modules = ECHO if latency else ""
+        delay = DELAY.format(seconds=latency / 1000, photos=folder) if latency else ""
         with open(config, "w") as file:
-            file.write(NGINX.format(work=work, listen=listen, photos=folder))
+            file.write(NGINX.format(work=work, listen=listen, photos=folder, modules=modules, delay=delay))
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
         self.process = subprocess.Popen([nginx, "-c", config, "-p", work], stderr=subprocess.DEVNULL)
         for _ in range(100):
@@ -80,6 +96,8 @@ def main():
     arguments.add_argument("--urls", type=int, default=4000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--tools", default="ddl,img2dataset,curl")
+    arguments.add_argument("--latency", default="0,100", help="milliseconds before each answer")
+    arguments.add_argument("--floor", help="the example pixel_floor, for the floor of resizing")
     args = arguments.parse_args()
     ddl, work = os.path.abspath(args.ddl), os.path.abspath(args.work)
     os.makedirs(work, exist_ok=True)
@@ -105,23 +123,21 @@ def main():
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         env.pop(name, None)
 
-    def ddl_command(pixels, memory=""):
-        config = f"{work}/ddl-{pixels}{'-small' if memory else ''}.yaml"
+    def ddl_command(pixels, variant):
+        config = f"{work}/ddl-{pixels}-{list(VARIANTS).index(variant)}.yaml"
         with open(config, "w") as file:
-            file.write(CONFIG.format(work=work, size=pixels, memory=memory))
+            file.write(CONFIG.format(work=work, size=pixels, more=VARIANTS[variant]))
         run_ddl = f'"{ddl}" --no-progress -q -c "{config}"'
         return ["sh", "-c", f"{run_ddl} ingest && {run_ddl} download"]
 
     tasks = {
         "raw": {
-            "ddl": ddl_command(0),
-            "ddl, 32 MiB": ddl_command(0, SMALL),
+            **{variant: ddl_command(0, variant) for variant in VARIANTS},
             "img2dataset": [*img2dataset, "--disable_all_reencoding=True"],
             "curl": ["curl", "--parallel", "--parallel-max", "64", "--silent", "--config", f"{work}/curl.txt"],
         },
         "resize": {
-            "ddl": ddl_command(512),
-            "ddl, 32 MiB": ddl_command(512, SMALL),
+            **{variant: ddl_command(512, variant) for variant in VARIANTS},
             "img2dataset": [*img2dataset, "--image_size=512", "--resize_mode=keep_ratio_largest",
                             "--resize_only_if_bigger=True", "--encode_quality=95"],
         },
@@ -132,13 +148,36 @@ def main():
         if name == "curl":
             return sum(entry.stat().st_size > 0 for entry in os.scandir(f"{work}/output"))
         if name.startswith("ddl"):
-            answer = run([ddl, "-q", "-c", f"{work}/ddl-0.yaml", "query", "--format", "csv", "SELECT count(*) FROM images"])
+            answer = run([ddl, "-q", "-c", f"{work}/ddl-0-0.yaml", "query", "--format", "csv", "SELECT count(*) FROM images"])
             return int(answer.output.split()[-1])
         files = [f"{work}/output/{file}" for file in os.listdir(f"{work}/output") if file.endswith(".parquet")]
         return sum(pyarrow.parquet.read_table(file, columns=["status"])["status"].to_pylist().count("success") for file in files)
 
-    servers = Servers(work, f"{work}/photos")
+    pixels = 0.0
+    if args.floor:
+        pixels = statistics.median(pixel_seconds(args.floor, f"{work}/photos") for _ in range(args.rounds))
+    print(f"Download on {machine()}, {system}; {args.urls} URLs, {args.photos} photos, {size / 1024:.0f} KiB on average")
+    if args.floor:
+        print(f"The bare pixel loop takes {pixels * 1000:.2f} ms of CPU per image.")
+    print(flush=True)
+    rows = []
+    for latency in map(int, args.latency.split(",")):
+        results = rounds(args, work, tasks, latency, env, count)
+        rows.extend(rows_of(results, args.urls, latency, pixels))
+    header = ["ms", "", "tool", "images/s/core", "range", "of img2dataset", "CPU of the floor's", "images/s, wall"]
+    table([*header, "peak MiB", "of img2dataset"], rows)
+
+
+def pixel_seconds(floor, folder):
+    """CPU seconds of the bare pixel loop per image."""
+    images, seconds = run([floor, folder, "512", "1"]).output.split()
+    return float(seconds) / int(images)
+
+
+def rounds(args, work, tasks, latency, env, count):
+    """What each tool took for each task, once per round."""
     results = {}
+    servers = Servers(work, f"{work}/photos", latency)
     try:
         for _ in range(args.rounds):
             for task, commands in tasks.items():
@@ -156,18 +195,28 @@ def main():
     finally:
         servers.stop()
         shutil.rmtree(f"{work}/output", ignore_errors=True)
-    print(f"Download on {machine()}, {system}; {args.urls} URLs, {args.photos} photos, {size / 1024:.0f} KiB on average\n")
-    rate = {key: statistics.median(args.urls / result.cpu for result in found) for key, found in results.items()}
+    return results
+
+
+def rows_of(results, urls, latency, pixels):
+    """Lines of the table. `pixels`: CPU seconds of the bare pixel loop per image, 0 if not known."""
+    rate = {key: statistics.median(urls / result.cpu for result in found) for key, found in results.items()}
     peak = {key: statistics.median(result.peak_mib for result in found) for key, found in results.items()}
-    rows = []
+    floors = {}
+    if ("raw", "curl") in rate:
+        floors["raw"] = 1 / rate["raw", "curl"]
+        if pixels:
+            floors["resize"] = floors["raw"] + pixels
     for (task, name), found in results.items():
-        wall = statistics.median(args.urls / result.wall for result in found)
+        wall = statistics.median(urls / result.wall for result in found)
         peer = (task, "img2dataset")
         ratio = f"{rate[task, name] / rate[peer]:.2f}" if peer in rate else ""
         memory = f"{peak[task, name] / peak[peer]:.2f}" if peer in peak else ""
-        spread = " - ".join(f"{value:,.0f}" for value in sorted(args.urls / result.cpu for result in found)[:: max(1, len(found) - 1)])
-        rows.append([task, name, f"{rate[task, name]:,.0f}", spread, ratio, f"{wall:,.0f}", f"{peak[task, name]:,.0f}", memory])
-    table(["", "tool", "images/s/core", "range", "of img2dataset", "images/s, wall", "peak MiB", "of img2dataset"], rows)
+        floor = f"{1 / rate[task, name] / floors[task]:.2f}" if task in floors else ""
+        values = sorted(urls / result.cpu for result in found)
+        spread = f"{values[0]:,.0f} - {values[-1]:,.0f}"
+        mine = f"{rate[task, name]:,.0f}"
+        yield [latency, task, name, mine, spread, ratio, floor, f"{wall:,.0f}", f"{peak[task, name]:,.0f}", memory]
 
 
 if __name__ == "__main__":

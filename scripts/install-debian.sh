@@ -47,6 +47,7 @@ python() {
 }
 bench() {
     need nginx-light have nginx
+    need libnginx-mod-http-echo test -e /usr/lib/nginx/modules/ngx_http_echo_module.so
     need curl have curl
     need default-jre-headless have java
 }
