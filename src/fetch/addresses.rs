@@ -56,7 +56,8 @@ struct Table {
 #[derive(Debug)]
 struct Address {
     slots: Arc<Semaphore>,
-    gap: Mutex<Gap>,
+    /// `None`: no rate is set.
+    gap: Option<Mutex<Gap>>,
 }
 
 impl Addresses {
@@ -117,13 +118,18 @@ impl Addresses {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.addresses.len() >= table.sweep_at {
             let now = Instant::now();
-            table.addresses.retain(|_, address| Arc::strong_count(address) > 1 || !address.is_ready(now));
+            table
+                .addresses
+                .retain(|_, address| Arc::strong_count(address) > 1 || address.next_at() > Some(now));
             table.sweep_at = (2 * table.addresses.len()).max(SWEEP_AT);
         }
         let entry = table.addresses.entry(address).or_insert_with(|| {
-            let mut gap = Gap::default();
-            gap.set_least(self.gap);
-            Arc::new(Address { slots: Arc::new(Semaphore::new(self.max_connections)), gap: Mutex::new(gap) })
+            let gap = (!self.gap.is_zero()).then(|| {
+                let mut gap = Gap::default();
+                gap.set_least(self.gap);
+                Mutex::new(gap)
+            });
+            Arc::new(Address { slots: Arc::new(Semaphore::new(self.max_connections)), gap })
         });
         Arc::clone(entry)
     }
@@ -136,12 +142,12 @@ impl Addresses {
 }
 
 impl Address {
-    fn gap(&self) -> MutexGuard<'_, Gap> {
-        self.gap.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gap(&self) -> Option<MutexGuard<'_, Gap>> {
+        self.gap.as_ref().map(|gap| gap.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn is_ready(&self, now: Instant) -> bool {
-        self.gap().next_at().is_none_or(|at| at <= now)
+    fn next_at(&self) -> Option<Instant> {
+        self.gap().and_then(|gap| gap.next_at())
     }
 }
 
@@ -160,12 +166,12 @@ pub(super) struct Place {
 impl Place {
     /// When the address lets the next request go; `None`: whenever it likes.
     pub fn next_at(&self) -> Option<Instant> {
-        self.address.as_ref().and_then(|address| address.gap().next_at())
+        self.address.as_ref().and_then(|address| address.next_at())
     }
 
     /// Takes the right to send one request at `now`, if there is one.
     pub fn try_take(&self, now: Instant) -> bool {
-        self.address.as_ref().is_none_or(|address| address.gap().try_take(now))
+        self.address.as_ref().and_then(|address| address.gap()).is_none_or(|mut gap| gap.try_take(now))
     }
 }
 
