@@ -255,6 +255,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_counts_where_it_is_connected_to() {
+        let check = async |known: &str, has_ipv6: bool, expect: Option<&str>| {
+            let found = known.split(' ').map(|text| text.parse().unwrap()).collect();
+            let dns = Arc::new(Dns::knowing([("a.example".to_owned(), found)].into()));
+            let (options, guard) = (FetchOptions::default(), Guard::new(false, &[]));
+            let addresses = Addresses::new(&options, &ServerRules::default(), dns, guard, 1);
+            addresses.has_ipv6.set(has_ipv6).unwrap();
+            let got = addresses.resolve(&Host::Domain("a.example".to_owned())).await;
+            assert_eq!(got, expect.map(|text| text.parse().unwrap()), "{known} {has_ipv6}");
+        };
+        check("9.9.9.9 8.8.8.8 2606:4700::1", true, Some("9.9.9.9")).await;
+        check("2606:4700::1 9.9.9.9", true, Some("2606:4700::1")).await;
+        check("2606:4700::1 9.9.9.9", false, Some("9.9.9.9")).await;
+        check("2606:4700::1", false, Some("2606:4700::1")).await;
+        check("10.0.0.1 9.9.9.9", true, Some("9.9.9.9")).await;
+        check("10.0.0.1", true, None).await;
+    }
+
+    #[tokio::test]
     async fn a_million_addresses_leave_no_trace() {
         let addresses = addresses(&FetchOptions::default(), 1);
         let kept = Arc::clone(&addresses).place(Host::Ipv4([9, 9, 9, 9].into())).await;

@@ -127,6 +127,25 @@ async fn who_waits_for_an_address_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_slow_server_does_not_sit_on_its_address() {
+    let server = TestServer::start(|_, _| ok(b"x")).await;
+    let (options, urls) = by_name(&server);
+    let options = FetchOptions { max_connections_per_address: Some(1), ..options };
+    let slow = ServerName::from_catalog("0.example");
+    let fetcher = Arc::new(Fetcher::new(options.clone(), rate(&options, &slow, 0.001)).unwrap());
+    body(&fetcher, &urls(0, 0)).await;
+    let waits = {
+        let (fetcher, url) = (Arc::clone(&fetcher), urls(0, 1));
+        tokio::spawn(async move { fetch(&fetcher, &url).await })
+    };
+    for path in 0..5 {
+        body(&fetcher, &urls(1, path)).await;
+    }
+    waits.abort();
+    assert_eq!(server.seen().len(), 6);
+}
+
+#[tokio::test]
 async fn who_waits_for_an_address_is_sent_away_at_the_end() {
     let busy = TestServer::start(|_, _| Reply::Hang(Vec::new())).await;
     let neighbour = TestServer::start(|_, _| ok(b"x")).await;
