@@ -3,6 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use url::Url;
+
 use super::support::*;
 use crate::fetch::{FetchOptions, Fetcher, RequestLog, Retry, ServerRules};
 use crate::model::{RequestEntry, ServerName};
@@ -49,6 +53,28 @@ async fn a_server_that_grants_nothing_more_is_paused_until_the_reset() {
         assert!(told > Duration::from_secs(500) && told <= Duration::from_secs(600), "{told:?}");
         assert_eq!((entries.len(), server.seen().len()), (1, 1));
     }
+}
+
+/// The pause begins with the header, and the ledger counts from the end of the request.
+#[tokio::test]
+async fn the_ledger_has_what_is_left_of_the_pause_after_a_slow_body() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // The request is short, and comes whole.
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        let header = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nRateLimit: \"a\";r=0;t=60\r\n\r\n";
+        stream.write_all(header).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stream.write_all(b"x").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let log = Arc::new(Entries::default());
+    let fetcher = Fetcher::new(options(), ServerRules::default()).unwrap().with_request_log(log.clone());
+    body(&fetcher, &url).await;
+    let told = log.0.lock().unwrap()[0].retry_after.unwrap();
+    assert!(told > Duration::from_secs(30) && told <= Duration::from_millis(59_500), "{told:?}");
 }
 
 #[tokio::test]
