@@ -64,6 +64,8 @@ pub enum Kind {
     Header,
     /// Several texts; one alone may be written without brackets.
     List,
+    /// A proxy's URL, or a word: `environment`, `none`.
+    Proxy,
     /// Several of curl's `--connect-to` triples.
     ConnectTo,
     /// Several addresses or networks.
@@ -191,6 +193,9 @@ pub(super) const SERVER_KEYS: &[Key] = &[
     ddl("rate_limit", number(0.0, 10_000.0), "", "Most requests per second; 0 is no limit."),
     ddl("max_connections", integer(1, 10_000), "", "Most requests under way."),
     ddl("rate_control", Kind::Choice(RATE_CONTROLS), "", "As the key of that name."),
+    ddl("bytes_per_hour", bytes(0, TIB), "", "Most bytes of bodies in any 60 minutes; 0 is no limit."),
+    ddl("bytes_per_day", bytes(0, 24 * TIB), "", "Most bytes of bodies in any 24 hours; 0 is no limit."),
+    ddl("accept_invalid_certificates", Kind::Bool, "", "Takes any certificate of this server."),
     ddl("source", Kind::Text, "", "Where the rule comes from: a note."),
 ];
 
@@ -236,12 +241,26 @@ pub const KEYS: &[Key] = &[
     ddl("servers", Kind::Servers, "{}",
         "What holds for single servers, by `host` or `host:port`. `rate_limit` (requests per second, 0 for no limit) \
          and `max_connections` stand for `default_rate_limit` and `max_connections_per_server`, `rate_control` for the \
-         key of that name; `source` is a note. With `rate_control: fixed` the rate is pinned, else it is a cap. These \
+         key of that name; `bytes_per_hour` and `bytes_per_day` bound the bytes of its images, in any 60 minutes and any 24 \
+         hours over all ranks (`5GB`; 0 for no limit); `accept_invalid_certificates: true` takes its certificate even if it \
+         is expired, self-signed or of another name, with a warning in the log; `source` is a note. With `rate_control: fixed` the rate is pinned, else it is a cap. These \
          rules win over `servers_profiles.csv`, and that over those that ddl knows (`config/servers.yaml`), which only \
          ever make limits tighter. With several files, the later wins server by server."),
     ddl("connect_to", Kind::ConnectTo, "",
         "Connects elsewhere than the URL says: a list of `HOST1:PORT1:HOST2:PORT2`, as curl's `--connect-to`; \
          empty parts match anything or change nothing. For tests and mirrors."),
+    ddl("http_proxy", Kind::Proxy, "environment",
+        "The forward proxy of http requests, such as `http://name:password@proxy.example:3128`; the password is never shown or \
+         logged. `environment` takes it from the variables `http_proxy`, `HTTP_PROXY`, `all_proxy`, `ALL_PROXY`, the first \
+         that is set; `none` does without. A proxy resolves names itself: those that lead to a private address here are \
+         refused all the same, those that do not resolve here are the proxy's to judge."),
+    ddl("https_proxy", Kind::Proxy, "environment",
+        "The same for https requests, which go through a tunnel (CONNECT); `environment` looks at `https_proxy`, \
+         `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY`."),
+    ddl("no_proxy", Kind::List, "[environment]",
+        "What is asked directly all the same: names (with all below them), addresses, networks, or `*`. `environment` takes \
+         them from the variables `no_proxy` or `NO_PROXY`; `none` is none. This machine itself (`localhost`, loopback) and \
+         what `connect_to` sends elsewhere never go through a proxy."),
     ddl("ca_certificate", Kind::Path, "",
         "A PEM file with further certificates to trust, for networks that intercept TLS."),
     dd("schedule_rules", Kind::Rules, "{1: 1}",
@@ -291,6 +310,14 @@ pub const KEYS: &[Key] = &[
          where that makes no answer slower: they serve servers that are far away, not those that are weak. Eight is \
          near the six of a browser, and allows 10 requests per second where an answer takes 0.8 s. With \
          `rate_control: fixed` all are used at once: take fewer there."),
+    ddl("downloader_parameters.max_connections_per_address", integer(0, 100_000), "0",
+        "Most requests under way to one IP address, over all servers: many small museums share one machine. Each of `n` \
+         ranks has a whole `n`-th, at least 1. 0 is four times `max_connections_per_server`, as many small servers as that \
+         may be busy at once on one machine, and enough for the large ones that share a content network's address; a rank \
+         then never has less than one server may have, and loopback addresses are spared."),
+    ddl("downloader_parameters.rate_limit_per_address", number(0.0, 10_000.0), "0",
+        "Most requests per second to one IP address, likewise, in equal parts for all ranks; 0 sets no limit. Off, because \
+         content networks have thousands of servers at one address, each with limits of its own."),
     ddl("downloader_parameters.max_attempts", integer(1, 100), "5",
         "Attempts at one URL before its failure is final. 5 is distributed-downloader's."),
     ddl("downloader_parameters.retry_backoff", duration(0.0, 3600.0), "1s",
@@ -330,6 +357,10 @@ pub const KEYS: &[Key] = &[
     ddl("downloader_parameters.respect_tdm_reservation", Kind::Bool, "true",
         "Skips images (`opt_out`) whose response has `tdm-reservation: 1` (TDMRep): rights to text and data mining are \
          reserved. Turn it off where you have them, by licence or by law."),
+    ddl("downloader_parameters.respect_rate_limit_headers", Kind::Bool, "true",
+        "Obeys `RateLimit`, `RateLimit-Policy` (the IETF's drafts) and `X-RateLimit-*` of any answer: when nothing remains, \
+         the server is paused until the reset, within `max_retry_after`; a quota per time lowers its rate, to no less than a \
+         request in `max_crawl_delay`."),
 
     // One request.
     ddl("downloader_parameters.connect_timeout", duration(0.001, 3600.0), "10s",
@@ -379,6 +410,9 @@ pub const KEYS: &[Key] = &[
     ddl("downloader_parameters.max_in_flight", integer(1, 100_000), "256",
         "Requests under way on one rank, over all servers. 256 at 200 ms each is above 1000 images per second, and far \
          below the usual limit of 1024 open files.").zero_is_unset(),
+    ddl("downloader_parameters.max_name_lookups", integer(1, 10_000), "64",
+        "Names that one rank resolves at once, each with two queries. A small name server (dnsmasq) refuses more than 150 \
+         queries at once, and each takes an open file. Names that are known do not wait behind them."),
     ddl("downloader_parameters.max_open_partitions", integer(1, 100_000), "256",
         "Partitions that one rank works on at once. As many as requests: each may then go to another server."),
     ddl("downloader_parameters.body_memory", bytes(MIB, TIB), "128 MiB",

@@ -43,7 +43,7 @@ mod tests;
 
 pub use error::{ConfigError, Problem, ProblemKind, Problems};
 pub use keys::{Family, GROUPS, KEYS, Key, Kind};
-pub use render::{ShownValue, default_file, reference, show, starter_file, to_yaml};
+pub use render::{ShownValue, default_file, reference, show, starter_file, to_yaml, to_yaml_for_ranks};
 pub use resolve::{
     Chain, DEFAULT_FILE, Environment, Notice, Origin, Overrides, Resolved, known_servers, load, parse,
 };

@@ -6,6 +6,7 @@ use super::keys::{Family, GROUPS, KEYS, Key, Kind};
 use super::legacy;
 use super::resolve::{Origin, Resolved, known_servers};
 use super::value::Value;
+use crate::model::mask_credentials;
 
 /// Columns of comments in YAML files.
 const WIDTH: usize = 100;
@@ -26,7 +27,11 @@ pub struct ShownValue {
 pub fn show(resolved: &Resolved) -> Vec<ShownValue> {
     let shown = |(key, (value, origin)): (&Key, &(Value, Origin))| {
         // They have lines of their own.
-        let value = if key.kind == Kind::Servers { "see below".to_owned() } else { value.to_yaml() };
+        let value = match key.kind {
+            Kind::Servers => "see below".to_owned(),
+            Kind::Proxy => mask_credentials(&value.to_yaml()).into_owned(),
+            _ => value.to_yaml(),
+        };
         ShownValue { key: key.path.to_owned(), value, origin: origin.clone() }
     };
     let mut lines: Vec<_> = KEYS.iter().zip(resolved.entries()).map(shown).collect();
@@ -48,9 +53,15 @@ fn rules(resolved: &Resolved, origin: impl Fn(&str) -> Origin) -> Vec<ShownValue
     servers.iter().map(shown).collect()
 }
 
-/// All values as one YAML file, for storing with a run; [`parse`](super::parse) reads it back.
+/// All values as one YAML file, for storing with a run and for people: without the passwords of proxies.
 #[must_use]
 pub fn to_yaml(resolved: &Resolved) -> String {
+    mask_credentials(&to_yaml_for_ranks(resolved)).into_owned()
+}
+
+/// All values as one YAML file, passwords included, for the other ranks of a run; [`parse`](super::parse) reads it back.
+#[must_use]
+pub fn to_yaml_for_ranks(resolved: &Resolved) -> String {
     let mut text = String::new();
     for (group, keys) in grouped() {
         let indent = if group.is_empty() { "" } else { "  " };
@@ -181,7 +192,7 @@ This page is made from the table in `src/config/keys.rs`, as is [`default.yaml`]
 1. Flags and `--set key.path=value`;
 2. the environment: `DDL_` and the path in capitals, with `__` for each dot: `DDL_DOWNLOADER_PARAMETERS__BATCH_SIZE=5000`;
 3. files: with several `-c`, the later wins;
-4. the defaults below.
+4. the defaults below; those of proxies look at the variables that other programs use (`https_proxy` ...).
 
 `ddl config show` prints every value and where it came from.
 A key that is not known is an error, as is a key that is set twice in one file.

@@ -4,6 +4,8 @@
 //! defaults of the table. An empty value or `null` sets a key back to its default, so a later source
 //! can undo an earlier one. Empty environment variables count as not there, as is usual for them.
 //!
+//! Keys of proxies that say `environment` take what the variables of other programs say, after all sources.
+//!
 //! This file and `slurm/env.rs` are the only ones that read the environment.
 
 use std::collections::BTreeMap;
@@ -16,12 +18,22 @@ use super::error::{ConfigError, ProblemKind, Problems};
 use super::keys::{self, Family, KEYS, Kind};
 use super::value::{Value, show_found};
 use super::{file, legacy, validate};
+use crate::fetch::ProxyUrl;
 
 /// The file that is read when none is named, in the working folder.
 pub const DEFAULT_FILE: &str = "ddl.yaml";
 /// Names the file when neither a flag nor the working folder does.
 const FILE_VARIABLE: &str = "DDL_CONFIG";
 const VARIABLE_PREFIX: &str = "DDL_";
+/// What a key of proxies says to be taken from the environment, and to be none at all.
+const FROM_ENVIRONMENT: &str = "environment";
+const NONE: &str = "none";
+/// Where it is then taken from: the first that is set. Small letters come first, as for curl.
+const PROXY_VARIABLES: [(&str, &[&str]); 3] = [
+    ("http_proxy", &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+    ("https_proxy", &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+    ("no_proxy", &["no_proxy", "NO_PROXY"]),
+];
 
 /// The sources of a configuration.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +47,7 @@ pub struct Chain {
     pub overrides: Overrides,
 }
 
-/// Variables whose names begin with `DDL_`.
+/// Variables whose names begin with `DDL_`, and those that name proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(Vec<(String, OsString)>);
 
@@ -49,7 +61,8 @@ impl Environment {
     /// Those among the given ones.
     pub fn of<K: AsRef<OsStr>, V: Into<OsString>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let ours = variables.into_iter().filter_map(|(name, value)| {
-            let name = name.as_ref().to_str().filter(|name| name.starts_with(VARIABLE_PREFIX))?.to_owned();
+            let is_ours = |name: &&str| name.starts_with(VARIABLE_PREFIX) || is_of_proxies(name);
+            let name = name.as_ref().to_str().filter(is_ours)?.to_owned();
             Some((name, value.into())).filter(|(_, value)| !value.is_empty())
         });
         let mut ours: Vec<_> = ours.collect();
@@ -61,6 +74,10 @@ impl Environment {
     fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
+}
+
+fn is_of_proxies(variable: &str) -> bool {
+    PROXY_VARIABLES.iter().any(|(_, variables)| variables.contains(&variable))
 }
 
 /// What the command line sets; later ones win.
@@ -226,6 +243,38 @@ impl Resolved {
         Value::Map(known)
     }
 
+    /// Puts what the environment says in place of that word; nothing in place of `none`.
+    fn take_proxies(&mut self, environment: &Environment) {
+        for (key, variables) in PROXY_VARIABLES {
+            let Some(key) = keys::position(key) else { continue };
+            let (value, origin) = &mut self.entries[key];
+            let is_word = |word: &str| match &*value {
+                Value::Text(text) => text == word,
+                Value::List(texts) => matches!(&texts[..], [text] if text == word),
+                _ => false,
+            };
+            let from_environment = is_word(FROM_ENVIRONMENT);
+            if !from_environment && !is_word(NONE) {
+                continue;
+            }
+            let found = variables.iter().find_map(|name| Some((*name, environment.get(name)?)));
+            let found = found.filter(|_| from_environment);
+            let text = found.map(|(_, text)| text.to_string_lossy()).unwrap_or_default();
+            *value = match &*value {
+                Value::List(_) => {
+                    let texts = text.split([',', ' ']).filter(|text| !text.is_empty());
+                    Value::List(texts.map(str::to_owned).collect())
+                }
+                // One that cannot be used stops downloads, not other commands.
+                _ if !text.is_empty() => Value::Text(ProxyUrl::new(&text).into()),
+                _ => Value::Text(String::new()),
+            };
+            if let Some((name, _)) = found {
+                *origin = Origin::Environment(name.to_owned());
+            }
+        }
+    }
+
     /// Parameters of controllers that nobody uses are worth a word.
     fn note_unused_controllers(&mut self) {
         let rule_of = |rule: &Value| match rule {
@@ -330,6 +379,7 @@ fn resolve(
     }
     resolved.apply(environment_layer(environment, &mut problems));
     resolved.apply(override_layer(overrides, &mut problems));
+    resolved.take_proxies(environment);
     resolved.note_unused_controllers();
     // What is wrong in itself would be reported twice.
     if problems.list.is_empty() {
@@ -352,7 +402,7 @@ fn files(chain: &Chain) -> Vec<PathBuf> {
 fn environment_layer(environment: &Environment, problems: &mut Problems) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in &environment.0 {
-        if name == FILE_VARIABLE {
+        if name == FILE_VARIABLE || is_of_proxies(name) {
             continue;
         }
         let at = Origin::Environment(name.clone());

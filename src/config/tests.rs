@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fetch::rate::{PaarcOptions, RateControl};
-use crate::fetch::{FetchOptions, ServerRule};
+use crate::fetch::{FetchOptions, ProxyUrl, ServerRule};
 
 /// A chain over one text, as if it were the file `ddl.yaml`.
 fn error_of(text: &str) -> String {
@@ -188,6 +188,8 @@ fn what_ddl_knows_of_servers_has_sources_and_can_be_used() {
     let rule = |server: &str| (rules[server].rate_limit, rules[server].max_connections);
     assert_eq!(rule("upload.wikimedia.org"), (Some(10.0), Some(2)));
     assert_eq!(rule("inaturalist-open-data.s3.amazonaws.com"), (None, None));
+    let media = rules["static.inaturalist.org"];
+    assert_eq!((media.bytes_per_hour, media.bytes_per_day), (Some(5_000_000_000), Some(24_000_000_000)));
     assert_eq!(
         load_file("config/servers.yaml").get("servers"),
         known.get("servers"),
@@ -264,6 +266,60 @@ fn later_sources_win_and_are_named() {
     check("hash_algorithm", "blake3 (default)");
     let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
     assert_eq!(notices, ["environment variable `DDL_USERAGENT` is no key, did you mean `DDL_USER_AGENT`?"]);
+}
+
+#[test]
+fn proxies_come_from_the_variables_that_others_use() {
+    let all = [
+        ("HTTPS_PROXY", "me:secret@s.example:3128"),
+        ("ALL_PROXY", "http://all.example"),
+        ("http_proxy", ""),
+        ("NO_PROXY", "a.org, .b.org 10.0.0.0/8"),
+        ("no_proxyy", "x"),
+    ];
+    let load = |text: &str, variables: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ddl.yaml");
+        std::fs::write(&path, text).unwrap();
+        let environment = Environment::of(variables.iter().copied());
+        load(&Chain { files: vec![path], environment, ..Chain::default() }).unwrap()
+    };
+    let fetch = |resolved: &crate::config::Resolved| -> FetchOptions {
+        resolved.section(&["downloader_parameters", ""], &[("headers", "")]).unwrap()
+    };
+    let resolved = load("{}", &all);
+    let check = |key: &str, expect: &str| assert_eq!(shown(&resolved, key), expect);
+    check("https_proxy", "\"http://***@s.example:3128\" (environment variable `HTTPS_PROXY`)");
+    check("http_proxy", "\"http://all.example\" (environment variable `ALL_PROXY`)");
+    check("no_proxy", "[a.org, \".b.org\", \"10.0.0.0/8\"] (environment variable `NO_PROXY`)");
+    assert!(resolved.notices().is_empty());
+    let options = fetch(&resolved);
+    assert_eq!(options.https_proxy, Some(ProxyUrl::new("http://me:secret@s.example:3128")));
+    assert_eq!(options.no_proxy, ["a.org", ".b.org", "10.0.0.0/8"]);
+    assert!(!format!("{options:?}").contains("secret"));
+    assert!(!to_yaml(&resolved).contains("secret"));
+    // The other ranks have an environment of their own, which does not count.
+    let at_rank = parse("stored", &to_yaml_for_ranks(&resolved)).unwrap();
+    assert_eq!(fetch(&at_rank), options);
+
+    let own = load("http_proxy: none\nhttps_proxy: http://own.example\nno_proxy: []\n", &all);
+    let options = fetch(&own);
+    assert_eq!((options.http_proxy, options.no_proxy), (None, vec![]));
+    assert_eq!(options.https_proxy, Some(ProxyUrl::new("own.example")));
+    assert_eq!(fetch(&parse("stored", &to_yaml_for_ranks(&own)).unwrap()).http_proxy, None);
+
+    // It stops a download, for otherwise the proxy would be passed by, but not `ddl query`.
+    let unusable = load("{}", &[("all_proxy", "socks5://me:secret@s.example")]);
+    let error = fetch(&unusable).validate().unwrap_err().to_string();
+    assert!(
+        error.starts_with("`http_proxy` is a proxy that speaks `socks5`") && !error.contains("secret"),
+        "{error}"
+    );
+    assert_eq!(
+        error_of("http_proxy: socks5://me:secret@s.example\n"),
+        "ddl.yaml:1: `http_proxy` is something else, expected `environment`, `none`, or the URL of a proxy such as \
+         `http://proxy.example:3128`"
+    );
 }
 
 #[test]

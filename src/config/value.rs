@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keys::{Key, Kind, SERVER_KEYS};
 use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
 use super::yaml::{self, Data, Node};
-use crate::fetch::AddressRange;
+use crate::fetch::{AddressRange, ProxyUrl};
 use crate::model::{ServerName, nearest};
 
 /// A value of the configuration.
@@ -162,6 +162,7 @@ impl Value {
                 parse_bytes(text).filter(|number| (min..=max).contains(number)).map(Self::Bytes)
             }
             Kind::Text | Kind::Path => Some(Self::Text(text.to_owned())),
+            Kind::Proxy => as_proxy(text).map(Self::Text),
             Kind::Choice(words) => {
                 let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
                 word.map(|word| Self::Text((*word).to_owned()))
@@ -178,7 +179,9 @@ impl Value {
                 Kind::Choice(words) => nearest(text, words.iter().copied()),
                 _ => None,
             };
-            Wrong { found: show_found(text), line: None, nearest }
+            // It may have a password in it.
+            let found = if key.kind == Kind::Proxy { "something else".to_owned() } else { show_found(text) };
+            Wrong { found, line: None, nearest }
         })
     }
 
@@ -232,6 +235,9 @@ impl Kind {
                 format!("one of {}", words.join(", "))
             }
             Self::Path => "a path".to_owned(),
+            Self::Proxy => {
+                "`environment`, `none`, or the URL of a proxy such as `http://proxy.example:3128`".to_owned()
+            }
             Self::Inside => "a relative path below the output folder, without `..`".to_owned(),
             Self::Header => "one header, `Name: value`".to_owned(),
             Self::List => "a text or a list of texts".to_owned(),
@@ -295,6 +301,13 @@ fn is_inside(text: &str) -> bool {
     !text.contains('\0')
         && path.components().all(|part| matches!(part, Component::Normal(_)))
         && path.components().next().is_some()
+}
+
+/// A word for a proxy, or its URL.
+fn as_proxy(text: &str) -> Option<String> {
+    let word = ["environment", "none"].into_iter().find(|word| word.eq_ignore_ascii_case(text));
+    let proxy = || Some(ProxyUrl::new(text)).filter(|proxy| proxy.url().is_ok());
+    word.map(str::to_owned).or_else(|| proxy().map(String::from))
 }
 
 fn is_item(kind: Kind, text: &str) -> bool {
@@ -418,6 +431,11 @@ mod tests {
         check(Kind::Addresses, "[10.0.0.0/8, 'fe80::1']", Some("[\"10.0.0.0/8\", \"fe80::1\"]"));
         for addresses in ["localhost", "10.0.0.0/33", "[10.0.0.1, x]"] {
             check(Kind::Addresses, addresses, None);
+        }
+        check(Kind::Proxy, "NONE", Some("none"));
+        check(Kind::Proxy, "p.example:3128", Some("\"http://p.example:3128\""));
+        for proxy in ["socks5://p.example", "http://", "a b"] {
+            check(Kind::Proxy, proxy, None);
         }
         check(Kind::ConnectTo, ":::", Some("[\":::\"]"));
         for triple in ["a:b:c:d", "a:1:b", "a:1:b:65536", "a b:1:c:2"] {

@@ -5,13 +5,18 @@
 //! port can only be passed in the URL; an explicit `Host` header keeps the original. HTTP/2 would take the
 //! authority from the URL instead, hence these clients speak HTTP/1.1 only.
 //!
+//! What goes through a forward proxy has clients that connect to nothing but that proxy, so the guard has no say in
+//! where it is. And servers whose certificates may be anything have clients of their own: no other server, not even
+//! one that they redirect to, is ever asked without a check of its certificate.
+//!
 //! Each comes as a pair: one with a pool of idle connections, one that always connects anew.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder, dns::Resolve};
+use reqwest::{Client, Proxy, RequestBuilder, dns::Resolve};
 use rustls::ClientConfig;
 use url::{Host, Url};
 
@@ -20,7 +25,10 @@ use super::dns::{Dns, GuardedResolver, TargetResolver};
 use super::error::FetchError;
 use super::guard::Guard;
 use super::options::FetchOptions;
+use super::proxy::{NoProxy, ProxyUrl};
+use super::rules::ServerRules;
 use super::tls;
+use crate::model::ServerName;
 
 /// How long an idle connection is kept. Apache closes after 5 s, nginx after 75 s; longer than this mostly
 /// collects sockets of servers that have nothing more to give.
@@ -31,8 +39,23 @@ const RESERVED_HEADERS: [&str; 6] =
     ["host", "connection", "content-length", "transfer-encoding", "range", "upgrade"];
 
 pub(super) struct Clients {
+    routes: Vec<ConnectTo>,
+    no_proxy: NoProxy,
+    verifying: Ways,
+    /// For servers whose certificates may be anything; `None` where there are none.
+    trusting: Option<Ways>,
+    rules: ServerRules,
+    /// Of these the user has been told.
+    told: Mutex<HashSet<ServerName>>,
+}
+
+/// The clients of each way that a request may go.
+struct Ways {
     direct: Pair,
-    routes: Vec<(ConnectTo, Pair)>,
+    /// Over http and over https.
+    proxied: [Option<Pair>; 2],
+    /// Parallel to `connect_to`.
+    routes: Vec<Pair>,
 }
 
 struct Pair {
@@ -45,31 +68,49 @@ pub(super) struct Target<'a> {
     pair: &'a Pair,
     url: Url,
     host: Option<HeaderValue>,
+    connects_to: Option<Host>,
+    is_proxied: bool,
 }
 
 impl Clients {
     /// `max_idle`: most connections to one server that are kept for later requests.
-    pub fn new(options: &FetchOptions, max_idle: usize, dns: Dns, guard: &Guard) -> Result<Self, FetchError> {
-        let headers = headers(options)?;
-        let mut http1 = tls::client_config(options.ca_certificate.as_deref())?;
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let mut http2 = http1.clone();
-        http2.alpn_protocols.insert(0, b"h2".to_vec());
+    pub fn new(
+        options: &FetchOptions,
+        rules: &ServerRules,
+        max_idle: usize,
+        dns: &Arc<Dns>,
+        guard: &Guard,
+    ) -> Result<Self, FetchError> {
+        let trust = tls::client_config(options.ca_certificate.as_deref())?;
+        let ways = |trust| Ways::new(options, max_idle, dns, guard, trust);
+        let trusting =
+            rules.any_invalid_certificates().then(|| ways(tls::without_verification(trust.clone())));
+        Ok(Self {
+            routes: options.connect_to.clone(),
+            no_proxy: NoProxy::new(&options.no_proxy),
+            verifying: ways(trust)?,
+            trusting: trusting.transpose()?,
+            rules: rules.clone(),
+            told: Mutex::default(),
+        })
+    }
 
-        let dns = Arc::new(dns);
-        let guarded: Arc<dyn Resolve> =
-            Arc::new(GuardedResolver { dns: Arc::clone(&dns), guard: guard.clone() });
-        let direct = Pair::new(options, max_idle, &headers, &http2, &guarded)?;
-        let mut routes = Vec::with_capacity(options.connect_to.len());
-        for rule in &options.connect_to {
-            // The user named the target, so it is not guarded. A rule that only changes the port named none.
-            let resolver = match rule.to_host() {
-                Some(target) => Arc::new(TargetResolver { dns: Arc::clone(&dns), target: target.clone() }),
-                None => Arc::clone(&guarded),
-            };
-            routes.push((rule.clone(), Pair::new(options, max_idle, &headers, &http1, &resolver)?));
+    /// The clients that may ask this URL's server.
+    fn ways(&self, url: &Url) -> &Ways {
+        let Some(trusting) = self.trusting.as_ref().filter(|_| url.scheme() == "https") else {
+            return &self.verifying;
+        };
+        match ServerName::from_url(url).filter(|name| self.rules.accepts_invalid_certificates(name)) {
+            Some(server) => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if !told.contains(&server) {
+                    tracing::warn!(%server, "the certificate is not checked: `accept_invalid_certificates`");
+                    told.insert(server);
+                }
+                trusting
+            }
+            None => &self.verifying,
         }
-        Ok(Self { direct, routes })
     }
 
     /// Where a URL's request goes.
@@ -78,9 +119,19 @@ impl Clients {
     /// A message, if `connect_to` names a target for an https URL whose host is an IP address: its certificate
     /// would have to be checked for an address that is not connected to.
     pub fn target(&self, url: &Url) -> Result<Target<'_>, &'static str> {
-        let Some((rule, pair)) = self.routes.iter().find(|(rule, _)| rule.matches(url)) else {
-            return Ok(Target { pair: &self.direct, url: url.clone(), host: None });
+        let (ways, own_host) = (self.ways(url), url.host().map(|host| host.to_owned()));
+        let Some(route) = self.routes.iter().position(|rule| rule.matches(url)) else {
+            let proxied = ways.proxied[usize::from(url.scheme() == "https")].as_ref();
+            let proxied = proxied.filter(|_| !self.no_proxy.contains(url));
+            return Ok(Target {
+                pair: proxied.unwrap_or(&ways.direct),
+                url: url.clone(),
+                host: None,
+                connects_to: own_host,
+                is_proxied: proxied.is_some(),
+            });
         };
+        let (rule, pair) = (&self.routes[route], &ways.routes[route]);
         let mut wire = url.clone();
         if let Some(target) = rule.to_host()
             && !matches!(url.host(), Some(Host::Domain(_)))
@@ -96,11 +147,25 @@ impl Clients {
             wire.set_port(Some(port)).map_err(|()| "`connect_to` names an unusable port")?;
         }
         let host = HeaderValue::from_str(&authority(url)).map_err(|_| "the host is no header value")?;
-        Ok(Target { pair, url: wire, host: Some(host) })
+        let connects_to = rule.to_host().cloned().or(own_host);
+        Ok(Target { pair, url: wire, host: Some(host), connects_to, is_proxied: false })
     }
 }
 
 impl Target<'_> {
+    /// Where the request goes, names as names; through a proxy, what it is asked for.
+    pub fn connects_to(&self) -> Option<&Host> {
+        self.connects_to.as_ref()
+    }
+
+    /// The name that a proxy is going to resolve by itself.
+    pub fn name_for_proxy(&self) -> Option<&str> {
+        match &self.connects_to {
+            Some(Host::Domain(name)) if self.is_proxied => Some(name),
+            _ => None,
+        }
+    }
+
     /// A GET on an idle connection if there is one, or (`fresh`) on one of its own that is closed afterwards.
     pub fn request(&self, fresh: bool) -> RequestBuilder {
         let client = if fresh { &self.pair.fresh } else { &self.pair.pooled };
@@ -118,6 +183,51 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+impl Ways {
+    fn new(
+        options: &FetchOptions,
+        max_idle: usize,
+        dns: &Arc<Dns>,
+        guard: &Guard,
+        mut http1: ClientConfig,
+    ) -> Result<Self, FetchError> {
+        let headers = headers(options)?;
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut http2 = http1.clone();
+        http2.alpn_protocols.insert(0, b"h2".to_vec());
+
+        let guarded: Arc<dyn Resolve> =
+            Arc::new(GuardedResolver { dns: Arc::clone(dns), guard: guard.clone() });
+        let pair = |tls: &ClientConfig, resolver: &Arc<dyn Resolve>, proxy: Option<&Url>| {
+            Pair::new(options, max_idle, &headers, tls, resolver, proxy)
+        };
+        let target =
+            |target: Host| -> Arc<dyn Resolve> { Arc::new(TargetResolver { dns: Arc::clone(dns), target }) };
+        let proxied = |option, proxy: &Option<ProxyUrl>| {
+            let Some(proxy) = proxy else { return Ok(None) };
+            let url = proxy.url().map_err(|problem| FetchError::BadOption { option, problem })?;
+            // The user named it. Its clients connect to nothing else.
+            let resolver =
+                url.host().map(|host| target(host.to_owned())).unwrap_or_else(|| Arc::clone(&guarded));
+            pair(&http2, &resolver, Some(&url)).map(Some)
+        };
+        let mut routes = Vec::with_capacity(options.connect_to.len());
+        for rule in &options.connect_to {
+            // The user named the target, so it is not guarded. A rule that only changes the port named none.
+            let resolver = rule.to_host().map_or_else(|| Arc::clone(&guarded), |host| target(host.clone()));
+            routes.push(pair(&http1, &resolver, None)?);
+        }
+        Ok(Self {
+            direct: pair(&http2, &guarded, None)?,
+            proxied: [
+                proxied("http_proxy", &options.http_proxy)?,
+                proxied("https_proxy", &options.https_proxy)?,
+            ],
+            routes,
+        })
+    }
+}
+
 impl Pair {
     fn new(
         options: &FetchOptions,
@@ -125,9 +235,15 @@ impl Pair {
         headers: &HeaderMap,
         tls: &ClientConfig,
         resolver: &Arc<dyn Resolve>,
+        proxy: Option<&Url>,
     ) -> Result<Self, FetchError> {
         let build = |max_idle| {
-            Client::builder()
+            let builder = match proxy {
+                Some(proxy) => Client::builder()
+                    .proxy(Proxy::all(proxy.clone()).map_err(|error| FetchError::Client(error.into()))?),
+                None => Client::builder().no_proxy(),
+            };
+            builder
                 .tls_backend_preconfigured(tls.clone())
                 .dns_resolver(Arc::clone(resolver))
                 .default_headers(headers.clone())
@@ -139,7 +255,6 @@ impl Pair {
                 .referer(false)
                 // A retry is a request, and every request needs a permit.
                 .retry(reqwest::retry::never())
-                .no_proxy()
                 .build()
                 .map_err(|error| FetchError::Client(error.into()))
         };
@@ -190,7 +305,8 @@ mod tests {
     fn connect_to_changes_the_wire_but_not_the_host() {
         let check = |rule: &str, url: &str, expect: Result<(&str, &str), ()>| {
             let options = FetchOptions { connect_to: vec![rule.parse().unwrap()], ..FetchOptions::default() };
-            let clients = Clients::new(&options, 4, Dns::default(), &Guard::new(false, &[])).unwrap();
+            let (dns, guard) = (Arc::default(), Guard::new(false, &[]));
+            let clients = Clients::new(&options, &ServerRules::default(), 4, &dns, &guard).unwrap();
             let url = Url::parse(url).unwrap();
             let got = clients.target(&url).map_err(|_| ());
             let got = got

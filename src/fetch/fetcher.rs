@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
+use super::addresses::{Addresses, Turn};
 use super::body::{self, BodyMemory};
 use super::classify::{self, Phase};
 use super::client::{Clients, IDLE_TIMEOUT, Target};
@@ -18,6 +19,7 @@ use super::guard::Guard;
 use super::opt_out::OptOuts;
 use super::options::FetchOptions;
 use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
+use super::rate_limit_headers::RateLimitHeaders;
 use super::request_log::{Log, RequestLog, Trace};
 use super::retry::retry_after;
 use super::robots::{RobotsCache, agents};
@@ -47,6 +49,8 @@ pub struct Fetcher {
     options: FetchOptions,
     pub(super) clients: Clients,
     pub(super) servers: Servers,
+    addresses: Arc<Addresses>,
+    dns: Arc<Dns>,
     guard: Guard,
     pub(super) robots: RobotsCache,
     opt_outs: OptOuts,
@@ -126,7 +130,8 @@ impl Fetcher {
     /// # Errors
     /// If an option, a rule or the certificate file cannot be used.
     pub fn new(options: FetchOptions, rules: ServerRules) -> Result<Self, FetchError> {
-        Self::with_dns(options, rules, Dns::default())
+        let dns = Dns::new(options.max_name_lookups);
+        Self::with_dns(options, rules, dns)
     }
 
     pub(super) fn with_dns(options: FetchOptions, rules: ServerRules, dns: Dns) -> Result<Self, FetchError> {
@@ -135,8 +140,11 @@ impl Fetcher {
         let max_idle = rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
         let (max_idle, crowded) = idle_limits(max_open_files(), max_idle);
         let guard = Guard::new(options.allow_private_networks, &options.allow_addresses);
+        let dns = Arc::new(dns);
         Ok(Self {
-            clients: Clients::new(&options, max_idle, dns, &guard)?,
+            clients: Clients::new(&options, &rules, max_idle, &dns, &guard)?,
+            addresses: Arc::new(Addresses::new(&options, &rules, Arc::clone(&dns), guard.clone(), 1)),
+            dns,
             servers: Servers::new(options.clone(), rules),
             guard,
             robots: RobotsCache::new(options.robots_txt_max_age),
@@ -152,6 +160,15 @@ impl Fetcher {
     #[must_use]
     pub fn with_request_log(self, log: Arc<dyn RequestLog>) -> Self {
         Self { log: Some(Log::new(log)), ..self }
+    }
+
+    /// The limits of an address are divided by the number of ranks from now on: each of them has a whole part, at least
+    /// one request under way.
+    #[must_use]
+    pub fn with_num_ranks(self, num_ranks: u32) -> Self {
+        let (dns, guard) = (Arc::clone(&self.dns), self.guard.clone());
+        let addresses = Addresses::new(&self.options, self.servers.rules(), dns, guard, num_ranks);
+        Self { addresses: Arc::new(addresses), ..self }
     }
 
     /// The options that this was made with.
@@ -223,9 +240,12 @@ impl Fetcher {
         loop {
             let url = seen.last().unwrap_or(asked);
             let server = self.servers.get(&self.check(url)?);
-            let target = self.clients.target(url).map_err(misconfigured)?;
+            let target = self.target(url).await?;
             self.heed_robots_txt(url, &server, memory).await?;
-            let permit = server.admit().await.map_err(|refusal| refused(server.name(), refusal))?;
+            let permit = server
+                .admit_at(self.turn(&target))
+                .await
+                .map_err(|refusal| refused(server.name(), refusal))?;
             attempt.asked = true;
             let purpose = if seen.len() > 1 { RequestPurpose::Redirect } else { RequestPurpose::Image };
             match self.hop(url, purpose, &target, permit, memory, attempt).await? {
@@ -270,6 +290,24 @@ impl Fetcher {
             .check_url(url)
             .map_err(|forbidden| Failed::new(FailureCause::ForbiddenAddress, forbidden.to_string()))?;
         ServerName::from_url(url).ok_or_else(|| fail("no server in"))
+    }
+
+    /// Where a URL's request goes. A proxy resolves names by itself: what they lead to is checked here first, as far as
+    /// it is known here, and none of it may be forbidden, for the proxy may take any.
+    pub(super) async fn target(&self, url: &Url) -> Result<Target<'_>, Failed> {
+        let target = self.clients.target(url).map_err(misconfigured)?;
+        if let Some(name) = target.name_for_proxy()
+            && let Ok(Ok(found)) = timeout(self.options.connect_timeout, self.dns.lookup(name)).await
+            && let Some(forbidden) = found.iter().find_map(|address| self.guard.check_address(*address).err())
+        {
+            return Err(Failed::new(FailureCause::ForbiddenAddress, forbidden.to_string()));
+        }
+        Ok(target)
+    }
+
+    /// A request's way to a place at the address that it connects to.
+    pub(super) fn turn(&self, target: &Target<'_>) -> Turn {
+        Turn::at(&self.addresses, target.connects_to().cloned())
     }
 
     /// One request and its response; tells the server what came of it.
@@ -361,7 +399,10 @@ impl Fetcher {
             result = self.send_once(target, true, *sent, left).await;
         }
         match &result {
-            Ok(response) => trace.heard(response),
+            Ok(response) => {
+                trace.heard(response);
+                self.heed_rate_limit(response, permit, trace);
+            }
             Err(failed) if is_complaint(failed.cause) => permit.complained(failed.cause, None),
             Err(_) => {}
         }
@@ -396,6 +437,39 @@ impl Fetcher {
         }
     }
 
+    /// How long the response's Retry-After asks for, as far as it is obeyed.
+    fn retry_after(&self, response: &Response) -> Option<Duration> {
+        let asked = response.headers().get(RETRY_AFTER)?;
+        self.bounded(retry_after(asked, SystemTime::now())?)
+    }
+
+    /// How long nothing more is granted, as far as that is obeyed.
+    fn exhausted_for(&self, response: &Response) -> Option<Duration> {
+        let read = || RateLimitHeaders::read(response.headers(), SystemTime::now()).exhausted_for;
+        self.options.respect_rate_limit_headers.then(read).flatten().and_then(|wait| self.bounded(wait))
+    }
+
+    fn bounded(&self, wait: Duration) -> Option<Duration> {
+        // A zero says nothing.
+        Some(wait.min(self.options.max_retry_after).min(MAX_PAUSE)).filter(|wait| !wait.is_zero())
+    }
+
+    /// What any answer may say of the server's limits. A `Retry-After` beside it says better how long to wait.
+    fn heed_rate_limit(&self, response: &Response, permit: &Permit, trace: &mut Trace<'_>) {
+        if !self.options.respect_rate_limit_headers {
+            return;
+        }
+        let RateLimitHeaders { exhausted_for, gap } =
+            RateLimitHeaders::read(response.headers(), SystemTime::now());
+        if let Some(gap) = gap {
+            permit.server().set_quota_gap(gap.min(self.options.max_crawl_delay));
+        }
+        let wait = exhausted_for.and_then(|wait| self.retry_after(response).or_else(|| self.bounded(wait)));
+        if let Some(wait) = wait {
+            trace.rests_until(permit.exhausted(response.status().as_u16(), wait));
+        }
+    }
+
     /// What an error status means for the URL; tells the server of it. `may_pass` knows the statuses that are
     /// complaints without a `Retry-After`.
     pub(super) fn retry(
@@ -405,17 +479,11 @@ impl Fetcher {
         trace: &mut Trace<'_>,
         may_pass: fn(u16) -> bool,
     ) -> Retry {
-        let asked = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| retry_after(value, SystemTime::now()))
-            .map(|after| after.min(self.options.max_retry_after).min(MAX_PAUSE))
-            // A zero says nothing.
-            .filter(|after| !after.is_zero());
+        let asked = self.retry_after(response);
         trace.asked_to_wait(asked);
         match (response.status().as_u16(), asked) {
             (http_status @ (429 | 503), _) | (http_status @ (408 | 425 | 500..=599), Some(_)) => {
-                match permit.throttled(http_status, asked) {
+                match permit.throttled(http_status, asked.or_else(|| self.exhausted_for(response))) {
                     Some(pause) if pause.given_up => Retry::Never,
                     Some(pause) => Retry::Throttled { until: pause.until },
                     None => Retry::Throttled { until: std::time::Instant::now() },

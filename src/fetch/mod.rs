@@ -3,7 +3,8 @@
 //! [`Fetcher::fetch`] makes one attempt at a URL. In this order, for the URL and again for each redirect:
 //! 1. *guard*: only http and https, no address that the user did not mean ([`guard`]);
 //! 2. *robots.txt*: what the server's rules disallow is skipped unasked (`robots/`);
-//! 3. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses);
+//! 3. *permit*: the [`Server`] of this hop says when (its rate, its connections, its pauses), and the address that it
+//!    is at (`addresses.rs`: many small servers share one);
 //! 4. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
 //! 5. *header*: redirects are followed by hand, statuses become failures, an image that its owner keeps out of
 //!    datasets is skipped (`opt_out.rs`), bodies announced as too large are refused unread;
@@ -30,6 +31,9 @@
 //! a *newcomer*: it gets one request at a time, and all newcomers together half of `max_in_flight`, so that servers
 //! which are mute until a deadline cannot hold up those that answer.
 //!
+//! Any answer may say how much more is granted (`RateLimit` and its kin, `rate_limit_headers.rs`): when nothing is,
+//! the server is paused until the reset, which is no complaint; a quota per time is a least gap like Crawl-delay.
+//!
 //! From the 20th complaint in a row on a server is parked: paused for 15 s, doubling to 5 min. When a pause of
 //! either kind is over, one request goes out as a probe. While a server is paused nobody waits for it: a fetch
 //! fails at once with [`Retry::ServerPaused`], which costs no attempt, and callers can ask first
@@ -38,13 +42,17 @@
 //! once more, and a success takes everything back. `pause.rs` says why.
 //!
 //! No compression is asked for (`Accept-Encoding: identity`: images do not shrink), but what comes
-//! compressed all the same is decoded within the same limit. No proxy is taken from the environment: it
-//! would resolve names itself, and the guard would check the proxy's address instead of the server's.
+//! compressed all the same is decoded within the same limit.
+//!
+//! A forward proxy (`proxy.rs`) resolves names by itself. What is forbidden is refused before the proxy is asked:
+//! literals on every hop, and names that lead to a forbidden address as far as they resolve here; of names that do not
+//! the proxy decides. The proxy's own address may be any.
 //!
 //! Invariants: nothing here knows the catalog or a file but `ca_certificate`; a request that leaves has a
 //! permit of its server; a body in memory has a reservation.
 
 mod address_range;
+mod addresses;
 mod body;
 mod classify;
 mod client;
@@ -60,7 +68,9 @@ mod opt_out;
 mod options;
 mod outcome;
 mod pause;
+mod proxy;
 pub mod rate;
+mod rate_limit_headers;
 mod request_log;
 mod retry;
 mod robots;
@@ -81,6 +91,7 @@ pub use landlord::Landlord;
 pub use options::FetchOptions;
 pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
 pub use pause::Pause;
+pub use proxy::ProxyUrl;
 pub use request_log::RequestLog;
 pub use retry::{Attempts, Next};
 pub use rules::{ServerRule, ServerRules};

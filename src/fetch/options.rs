@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::address_range::AddressRange;
 use super::connect_to::ConnectTo;
 use super::error::FetchError;
+use super::proxy::ProxyUrl;
 use super::rate::{AimdOptions, PaarcOptions, RateControl};
 
 /// A longer Crawl-delay would be no rate.
@@ -45,6 +46,12 @@ pub struct FetchOptions {
     pub connect_to: Vec<ConnectTo>,
     /// PEM file with certificates to trust besides those of the platform.
     pub ca_certificate: Option<PathBuf>,
+    /// Forward proxy of http requests; `None` is none. The environment is not looked at.
+    pub http_proxy: Option<ProxyUrl>,
+    /// Forward proxy of https requests, likewise.
+    pub https_proxy: Option<ProxyUrl>,
+    /// Names (with all below them), addresses and networks that are asked directly all the same; `*` is all.
+    pub no_proxy: Vec<String>,
     /// Time for name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Time from the request, its connection included, to the end of the response header.
@@ -61,12 +68,23 @@ pub struct FetchOptions {
     pub retry_backoff: Duration,
     /// Longest `Retry-After` that is obeyed; a longer one counts as this.
     pub max_retry_after: Duration,
+    /// Obeys what `RateLimit` headers and their kin say: nothing more until a reset (within `max_retry_after`), and a
+    /// quota per time (as a gap within `max_crawl_delay`).
+    pub respect_rate_limit_headers: bool,
     /// How long a server may do nothing but complain (no answer, 5xx, 429) before it is given up.
     pub server_patience: Duration,
     /// Requests under way at once, over all servers of this process.
     pub max_in_flight: usize,
     /// Most requests under way at once to one server, over the whole cluster, whatever its controller thinks.
     pub max_connections_per_server: usize,
+    /// Most requests under way at once to one IP address, over all servers and the whole cluster: each rank has a whole
+    /// part, at least 1. `None`: four times `max_connections_per_server`, never less for a rank than one server may
+    /// have, and loopback is spared.
+    pub max_connections_per_address: Option<usize>,
+    /// Most requests per second to one IP address, likewise; 0 is no limit.
+    pub rate_limit_per_address: f64,
+    /// Names that are asked for at once.
+    pub max_name_lookups: usize,
     /// Most requests per second to a server without a rate of its own, likewise; 0 is no limit.
     pub default_rate_limit: f64,
     /// Of `fixed` only: how far a server that asks for less may be slowed down, from its rate `r` to
@@ -97,6 +115,9 @@ impl Default for FetchOptions {
             respect_tdm_reservation: true,
             connect_to: Vec::new(),
             ca_certificate: None,
+            http_proxy: None,
+            https_proxy: None,
+            no_proxy: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             first_byte_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(120),
@@ -105,9 +126,13 @@ impl Default for FetchOptions {
             max_attempts: 5,
             retry_backoff: Duration::from_secs(1),
             max_retry_after: Duration::from_secs(3600),
+            respect_rate_limit_headers: true,
             server_patience: Duration::from_secs(900),
             max_in_flight: 256,
             max_connections_per_server: 8,
+            max_connections_per_address: None,
+            rate_limit_per_address: 0.0,
+            max_name_lookups: 64,
             default_rate_limit: 10.0,
             rate_multiplier: 1.0,
             rate_control: RateControl::default(),
@@ -136,6 +161,8 @@ impl FetchOptions {
             ("max_attempts", u64::from(self.max_attempts)),
             ("max_in_flight", self.max_in_flight as u64),
             ("max_connections_per_server", self.max_connections_per_server as u64),
+            ("max_connections_per_address", self.max_connections_per_address.unwrap_or(1) as u64),
+            ("max_name_lookups", self.max_name_lookups as u64),
         ] {
             if count == 0 {
                 return bad(option, "is zero: no request could be made");
@@ -144,8 +171,18 @@ impl FetchOptions {
         if self.max_crawl_delay > LONGEST_CRAWL_DELAY {
             return bad("max_crawl_delay", "is more than a day");
         }
-        if !is_rate(self.default_rate_limit) {
-            return bad("default_rate_limit", "is not a number of requests per second (0 is no limit)");
+        for (option, rate) in [
+            ("default_rate_limit", self.default_rate_limit),
+            ("rate_limit_per_address", self.rate_limit_per_address),
+        ] {
+            if !is_rate(rate) {
+                return bad(option, "is not a number of requests per second (0 is no limit)");
+            }
+        }
+        for (option, proxy) in [("http_proxy", &self.http_proxy), ("https_proxy", &self.https_proxy)] {
+            if let Some(Err(problem)) = proxy.as_ref().map(ProxyUrl::url) {
+                return bad(option, &format!("{problem}; `none` does without"));
+            }
         }
         if !(0.0..=1.0).contains(&self.rate_multiplier) {
             return bad("rate_multiplier", "is not between 0 and 1");
@@ -184,6 +221,14 @@ mod tests {
         check(FetchOptions { request_timeout: Duration::ZERO, ..default() }, "request_timeout");
         check(FetchOptions { default_rate_limit: f64::NAN, ..default() }, "default_rate_limit");
         check(FetchOptions { default_rate_limit: -1.0, ..default() }, "default_rate_limit");
+        check(FetchOptions { rate_limit_per_address: -1.0, ..default() }, "rate_limit_per_address");
+        check(
+            FetchOptions { max_connections_per_address: Some(0), ..default() },
+            "max_connections_per_address",
+        );
+        check(FetchOptions { max_name_lookups: 0, ..default() }, "max_name_lookups");
+        let https_proxy = Some(ProxyUrl::new("socks5://me:secret@p.example"));
+        check(FetchOptions { https_proxy, ..default() }, "https_proxy");
         check(FetchOptions { rate_multiplier: 1.5, ..default() }, "rate_multiplier");
     }
 

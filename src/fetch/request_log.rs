@@ -37,12 +37,16 @@ fn us(duration: Duration) -> i64 {
 
 /// A request under way. When it is dropped, at its end or because nobody waits for it any more, it is told of.
 #[derive(Debug)]
-pub(super) struct Trace<'a>(Option<(&'a Log, RequestEntry)>);
+pub(super) struct Trace<'a> {
+    told: Option<(&'a Log, RequestEntry)>,
+    /// End of a pause that began with the response's header.
+    rests_until: Option<Instant>,
+}
 
 impl<'a> Trace<'a> {
     /// A request that leaves now; nothing is told where there is no log.
     pub fn start(log: Option<&'a Log>, server: &Server, purpose: RequestPurpose, url: &Url) -> Self {
-        Self(log.map(|log| {
+        let told = log.map(|log| {
             let limits = server.limits();
             let entry = RequestEntry {
                 server: server.name().clone(),
@@ -58,19 +62,20 @@ impl<'a> Trace<'a> {
                 max_connections: u32::try_from(limits.max_connections).unwrap_or(u32::MAX),
             };
             (log, entry)
-        }))
+        });
+        Self { told, rests_until: None }
     }
 
     /// The request has failed and leaves once more.
     pub fn again(&mut self) {
         self.tell();
-        if let Some((log, entry)) = &mut self.0 {
+        if let Some((log, entry)) = &mut self.told {
             entry.sent_at = log.since_us.saturating_add(us(log.since.elapsed()));
         }
     }
 
     pub fn heard(&mut self, response: &Response) {
-        if let Some((_, entry)) = &mut self.0 {
+        if let Some((_, entry)) = &mut self.told {
             entry.address = response.remote_addr().map(|address| address.ip());
             entry.http_status = Some(response.status().as_u16());
         }
@@ -78,21 +83,28 @@ impl<'a> Trace<'a> {
 
     /// The response asked to be left alone.
     pub fn asked_to_wait(&mut self, wait: Option<Duration>) {
-        if let Some((_, entry)) = &mut self.0 {
+        if let Some((_, entry)) = &mut self.told {
             entry.retry_after = wait;
         }
     }
 
+    /// The server is left alone until then: in the log, for as long as is left of it when the request has ended.
+    pub fn rests_until(&mut self, until: Instant) {
+        self.rests_until = Some(until);
+    }
+
     pub fn received(&mut self, bytes: usize) {
-        if let Some((_, entry)) = &mut self.0 {
+        if let Some((_, entry)) = &mut self.told {
             entry.received_bytes = bytes as u64;
         }
     }
 
     fn tell(&mut self) {
-        if let Some((log, entry)) = &mut self.0 {
+        if let Some((log, entry)) = &mut self.told {
             let now = log.since_us.saturating_add(us(log.since.elapsed()));
             entry.took = Duration::from_micros(now.saturating_sub(entry.sent_at).max(0).cast_unsigned());
+            let left = self.rests_until.map(|until| until.saturating_duration_since(Instant::now()));
+            entry.retry_after = entry.retry_after.max(left.filter(|left| !left.is_zero()));
             log.sink.record(entry.clone());
         }
     }

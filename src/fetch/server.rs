@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::OptionFuture;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::addresses::Turn;
 use super::gap::{Gap, gap_of};
 pub(super) use permit::Permit;
 
@@ -71,6 +72,8 @@ struct State {
     share: Option<f64>,
     /// What robots.txt asks for, over http and over https.
     crawl_delays: [Duration; 2],
+    /// What the tightest quota of a `RateLimit-Policy` comes to.
+    quota_gap: Duration,
     max_connections: usize,
     under_way: usize,
     last_response_at: Option<Instant>,
@@ -123,9 +126,9 @@ impl State {
     }
 
     /// Sets the gap that nobody goes below: this process's share of the rate that is set (0: none) and of what
-    /// robots.txt asks for.
+    /// robots.txt and the server's quota ask for.
     fn set_least_gap(&mut self, rate: f64) {
-        let crawl_delay = self.crawl_delays[0].max(self.crawl_delays[1]).as_secs_f64();
+        let crawl_delay = self.crawl_delays[0].max(self.crawl_delays[1]).max(self.quota_gap).as_secs_f64();
         let seconds = if rate > 0.0 { crawl_delay.max(1.0 / rate) } else { crawl_delay };
         self.gap.set_least(gap_of(self.share.unwrap_or(1.0) / seconds));
     }
@@ -158,6 +161,7 @@ impl Server {
                 gap: Gap::default(),
                 share: None,
                 crawl_delays: [Duration::ZERO; 2],
+                quota_gap: Duration::ZERO,
                 max_connections: limits.max_connections,
                 under_way: 0,
                 last_response_at: None,
@@ -220,6 +224,20 @@ impl Server {
         self.changed.notify_one();
     }
 
+    /// Sets the least time between two requests, over all ranks, that a quota of the server comes to. The tightest
+    /// that it has told holds as long as the `Server` is known.
+    pub(super) fn set_quota_gap(&self, gap: Duration) {
+        let mut state = self.state();
+        // Told again with every answer.
+        if state.quota_gap >= gap {
+            return;
+        }
+        state.quota_gap = gap;
+        state.set_least_gap(self.limits.rate);
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// The present pause, if there is one: until its end requests to this server are refused at once.
     ///
     /// When it is over one request goes out and the others wait until that is answered, so a pause that ends may
@@ -231,7 +249,10 @@ impl Server {
 
     /// Waits for a permit for one request. Fails while the server is paused, and when a pause begins in the
     /// meantime.
-    pub(super) async fn admit(self: &Arc<Self>) -> Result<Permit, Refusal> {
+    ///
+    /// `address` is the request's way to a place at the address that it connects to. It is waited for when the server
+    /// is ready, and nothing of the server or the process is spent meanwhile.
+    pub(super) async fn admit_at(self: &Arc<Self>, mut address: Turn) -> Result<Permit, Refusal> {
         let _turn = self.turn.lock().await;
         loop {
             if self.in_flight.is_closed() {
@@ -244,22 +265,40 @@ impl Server {
             };
             match outlook {
                 Outlook::Paused(pause) => return Err(Refusal::Paused(pause)),
+                Outlook::At(at) if at <= now && !address.is_ready(now) => {
+                    tokio::select! {
+                        () = address.wait() => {}
+                        () = self.changed.notified() => {}
+                    }
+                }
                 Outlook::At(at) if at <= now => {
                     let newcomers = (!answers).then(|| Arc::clone(&self.newcomers));
                     let newcomer = OptionFuture::from(newcomers.map(Semaphore::acquire_owned)).await;
                     let newcomer = newcomer.transpose().map_err(|_| Refusal::Closed)?;
                     let slot = Arc::clone(&self.in_flight).acquire_owned().await;
-                    if let Some(permit) = self.take(slot.map_err(|_| Refusal::Closed)?, newcomer) {
+                    if let Some(permit) =
+                        self.take(slot.map_err(|_| Refusal::Closed)?, newcomer, &mut address)
+                    {
                         return Ok(permit);
                     }
                 }
                 Outlook::At(at) => {
+                    address.leave();
                     // A limit that was raised may make it sooner; a pause or the end of all makes it hopeless.
                     let _ = tokio::time::timeout_at(at.into(), self.changed.notified()).await;
                 }
-                Outlook::Full => self.changed.notified().await,
+                Outlook::Full => {
+                    address.leave();
+                    self.changed.notified().await;
+                }
             }
         }
+    }
+
+    /// A permit for a request that needs no place anywhere.
+    #[cfg(test)]
+    pub(super) async fn admit(self: &Arc<Self>) -> Result<Permit, Refusal> {
+        self.admit_at(Turn::default()).await
     }
 
     /// Lets those who wait look again: what they wait for may have become impossible.
@@ -310,19 +349,31 @@ impl Server {
         self: &Arc<Self>,
         slot: OwnedSemaphorePermit,
         newcomer: Option<OwnedSemaphorePermit>,
+        address: &mut Turn,
     ) -> Option<Permit> {
         let mut state = self.state();
         let now = Instant::now();
         // It may have fallen silent while it waited for a slot.
         let has_place = state.answers || newcomer.is_some();
-        if !has_place || state.under_way >= state.num_connections() || !state.try_take(now) {
+        let has_room = state.under_way < state.num_connections();
+        // The address's moment is spent only where the server's can be.
+        let is_ready = has_place && has_room && state.ready_at(now) == Some(now);
+        if !is_ready || !address.try_take(now) || !state.try_take(now) {
             return None;
         }
         state.under_way += 1;
         let in_flight = state.under_way;
         drop(state);
         let server = Arc::clone(self);
-        Some(Permit { server, sent_at: now, in_flight, first_byte: None, _slot: slot, newcomer })
+        Some(Permit {
+            server,
+            sent_at: now,
+            in_flight,
+            first_byte: None,
+            _slot: slot,
+            newcomer,
+            place: address.take(),
+        })
     }
 
     /// No code that holds this lock can panic half way through a change, so a poisoned lock is still sound.

@@ -53,6 +53,10 @@ impl Servers {
         }
     }
 
+    pub fn rules(&self) -> &ServerRules {
+        &self.rules
+    }
+
     /// The limits of a server, over the whole cluster.
     pub fn limits(&self, name: &ServerName) -> ServerLimits {
         let rule = self.rules.of(name);

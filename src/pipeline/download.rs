@@ -178,7 +178,6 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
     catalog.pin_hash_algorithm(settings.imaging.hash_algorithm)?;
     let options: DispatchOptions =
         dataset.resolved.section(&["", "downloader_parameters", "catalog_parameters"], &[])?;
-    let configuration = config::to_yaml(&dataset.resolved);
     let holder = LockHolder::this_process(JobEnvironment::read().job_id);
     let run = RunRow {
         kind: "download".into(),
@@ -187,14 +186,14 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
         num_ranks,
         node: holder.node,
         job: holder.job,
-        configuration: configuration.clone(),
+        configuration: config::to_yaml(&dataset.resolved),
         ..RunRow::default()
     };
     Ok(RunContext {
         catalog: Arc::new(catalog),
         options,
         run,
-        settings: configuration,
+        settings: config::to_yaml_for_ranks(&dataset.resolved),
         status_folder: dataset.layout.status(),
         num_ranks,
     })

@@ -8,9 +8,7 @@ use url::Url;
 
 use super::super::body::{self, BodyMemory};
 use super::super::client::Target;
-use super::super::fetcher::{
-    Attempt, Failed, Fetcher, NoBody, is_complaint, location, may_pass, misconfigured, refused,
-};
+use super::super::fetcher::{Attempt, Failed, Fetcher, NoBody, is_complaint, location, may_pass, refused};
 use super::super::outcome::FetchSkip;
 use super::super::request_log::Trace;
 use super::super::server::{Permit, Server};
@@ -103,9 +101,14 @@ impl Fetcher {
                 Err(_) if redirects > 0 => return Ok(Rules::default()),
                 Err(failed) => return Err(failed),
             };
-            let target = self.clients.target(&url).map_err(misconfigured)?;
-            let permit =
-                self.servers.get(&server).admit().await.map_err(|refusal| refused(&server, refusal))?;
+            let target = match self.target(&url).await {
+                Err(failed) if redirects > 0 && failed.cause == FailureCause::ForbiddenAddress => {
+                    return Ok(Rules::default());
+                }
+                target => target?,
+            };
+            let permit = self.servers.get(&server).admit_at(self.turn(&target)).await;
+            let permit = permit.map_err(|refusal| refused(&server, refusal))?;
             let answer = self.ask_once(&url, &target, permit, memory, &mut attempt).await;
             match answer {
                 Ok(Answer::File(text)) => return self.parse(text).await,

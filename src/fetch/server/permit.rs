@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::super::addresses::Place;
 use super::super::pause::{Complaint, Pause};
 use super::super::rate::{Observation, Verdict};
 use super::{Server, State};
@@ -25,6 +26,7 @@ pub(in crate::fetch) struct Permit {
     pub(super) first_byte: Option<Duration>,
     pub(super) _slot: OwnedSemaphorePermit,
     pub(super) newcomer: Option<OwnedSemaphorePermit>,
+    pub(super) place: Place,
 }
 
 impl Permit {
@@ -41,12 +43,16 @@ impl Permit {
             let at = {
                 let mut state = self.server.state();
                 let now = Instant::now();
-                if state.try_take(now) {
+                let address_at = self.place.next_at().filter(|at| *at > now);
+                if address_at.is_none() && state.try_take(now) {
+                    self.place.try_take(now);
                     (self.sent_at, self.in_flight) = (now, state.under_way);
                     return true;
                 }
                 match state.ready_at(now) {
-                    Some(at) if state.pauses.pause(now).is_none() => at,
+                    Some(at) if state.pauses.pause(now).is_none() => {
+                        address_at.map_or(at, |other| at.max(other))
+                    }
                     _ => return false,
                 }
             };
@@ -102,6 +108,21 @@ impl Permit {
             }
             state.pauses.pause(now)
         })
+    }
+
+    /// An answer with this status said that nothing more is granted for `wait`. That is no complaint: nothing is
+    /// counted, and no probe is needed afterwards. Returns the end of the pause.
+    pub(in crate::fetch) fn exhausted(&self, http_status: u16, wait: Duration) -> Instant {
+        let mut state = self.server.state();
+        let now = Instant::now();
+        let before = state.pauses.pause(now);
+        let why = Complaint { cause: FailureCause::HttpStatus, http_status: Some(http_status) };
+        state.pauses.extend(now + wait, why, now);
+        let pause = state.pauses.pause(now);
+        drop(state);
+        self.server.wake();
+        self.tell_user(before, pause, now);
+        now + wait
     }
 
     /// Says why nothing is heard of a server for long.

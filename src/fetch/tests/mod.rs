@@ -1,10 +1,13 @@
 //! `fetch` against real sockets on loopback: scripted servers, and assertions on what they saw.
 
+mod addresses;
 mod answers;
 mod control;
 mod failures;
 mod hostile;
+mod limits;
 mod manners;
 mod owners;
+mod proxies;
 mod support;
 mod trust;

@@ -18,17 +18,17 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{FetchOptions, Fetcher, Retry, ServerRules};
+use crate::fetch::{FetchOptions, Fetcher, Retry, ServerRule, ServerRules};
 use crate::model::{FailureCause, ServerName};
 
 /// A certificate authority of its own, and a server certificate for the given names.
-struct Trust {
+pub(super) struct Trust {
     folder: TempDir,
     server: ServerConfig,
 }
 
 impl Trust {
-    fn new(names: &[&str]) -> Self {
+    pub fn new(names: &[&str]) -> Self {
         let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -51,13 +51,64 @@ impl Trust {
         Self { folder, server }
     }
 
-    fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::new(self.server.clone()))
     }
 
-    fn options(&self) -> FetchOptions {
+    pub fn options(&self) -> FetchOptions {
         FetchOptions { ca_certificate: Some(self.folder.path().join("ca.pem")), ..options() }
     }
+}
+
+/// Self-signed, expired and of another name, all at once.
+fn bad_certificate() -> TlsAcceptor {
+    let key = KeyPair::generate().unwrap();
+    let mut bad = CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
+    (bad.not_before, bad.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+    let certificate = bad.self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+#[tokio::test]
+async fn one_servers_certificate_may_be_anything_and_no_others() {
+    let other = TestServer::start_with(Some(bad_certificate()), |_, _| ok(b"x")).await;
+    let elsewhere = other.url("/").to_string().replace("http:", "https:");
+    let server = TestServer::start_with(Some(bad_certificate()), move |path, _| match path {
+        "/moved" => redirect(&elsewhere),
+        _ => ok(b"x"),
+    })
+    .await;
+    let https =
+        |server: &TestServer, path: &str| Url::parse(&format!("https://{}{path}", server.address)).unwrap();
+    let rule = ServerRule { accept_invalid_certificates: Some(true), ..ServerRule::default() };
+    let name = ServerName::from_url(&https(&server, "/")).unwrap();
+    let rules = ServerRules::layered(&options(), [], [], [(name.clone(), rule)]);
+    let logs = Logs::default();
+    let _guard = logs.capture();
+    let fetcher = Fetcher::new(options(), rules).unwrap();
+    for path in ["/a", "/b"] {
+        body(&fetcher, &https(&server, path)).await;
+    }
+    assert_eq!(logs.text().matches("the certificate is not checked").count(), 1, "{}", logs.text());
+    assert!(logs.text().contains(name.as_str()));
+    for url in [https(&server, "/moved"), https(&other, "/")] {
+        let failure = failure(&fetcher, &url).await;
+        assert_eq!(failure.cause, FailureCause::Tls, "{url}: {}", failure.message);
+    }
+    assert_eq!((server.seen().len(), other.seen().len()), (3, 0));
+
+    let strict = self::fetcher(options());
+    assert_eq!(failure(&strict, &https(&server, "/a")).await.cause, FailureCause::Tls, "off by default");
 }
 
 #[tokio::test]
