@@ -11,12 +11,12 @@ use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
 use crate::catalog::{LockHolder, RunRow};
 use crate::cluster::{Cluster, Ending, Endpoint};
-use crate::config::{self, Resolved, contact_of};
+use crate::config::{self, ConfigError, Resolved, contact_of};
 use crate::dispatch::{
     DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, dismiss,
     keep_in_touch, sort_mail, work,
 };
-use crate::download::{DownloadExecutor, DownloadSettings};
+use crate::download::{DownloadExecutor, DownloadSettings, RenditionRule, Renditions};
 use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules};
 use crate::model::{Rank, RequestEntry, RunId, ServerName};
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
@@ -222,6 +222,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
         rules,
         ignored: read_server_list(&dataset.layout.ignored_table())?,
         num_ranks,
+        renditions: renditions(resolved)?,
         request_log: None,
     })
 }
@@ -246,6 +247,14 @@ impl RequestLog for LedgerWriter {
     fn record(&self, entry: RequestEntry) {
         Self::record(self, entry);
     }
+}
+
+/// The rules that give what suffices, the user's before those that ship.
+fn renditions(resolved: &Resolved) -> Result<Renditions, PipelineError> {
+    let size = resolved.read("downloader_parameters.rendition_size")?;
+    let own: Vec<RenditionRule> = resolved.read("renditions")?;
+    Renditions::new(size, &own, &config::known_renditions()?)
+        .map_err(|reason| ConfigError::Mismatch { options: "renditions", reason }.into())
 }
 
 /// The rules of `servers`, by the names that the catalog has.
