@@ -83,5 +83,6 @@ pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
 pub use pause::Pause;
 pub use request_log::RequestLog;
 pub use retry::{Attempts, Next};
+pub use robots::robots_policy;
 pub use rules::{ServerRule, ServerRules};
 pub use server::Server;

@@ -17,7 +17,7 @@ use crate::dispatch::{
     keep_in_touch, sort_mail, work,
 };
 use crate::download::{DownloadExecutor, DownloadSettings, RenditionRule, Renditions};
-use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules};
+use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules, robots_policy};
 use crate::model::{Rank, RequestEntry, RunId, ServerName};
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
 use crate::slurm::JobEnvironment;
@@ -134,7 +134,7 @@ where
             .and_then(|resolved| {
                 let dataset = Dataset::new(resolved)?;
                 let mut settings = download_settings(&dataset, size)?;
-                if let Some(started) = start_ledger(&dataset, run, rank)? {
+                if let Some(started) = start_ledger(&dataset, run, rank, &settings.fetch)? {
                     settings.request_log = Some(ledger.get_or_init(|| started).clone());
                 }
                 Ok(settings)
@@ -232,11 +232,12 @@ fn start_ledger(
     dataset: &Dataset,
     run: RunId,
     rank: Rank,
+    fetch: &FetchOptions,
 ) -> Result<Option<Arc<LedgerWriter>>, PipelineError> {
     if !dataset.resolved.read::<bool>("downloader_parameters.request_ledger")? {
         return Ok(None);
     }
-    let started = LedgerWriter::start(&dataset.layout.ledger(), run, rank);
+    let started = LedgerWriter::start(&dataset.layout.ledger(), run, rank, &robots_policy(fetch));
     Ok(started
         .inspect_err(|error| tracing::error!(%error, "no ledger of requests is kept"))
         .ok()
