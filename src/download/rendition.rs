@@ -44,7 +44,7 @@ impl Renditions {
     /// each the smallest first.
     ///
     /// # Errors
-    /// One line for people, when a rule cannot be used.
+    /// One line for people, when a rule cannot be used that would be.
     pub fn new(size: u32, own: &[RenditionRule], known: &[RenditionRule]) -> Result<Self, String> {
         let mut rules = Vec::new();
         for given in [own, known] {
@@ -52,9 +52,8 @@ impl Renditions {
             let mut given: Vec<_> = given.iter().collect();
             given.sort_by_key(|rule| size_of(rule));
             for rule in given {
-                let parsed = Rule::new(rule, size_of(rule))?;
                 if size > 0 && size_of(rule) >= size {
-                    rules.push(parsed);
+                    rules.push(Rule::new(rule, size_of(rule))?);
                 }
             }
         }
@@ -161,7 +160,7 @@ mod tests {
             (own("", "/", "", None), "needs `pattern` and `replace`"),
             (own("*.org", "/", "/", None), "`*.org` is no server"),
         ] {
-            let error = Renditions::new(0, &[rule], &[]).unwrap_err();
+            let error = Renditions::new(224, &[rule], &[]).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
     }

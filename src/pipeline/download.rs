@@ -254,7 +254,9 @@ impl RequestLog for LedgerWriter {
 fn renditions(resolved: &Resolved) -> Result<Renditions, PipelineError> {
     let size = resolved.read("downloader_parameters.rendition_size")?;
     let own: Vec<RenditionRule> = resolved.read("renditions")?;
-    Renditions::new(size, &own, &config::known_renditions()?)
+    // Patterns take their time to be made.
+    let known = if size > 0 { config::known_renditions()? } else { Vec::new() };
+    Renditions::new(size, &own, &known)
         .map_err(|reason| ConfigError::Mismatch { options: "renditions", reason }.into())
 }
 
