@@ -19,6 +19,10 @@ pub enum Rule {
     Rate,
     /// `Retry-After`.
     Embargo,
+    /// What robots.txt disallows.
+    Robots,
+    /// Its Crawl-delay.
+    CrawlDelay,
 }
 
 /// One request that should not have left when it did.
@@ -38,6 +42,8 @@ impl fmt::Display for Violation {
             Rule::Connections => "too many at once",
             Rule::Rate => "too fast",
             Rule::Embargo => "too early",
+            Rule::Robots => "disallowed by robots.txt",
+            Rule::CrawlDelay => "sooner than its Crawl-delay",
         };
         let Self { server_name, rank, detail, .. } = self;
         write!(f, "`{server_name}`, rank {rank}: {rule}: {detail}")
@@ -61,6 +67,15 @@ pub struct ServerAudit {
     pub num_refusals: u64,
     /// Responses that asked to be left alone.
     pub num_embargoes: u64,
+    /// Requests that were held against a robots.txt, or the lack of one ...
+    pub num_robots_checked: u64,
+    /// ... those of them that it disallows ...
+    pub num_robots_disallowed: u64,
+    /// ... and others: no robots.txt is known, or the run did not heed it.
+    pub num_robots_not_known: u64,
+    pub num_robots_not_heeded: u64,
+    /// Seconds; 0 without one.
+    pub crawl_delay: f64,
     pub num_violations: u64,
 }
 
@@ -76,6 +91,11 @@ impl ServerAudit {
             peak_connections: 0,
             num_refusals: 0,
             num_embargoes: 0,
+            num_robots_checked: 0,
+            num_robots_disallowed: 0,
+            num_robots_not_known: 0,
+            num_robots_not_heeded: 0,
+            crawl_delay: 0.0,
             num_violations: 0,
         }
     }
@@ -95,6 +115,8 @@ pub struct AuditReport {
     pub num_lost: u64,
     /// Files that end without an end: killed, or still written.
     pub num_cut_off: u64,
+    /// Runs that were told not to heed robots.txt.
+    pub runs_without_robots: BTreeSet<RunId>,
     pub num_violations: u64,
     /// The first of them.
     pub violations: Vec<Violation>,
@@ -125,6 +147,19 @@ impl AuditReport {
     pub(super) fn missing(&mut self, ends: &[LedgerEnd]) {
         self.num_lost = ends.iter().map(|end| end.num_lost).sum();
         self.num_cut_off = ends.iter().filter(|end| end.is_cut_off).count() as u64;
+    }
+
+    /// Sums over all servers of what was held against robots.txt: checked, disallowed, not known and not heeded.
+    #[must_use]
+    pub fn robots(&self) -> [u64; 4] {
+        self.servers.iter().fold([0; 4], |[checked, disallowed, not_known, not_heeded], server| {
+            [
+                checked + server.num_robots_checked,
+                disallowed + server.num_robots_disallowed,
+                not_known + server.num_robots_not_known,
+                not_heeded + server.num_robots_not_heeded,
+            ]
+        })
     }
 
     /// Whether every promise was kept, as far as the ledger tells.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::report::{Rule, ServerAudit, Violation};
+use super::robots::Verdict;
 use crate::model::{Rank, RequestEntry, ServerName};
 
 const SECOND: i64 = 1_000_000;
@@ -34,6 +35,8 @@ pub(super) struct ServerReplay {
     embargo: Option<Embargo>,
     /// When the requests of the longest window left.
     recent: VecDeque<i64>,
+    /// The same under a Crawl-delay, without those for robots.txt.
+    delayed: VecDeque<i64>,
 }
 
 impl ServerReplay {
@@ -44,6 +47,7 @@ impl ServerReplay {
             under_way: BinaryHeap::new(),
             embargo: None,
             recent: VecDeque::new(),
+            delayed: VecDeque::new(),
         }
     }
 
@@ -99,6 +103,63 @@ impl ServerReplay {
         found.max_connections = entry.max_connections;
         found.peak_rate = found.peak_rate.max(peak);
         found.peak_connections = found.peak_connections.max(num_under_way);
+    }
+
+    /// What robots.txt has to say of the same request.
+    pub fn replay_robots(
+        &mut self,
+        rank: Rank,
+        entry: &RequestEntry,
+        verdict: Verdict,
+        crawl_delay: Duration,
+        report: &mut dyn FnMut(Violation),
+    ) {
+        let mut violate = |found: &mut ServerAudit, rule, detail| {
+            found.num_violations += 1;
+            let server_name = entry.server.clone();
+            report(Violation { server_name, rank, sent_at: entry.sent_at, rule, detail });
+        };
+        match verdict {
+            Verdict::Exempt => return,
+            Verdict::Allowed => self.found.num_robots_checked += 1,
+            Verdict::Disallowed(detail) => {
+                self.found.num_robots_checked += 1;
+                self.found.num_robots_disallowed += 1;
+                violate(&mut self.found, Rule::Robots, detail);
+            }
+            Verdict::NotKnown => self.found.num_robots_not_known += 1,
+            Verdict::NotHeeded => self.found.num_robots_not_heeded += 1,
+        }
+        let seconds = crawl_delay.as_secs_f64();
+        if self.found.crawl_delay.to_bits() != seconds.to_bits() {
+            self.found.crawl_delay = seconds;
+            self.delayed.clear();
+        }
+        if let Some(detail) = self.crawl_delay_broken(entry.sent_at, crawl_delay) {
+            violate(&mut self.found, Rule::CrawlDelay, detail);
+        }
+    }
+
+    /// Each rank keeps its distance to its own last request, as with a rate.
+    fn crawl_delay_broken(&mut self, sent_at: i64, crawl_delay: Duration) -> Option<String> {
+        let delay = i64::try_from(crawl_delay.as_micros()).ok().filter(|delay| *delay > 0)?;
+        self.delayed.push_back(sent_at);
+        let longest = delay.saturating_mul(10);
+        while self.delayed.front().is_some_and(|at| *at <= sent_at.saturating_sub(longest)) {
+            self.delayed.pop_front();
+        }
+        [1_u64, 10].into_iter().find_map(|delays| {
+            let since =
+                sent_at.saturating_sub(delay.saturating_mul(delays.cast_signed())).saturating_add(JITTER);
+            let left = (self.delayed.len() - self.delayed.partition_point(|at| *at <= since)) as u64;
+            let seconds = crawl_delay.as_secs_f64();
+            (left > delays + self.ranks.len() as u64).then(|| {
+                format!(
+                    "{left} requests within {:.0} s, one each {seconds} s asked for",
+                    seconds * delays as f64
+                )
+            })
+        })
     }
 
     /// Ends what ends until `now`, and takes note of what it asked for.

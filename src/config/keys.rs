@@ -74,6 +74,10 @@ pub enum Kind {
     Rules,
     /// Servers to what is set for each: the keys of a rule.
     Servers,
+    /// A regular expression.
+    Pattern,
+    /// A list of rules: the keys of each.
+    Renditions,
 }
 
 impl Key {
@@ -199,6 +203,16 @@ pub(super) const SERVER_KEYS: &[Key] = &[
     ddl("source", Kind::Text, "", "Where the rule comes from: a note."),
 ];
 
+/// What a rule of `renditions` has.
+#[rustfmt::skip]
+pub(super) const RENDITION_KEYS: &[Key] = &[
+    ddl("server", Kind::Text, "", "The server, by `host` or `host:port`; none: any."),
+    ddl("pattern", Kind::Pattern, "", "What is replaced in path and query."),
+    ddl("replace", Kind::Text, "", "By what."),
+    ddl("size", integer(1, 65_535), "", "The longest side that the rendition has at least."),
+    ddl("source", Kind::Text, "", "Where the rule comes from: a note."),
+];
+
 /// Every key, in the order in which it is shown.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
@@ -246,6 +260,13 @@ pub const KEYS: &[Key] = &[
          is expired, self-signed or of another name, with a warning in the log; `source` is a note. With `rate_control: fixed` the rate is pinned, else it is a cap. These \
          rules win over `servers_profiles.csv`, and that over those that ddl knows (`config/servers.yaml`), which only \
          ever make limits tighter. With several files, the later wins server by server."),
+    ddl("renditions", Kind::Renditions, "[]",
+        "How servers name smaller renditions of their images, for `rendition_size`: a list of rules. `pattern` is a \
+         [regular expression](https://docs.rs/regex/#syntax) for path and query of a URL; what it matches becomes `replace`, \
+         where `${1}` is what the first group has found. `size` is the longest side that comes of it at least, and `{size}` \
+         in `replace` stands for that; a rule without `size` gives every size, and `{size}` is then `rendition_size`. `server` (`host` or `host:port`) \
+         limits a rule to one server; scheme and server of a URL never change. These rules come before those that ddl knows \
+         (`config/renditions.yaml`); with several files, the last list counts."),
     ddl("connect_to", Kind::ConnectTo, "",
         "Connects elsewhere than the URL says: a list of `HOST1:PORT1:HOST2:PORT2`, as curl's `--connect-to`; \
          empty parts match anything or change nothing. For tests and mirrors."),
@@ -379,6 +400,12 @@ pub const KEYS: &[Key] = &[
     // Images.
     dd("downloader_parameters.image_size", integer(0, 65_535), "0",
         "Longest side in pixels; larger images are scaled down, smaller ones never up. 0 keeps every size."),
+    ddl("downloader_parameters.rendition_size", integer(0, 65_535), "0",
+        "Longest side in pixels that suffices. Where a rule (`renditions`, `config/renditions.yaml`) knows a smaller rendition with \
+         at least so many, that is asked for in place of the image, and `rendition_url` says so; where the server has none, the image \
+         itself, once more. 0 asks for all images as they are listed: off, because what is stored is then not what the list names. \
+         With `image_size` or the tool `resize` (`new_resize_size`), take that size or more: half as much again leaves the resizing \
+         something to sharpen."),
     ddl("downloader_parameters.jpeg_quality", integer(1, 100), "95",
         "Quality of JPEG files that ddl writes. Above 95 files grow fast and nothing is gained that can be seen."),
     ddl("downloader_parameters.jpeg_scaling", Kind::Choice(&["twice", "once", "full"]), "twice",

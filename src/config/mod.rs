@@ -39,13 +39,16 @@ mod value;
 mod yaml;
 
 #[cfg(test)]
+mod rendition_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::{ConfigError, Problem, ProblemKind, Problems};
 pub use keys::{Family, GROUPS, KEYS, Key, Kind};
 pub use render::{ShownValue, default_file, reference, show, starter_file, to_yaml, to_yaml_for_ranks};
 pub use resolve::{
-    Chain, DEFAULT_FILE, Environment, Notice, Origin, Overrides, Resolved, known_servers, load, parse,
+    Chain, DEFAULT_FILE, Environment, Notice, Origin, Overrides, Resolved, known_renditions, known_servers,
+    load, parse,
 };
 pub use settings::{DownloadJobs, OutputStructure, Settings, ToolsParameters, UserAgent, contact_of};
 pub use units::parse_duration;

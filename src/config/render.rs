@@ -186,6 +186,7 @@ This page is made from the table in `src/config/keys.rs`, as is [`default.yaml`]
 | [`gbif.yaml`](gbif.yaml) | a GBIF occurrence snapshot |
 | [`slurm.yaml`](slurm.yaml) | many nodes under Slurm |
 | [`servers.yaml`](servers.yaml) | what is known of single servers, with sources; always in force |
+| [`renditions.yaml`](renditions.yaml) | smaller renditions of images that are known, with sources; for `rendition_size` |
 
 ## Where values come from
 

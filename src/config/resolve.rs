@@ -18,6 +18,7 @@ use super::error::{ConfigError, ProblemKind, Problems};
 use super::keys::{self, Family, KEYS, Kind};
 use super::value::{Value, show_found};
 use super::{file, legacy, validate};
+use crate::download::RenditionRule;
 use crate::fetch::ProxyUrl;
 
 /// The file that is read when none is named, in the working folder.
@@ -364,6 +365,14 @@ pub fn parse(name: &str, text: &str) -> Result<Resolved, ConfigError> {
 /// None, as a test holds.
 pub fn known_servers() -> Result<Resolved, ConfigError> {
     parse("config/servers.yaml", include_str!("../../config/servers.yaml"))
+}
+
+/// Renditions that ddl knows of and ships: a configuration of which only `renditions` counts.
+///
+/// # Errors
+/// None, as a test holds.
+pub fn known_renditions() -> Result<Vec<RenditionRule>, ConfigError> {
+    parse("config/renditions.yaml", include_str!("../../config/renditions.yaml"))?.read("renditions")
 }
 
 fn resolve(

@@ -230,6 +230,10 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
                 let rules = rules.iter().map(|(from, ranks)| (*from, *ranks));
                 visitor.visit_map(MapDeserializer::<_, Reason>::new(rules))
             }
+            Value::Maps(maps) => {
+                let maps = maps.iter().map(|value| ValueDeserializer { value, in_map: true });
+                visitor.visit_seq(SeqDeserializer::new(maps))
+            }
             Value::Map(map) => {
                 let entries = map
                     .iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use super::keys::{Key, Kind, SERVER_KEYS};
+use super::keys::{Key, Kind, RENDITION_KEYS, SERVER_KEYS};
 use super::units::{parse_bytes, parse_duration, parse_integer, show_bytes, show_duration};
 use super::yaml::{self, Data, Node};
 use crate::fetch::{AddressRange, ProxyUrl};
@@ -25,6 +25,8 @@ pub enum Value {
     Rules(BTreeMap<u64, u64>),
     /// Servers to what is set for each, and that by key.
     Map(BTreeMap<String, Value>),
+    /// Rules, each a map.
+    Maps(Vec<Value>),
 }
 
 /// Why something is no value of a key: what was found.
@@ -47,6 +49,7 @@ impl Value {
             _ => match key.kind {
                 Kind::List | Kind::ConnectTo | Kind::Addresses => Self::List(Vec::new()),
                 Kind::Servers => Self::Map(BTreeMap::new()),
+                Kind::Renditions => Self::Maps(Vec::new()),
                 _ => Self::Text(String::new()),
             },
         }
@@ -56,8 +59,10 @@ impl Value {
     ///
     /// Brackets or braces make it a YAML list or mapping.
     pub(super) fn from_text(key: &Key, text: &str) -> Result<Option<Self>, Wrong> {
-        let is_compound =
-            matches!(key.kind, Kind::List | Kind::ConnectTo | Kind::Addresses | Kind::Rules | Kind::Servers);
+        let is_compound = matches!(
+            key.kind,
+            Kind::List | Kind::ConnectTo | Kind::Addresses | Kind::Rules | Kind::Servers | Kind::Renditions
+        );
         // `[::1]:80::` is one item that begins like a list.
         let is_compound = is_compound && !(key.kind == Kind::ConnectTo && is_connect_to(text));
         if is_compound && text.starts_with(['[', '{']) {
@@ -108,25 +113,39 @@ impl Value {
                     let wrong = |found| Wrong { found, line: Some(name.line), nearest: None };
                     let server =
                         ServerName::parse(&name.text).ok_or_else(|| wrong(show_found(&name.text)))?;
-                    let rule = Self::from_rule(node)?;
+                    let rule = Self::from_rule(node, SERVER_KEYS)?;
                     if servers.insert(server.to_string(), Self::Map(rule)).is_some() {
                         return Err(wrong(format!("two rules for {}", show_found(&name.text))));
                     }
                 }
                 Ok(Some(Self::Map(servers)))
             }
+            (Data::List(items), Kind::Renditions) => {
+                let rules = items.iter().map(|item| {
+                    let rule = Self::from_rule(item, RENDITION_KEYS)?;
+                    match ["pattern", "replace"].into_iter().find(|name| !rule.contains_key(*name)) {
+                        Some(name) => Err(Wrong {
+                            found: format!("a rule without `{name}`"),
+                            line: Some(item.line),
+                            nearest: None,
+                        }),
+                        None => Ok(Self::Map(rule)),
+                    }
+                });
+                Ok(Some(Self::Maps(rules.collect::<Result<_, _>>()?)))
+            }
             _ => Err(wrong_node(node)),
         }
     }
 
-    /// What is set for one server.
-    fn from_rule(node: &Node) -> Result<BTreeMap<String, Self>, Wrong> {
+    /// What is set for one server, or one rule of a list.
+    fn from_rule(node: &Node, keys: &'static [Key]) -> Result<BTreeMap<String, Self>, Wrong> {
         let Data::Map(entries) = &node.data else { return Err(wrong_node(node)) };
         let mut rule = BTreeMap::new();
         for (name, node) in entries {
             let wrong = |found, nearest| Wrong { found, line: Some(name.line), nearest };
-            let Some(key) = SERVER_KEYS.iter().find(|key| key.path == name.text) else {
-                let known = nearest(&name.text, SERVER_KEYS.iter().map(|key| key.path));
+            let Some(key) = keys.iter().find(|key| key.path == name.text) else {
+                let known = nearest(&name.text, keys.iter().map(|key| key.path));
                 let found = format!("a rule with the unknown key {}", show_found(&name.text));
                 return Err(wrong(found, known));
             };
@@ -172,7 +191,8 @@ impl Value {
             Kind::List | Kind::ConnectTo | Kind::Addresses => {
                 is_item(key.kind, text).then(|| Self::List(vec![text.to_owned()]))
             }
-            Kind::Rules | Kind::Servers => None,
+            Kind::Pattern => regex::Regex::new(text).ok().map(|_| Self::Text(text.to_owned())),
+            Kind::Rules | Kind::Servers | Kind::Renditions => None,
         };
         value.map(Some).ok_or_else(|| {
             let nearest = match key.kind {
@@ -208,6 +228,9 @@ impl Value {
                     .map(|(name, value)| format!("{}: {}", yaml::quote(name), value.to_yaml()))
                     .collect();
                 format!("{{{}}}", entries.join(", "))
+            }
+            Self::Maps(maps) => {
+                format!("[{}]", maps.iter().map(Self::to_yaml).collect::<Vec<_>>().join(", "))
             }
         }
     }
@@ -246,6 +269,11 @@ impl Kind {
             Self::Rules => "a mapping of positive numbers, such as `{1: 1, 1000: 4}`".to_owned(),
             Self::Servers => {
                 "servers and rules, such as `{example.org: {rate_limit: 2, max_connections: 1}}`".to_owned()
+            }
+            Self::Pattern => "a regular expression".to_owned(),
+            Self::Renditions => {
+                "a list of rules, such as `[{server: example.org, pattern: '/full/', replace: '/small/', size: 240}]`"
+                    .to_owned()
             }
         }
     }
@@ -420,6 +448,23 @@ mod tests {
             "{a.org: {}, A.org: {}}",
         ] {
             check(Kind::Servers, servers, None);
+        }
+        check(
+            Kind::Renditions,
+            r"[{pattern: '\.jpg$', replace: '_{size}.jpg', size: 20}, {pattern: 'a', replace: 'b, c', server: x.org}]",
+            Some(
+                r#"[{pattern: "\\.jpg$", replace: "_{size}.jpg", size: 20}, {pattern: a, replace: "b, c", server: x.org}]"#,
+            ),
+        );
+        for rules in [
+            "a",
+            "{a: b}",
+            "[a]",
+            "[{pattern: a}]",
+            "[{pattern: '(', replace: b}]",
+            "[{pattern: a, replace: b, size: 0}]",
+        ] {
+            check(Kind::Renditions, rules, None);
         }
         check(
             Kind::ConnectTo,

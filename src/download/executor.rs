@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::DownloadOptions;
+use super::Renditions;
 use super::part_memory::PartMemory;
 use super::partition::work_on_partition;
 use crate::dispatch::protocol::{Claim, RankProgress};
@@ -41,6 +42,8 @@ pub struct DownloadSettings {
     /// Servers whose pending records are skipped.
     pub ignored: HashSet<ServerName>,
     pub num_ranks: u32,
+    /// Which smaller renditions of images suffice.
+    pub renditions: Renditions,
     /// Is told of every request.
     pub request_log: Option<Arc<dyn RequestLog>>,
 }

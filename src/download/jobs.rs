@@ -99,8 +99,9 @@ impl Jobs {
         Some(read.map(|(reader, slice)| {
             let Some(slice) = slice else { return };
             self.reader = Some(reader);
-            self.upcoming
-                .extend(slice.into_iter().filter(|record| pending.contains(&record.record)).map(Job::new));
+            let renditions = &self.executor.settings.renditions;
+            let pending = slice.into_iter().filter(|record| pending.contains(&record.record));
+            self.upcoming.extend(pending.map(|record| Job::new(record, renditions)));
         }))
     }
 

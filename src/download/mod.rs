@@ -23,6 +23,11 @@
 //! memory waits for no memory at all: for the partition's loop to take it, and for the disk. The loop never waits
 //! for a task, nor for the disk but through the queue of its part writer; and its shelf is empty when it does.
 //!
+//! # Renditions
+//! Where a rule knows a smaller rendition that suffices (`rendition_size`), an attempt asks for that. When there is none,
+//! the job stays with the image's own URL from then on, with all its attempts: one fallback, as another attempt with its
+//! own permit.
+//!
 //! # Servers that are paused
 //! A record whose server is paused is put off until the pause is over: in a folder that many servers share, the
 //! others go on. A partition that only waits, for 10 s or more, is *parked*: its part is sealed, and the rank may open another beside it.
@@ -34,9 +39,11 @@ mod part;
 mod part_memory;
 mod partition;
 mod record;
+mod rendition;
 
 pub use executor::{DownloadExecutor, DownloadSettings};
 pub use options::DownloadOptions;
+pub use rendition::{RenditionRule, Renditions};
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt as _;
 use url::Url;
 
+use super::Renditions;
 use super::executor::DownloadExecutor;
+use super::rendition::may_be_only_the_rendition;
 use crate::fetch::{
     Attempts, BodyMemory, BodyReservation, FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Next, Retry,
 };
@@ -25,6 +27,8 @@ pub(super) struct Job {
     pub record: Arc<ManifestRecord>,
     /// None when the URL does not parse: ingest has parsed it, so that is the manifest's fault.
     pub target: Option<Arc<Target>>,
+    /// What is asked for in place of the URL, until that has come to nothing.
+    rendition: Option<Arc<Url>>,
     attempts: Attempts,
     /// Times that a request was made so far, those included that cost no attempt.
     num_requests: u32,
@@ -38,12 +42,25 @@ pub(super) struct Target {
 }
 
 impl Job {
-    pub fn new(record: ManifestRecord) -> Self {
+    pub fn new(record: ManifestRecord, renditions: &Renditions) -> Self {
         let target = Url::parse(&record.identifier).ok().and_then(|url| {
             let server = ServerName::from_url(&url)?;
             Some(Arc::new(Target { url, server }))
         });
-        Self { record: Arc::new(record), target, attempts: Attempts::default(), num_requests: 0 }
+        let rendition = target.as_ref().and_then(|target| renditions.of(&target.url)).map(Arc::new);
+        Self { record: Arc::new(record), target, rendition, attempts: Attempts::default(), num_requests: 0 }
+    }
+
+    /// The same record by its own URL, at once and with all attempts.
+    fn without_rendition(&self) -> Attempted {
+        tracing::debug!(url = %shown(self), "the rendition cannot be had; asking for the image itself");
+        let job = Self { rendition: None, attempts: Attempts::default(), ..self.clone() };
+        Attempted::Later(job, Instant::now())
+    }
+
+    /// The rendition's URL, as rows have it.
+    fn rendition_url(&self) -> Option<String> {
+        self.rendition.as_ref().map(|url| without_credentials(url.as_str()).into_owned())
     }
 }
 
@@ -85,10 +102,14 @@ async fn try_once(executor: &DownloadExecutor, mut job: Job) -> Attempted {
         let reason = SkipReason::IgnoredServer;
         return skip(executor, &job, reason, None, reason.meaning(), SystemTime::now());
     }
-    let outcome = executor.fetcher.fetch(&target.url, &BodyBudget(&executor.body_memory)).await;
+    let url = job.rendition.as_deref().unwrap_or(&target.url);
+    let outcome = executor.fetcher.fetch(url, &BodyBudget(&executor.body_memory)).await;
     if outcome.asked() {
         counters.requests.fetch_add(1, Ordering::Relaxed);
         job.num_requests += 1;
+    }
+    if job.rendition.is_some() && has_no_rendition(&outcome) {
+        return job.without_rendition();
     }
     match outcome {
         FetchOutcome::Body(body) => {
@@ -111,6 +132,19 @@ async fn try_once(executor: &DownloadExecutor, mut job: Job) -> Attempted {
     }
 }
 
+/// Whether there is no rendition at its URL, or none that we may ask for: the image's own URL has rules of its own.
+fn has_no_rendition(outcome: &FetchOutcome) -> bool {
+    match outcome {
+        FetchOutcome::Body(_) => false,
+        FetchOutcome::Skip(skip) => skip.reason == SkipReason::Robots,
+        FetchOutcome::Failure(failure) => {
+            failure.asked
+                && failure.retry == Retry::Never
+                && may_be_only_the_rendition(failure.cause, failure.http_status)
+        }
+    }
+}
+
 fn retry(executor: &DownloadExecutor, job: &mut Job, retry: Retry) -> Next {
     job.attempts.after(retry, executor.fetcher.options(), Instant::now(), &mut fastrand::Rng::new())
 }
@@ -127,9 +161,15 @@ async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> 
     let processed = executor.cpu.run(move || process(&bytes, &imaging));
     let image = match processed.await {
         Ok(Ok(image)) => image,
+        Ok(Err(error))
+            if job.rendition.is_some() && may_be_only_the_rendition(error.cause, Some(http_status)) =>
+        {
+            return job.without_rendition();
+        }
         Ok(Err(error)) => {
             return fail(executor, job, error.cause, Some(http_status), &error.message, fetched_at);
         }
+        Err(_) if job.rendition.is_some() => return job.without_rendition(),
         Err(panic) => {
             let cause = FailureCause::DecoderPanic;
             return fail(executor, job, cause, Some(http_status), &panic.message, fetched_at);
@@ -154,6 +194,7 @@ async fn to_image(executor: &DownloadExecutor, job: &Job, body: FetchedBody) -> 
         http_status,
         fetched_at: unix_ms(fetched_at),
         final_url,
+        rendition_url: job.rendition_url(),
     };
     Attempted::Image(Box::new(row), permit)
 }
@@ -211,6 +252,7 @@ fn error_row(
         cause,
         http_status,
         fetched_at: unix_ms(at),
+        rendition_url: job.rendition_url(),
     }
 }
 
@@ -256,14 +298,14 @@ mod tests {
 
     #[test]
     fn logs_have_urls_without_passwords() {
-        let job = Job::new(record(0, "http://me:secret@a.example/1.jpg"));
+        let job = Job::new(record(0, "http://me:secret@a.example/1.jpg"), &Renditions::default());
         assert_eq!(shown(&job), "http://a.example/1.jpg");
     }
 
     #[tokio::test]
     async fn a_panic_is_a_failure_of_the_record_alone() {
         let executor = DownloadExecutor::new(settings("unused".as_ref(), 1)).unwrap();
-        let job = Job::new(record(7, "http://a.example/"));
+        let job = Job::new(record(7, "http://a.example/"), &Renditions::default());
         let Attempted::Error(row, state) =
             survive(&executor, &job, async { panic!("attempt to multiply with overflow") }).await
         else {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{DownloadExecutor, DownloadOptions, DownloadSettings};
+use super::{DownloadExecutor, DownloadOptions, DownloadSettings, Renditions};
 use crate::catalog::PartReport;
 use crate::dispatch::protocol::{Claim, ToCoordinator};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError, Reports};
@@ -122,6 +122,7 @@ pub(super) fn settings(root: &Path, port: u16) -> DownloadSettings {
         rules: ServerRules::default(),
         ignored: HashSet::new(),
         num_ranks: 1,
+        renditions: Renditions::default(),
         request_log: None,
     }
 }

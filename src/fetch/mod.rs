@@ -94,5 +94,6 @@ pub use pause::Pause;
 pub use proxy::ProxyUrl;
 pub use request_log::RequestLog;
 pub use retry::{Attempts, Next};
+pub use robots::robots_policy;
 pub use rules::{ServerRule, ServerRules};
 pub use server::Server;

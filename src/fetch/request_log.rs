@@ -8,7 +8,7 @@ use reqwest::Response;
 use url::Url;
 
 use super::server::Server;
-use crate::model::{RequestEntry, RequestPurpose};
+use crate::model::{RequestEntry, RequestPurpose, RobotsRequest, ServerName};
 
 /// Is told of every request. Must not wait.
 pub trait RequestLog: Send + Sync + Debug {
@@ -52,6 +52,7 @@ impl<'a> Trace<'a> {
                 server: server.name().clone(),
                 address: None,
                 purpose,
+                is_https: url.scheme() == "https",
                 target: url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
                 sent_at: log.since_us.saturating_add(us(log.since.elapsed())),
                 took: Duration::ZERO,
@@ -60,6 +61,7 @@ impl<'a> Trace<'a> {
                 retry_after: None,
                 max_rate: limits.rate,
                 max_connections: u32::try_from(limits.max_connections).unwrap_or(u32::MAX),
+                robots: None,
             };
             (log, entry)
         });
@@ -96,6 +98,25 @@ impl<'a> Trace<'a> {
     pub fn received(&mut self, bytes: usize) {
         if let Some((_, entry)) = &mut self.told {
             entry.received_bytes = bytes as u64;
+        }
+    }
+
+    /// It asks for the robots.txt of this server and scheme.
+    pub fn about_robots_of(&mut self, url: &Url) {
+        if let Some((_, entry)) = &mut self.told {
+            entry.robots = ServerName::from_url(url).map(|server| {
+                let is_https = url.scheme() == "https";
+                RobotsRequest { server, is_https, text: None }
+            });
+        }
+    }
+
+    /// A robots.txt has come.
+    pub fn read_robots_txt(&mut self, text: &[u8]) {
+        if let Some((_, entry)) = &mut self.told
+            && let Some(robots) = &mut entry.robots
+        {
+            robots.text = Some(text.to_vec());
         }
     }
 

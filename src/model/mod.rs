@@ -19,5 +19,5 @@ pub use image_info::{ImageEncoding, ImageFormat, PixelSize};
 pub use nearest::{nearest, num_typos};
 pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
 pub use record_url::{RecordUrl, ServerName, UrlKey, mask_credentials, without_credentials};
-pub use request::{RequestEntry, RequestPurpose};
+pub use request::{RequestEntry, RequestPurpose, RobotsPolicy, RobotsRequest};
 pub use server_loan::{Embargo, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews};

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::ServerName;
 
 /// What a request was for.
@@ -35,6 +37,28 @@ impl RequestPurpose {
     }
 }
 
+/// What a request for robots.txt is about, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RobotsRequest {
+    /// Whose rules they are, also where a redirect has led elsewhere: a server ...
+    pub server: ServerName,
+    /// ... and its scheme.
+    pub is_https: bool,
+    /// The file as received, some more than 500 KiB at most (RFC 9309, 2.5). `None` where none came whole, or where the
+    /// ledger could not take it.
+    pub text: Option<Vec<u8>>,
+}
+
+/// How a run treats robots.txt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RobotsPolicy {
+    pub is_respected: bool,
+    /// The names by which files may call it; where several are named, the rules of all hold.
+    pub agents: Vec<String>,
+    /// The longest Crawl-delay that is obeyed in full.
+    pub max_crawl_delay: Duration,
+}
+
 /// One request, from leaving to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestEntry {
@@ -43,6 +67,7 @@ pub struct RequestEntry {
     /// Who answered; `None` when nobody did.
     pub address: Option<IpAddr>,
     pub purpose: RequestPurpose,
+    pub is_https: bool,
     /// Path and query.
     pub target: String,
     /// When it left, in microseconds since 1970.
@@ -58,6 +83,8 @@ pub struct RequestEntry {
     pub max_rate: f64,
     /// ... and requests at once.
     pub max_connections: u32,
+    /// Of requests for robots.txt only.
+    pub robots: Option<RobotsRequest>,
 }
 
 impl RequestEntry {

@@ -11,13 +11,13 @@ use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
 use crate::catalog::{LockHolder, RunRow};
 use crate::cluster::{Cluster, Ending, Endpoint};
-use crate::config::{self, Resolved, contact_of};
+use crate::config::{self, ConfigError, Resolved, contact_of};
 use crate::dispatch::{
     DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, dismiss,
     keep_in_touch, sort_mail, work,
 };
-use crate::download::{DownloadExecutor, DownloadSettings};
-use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules};
+use crate::download::{DownloadExecutor, DownloadSettings, RenditionRule, Renditions};
+use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules, robots_policy};
 use crate::model::{Rank, RequestEntry, RunId, ServerName};
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
 use crate::slurm::JobEnvironment;
@@ -134,7 +134,7 @@ where
             .and_then(|resolved| {
                 let dataset = Dataset::new(resolved)?;
                 let mut settings = download_settings(&dataset, size)?;
-                if let Some(started) = start_ledger(&dataset, run, rank)? {
+                if let Some(started) = start_ledger(&dataset, run, rank, &settings.fetch)? {
                     settings.request_log = Some(ledger.get_or_init(|| started).clone());
                 }
                 Ok(settings)
@@ -221,6 +221,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
         rules,
         ignored: read_server_list(&dataset.layout.ignored_table())?,
         num_ranks,
+        renditions: renditions(resolved)?,
         request_log: None,
     })
 }
@@ -230,11 +231,12 @@ fn start_ledger(
     dataset: &Dataset,
     run: RunId,
     rank: Rank,
+    fetch: &FetchOptions,
 ) -> Result<Option<Arc<LedgerWriter>>, PipelineError> {
     if !dataset.resolved.read::<bool>("downloader_parameters.request_ledger")? {
         return Ok(None);
     }
-    let started = LedgerWriter::start(&dataset.layout.ledger(), run, rank);
+    let started = LedgerWriter::start(&dataset.layout.ledger(), run, rank, &robots_policy(fetch));
     Ok(started
         .inspect_err(|error| tracing::error!(%error, "no ledger of requests is kept"))
         .ok()
@@ -245,6 +247,16 @@ impl RequestLog for LedgerWriter {
     fn record(&self, entry: RequestEntry) {
         Self::record(self, entry);
     }
+}
+
+/// The rules that give what suffices, the user's before those that ship.
+fn renditions(resolved: &Resolved) -> Result<Renditions, PipelineError> {
+    let size = resolved.read("downloader_parameters.rendition_size")?;
+    let own: Vec<RenditionRule> = resolved.read("renditions")?;
+    // Patterns take their time to be made.
+    let known = if size > 0 { config::known_renditions()? } else { Vec::new() };
+    Renditions::new(size, &own, &known)
+        .map_err(|reason| ConfigError::Mismatch { options: "renditions", reason }.into())
 }
 
 /// The rules of `servers`, by the names that the catalog has.

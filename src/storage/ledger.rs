@@ -4,6 +4,9 @@
 //! zstd, appended about once a second. A stream needs no footer, so what a kill leaves is whole up to its last
 //! batch. Some 20 bytes a request.
 //!
+//! So that it can be proved that robots.txt was heeded, too, each file that was received is in the row of its request,
+//! and how the run treats them is in the metadata of the schema.
+//!
 //! The ledger is evidence, not truth: when it cannot be written, the download goes on, says so once, and the
 //! requests that are missing are counted.
 
@@ -40,10 +43,17 @@ fn schema() -> SchemaRef {
             field("max_connections", DataType::Int32),
             // Requests before this one that the ledger could not take.
             field("num_lost", DataType::Int64),
+            field("is_https", DataType::Boolean),
+            // Of requests for robots.txt: whose rules they are, as an origin, and the file.
+            field("robots_of", DataType::Utf8),
+            field("robots_txt", DataType::Binary),
         ]))
     });
     SCHEMA.clone()
 }
+
+/// Key of the metadata that says how the run treats robots.txt, as JSON.
+const ROBOTS_POLICY_KEY: &str = "ddl.robots_policy";
 
 fn file_name(run: RunId, rank: Rank) -> String {
     format!("run-{run:06}-rank-{rank:04}.arrows")
@@ -80,13 +90,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{RequestEntry, RequestPurpose, ServerName};
+    use crate::model::{RequestEntry, RequestPurpose, RobotsPolicy, RobotsRequest, ServerName};
 
     fn entry(n: i64) -> RequestEntry {
         RequestEntry {
             server: ServerName::from_catalog("a.example"),
             address: (n % 2 == 0).then(|| "192.0.2.7".parse().unwrap()),
             purpose: RequestPurpose::Image,
+            is_https: n % 3 == 0,
             target: format!("/{n}.jpg?x=1"),
             sent_at: 1_700_000_000_000_000 + n,
             took: Duration::from_micros(1500),
@@ -95,12 +106,49 @@ mod tests {
             retry_after: (n % 3 == 0).then_some(Duration::from_secs(2)),
             max_rate: 2.5,
             max_connections: 4,
+            robots: None,
         }
+    }
+
+    fn policy() -> RobotsPolicy {
+        let agents = vec!["ddl".to_owned(), "me".to_owned()];
+        RobotsPolicy { is_respected: true, agents, max_crawl_delay: Duration::from_millis(30_500) }
+    }
+
+    fn robots_entry(n: i64, text: &[u8]) -> RequestEntry {
+        let server = ServerName::from_catalog("a.example:8080");
+        let robots = RobotsRequest { server, is_https: n % 2 == 0, text: Some(text.to_vec()) };
+        RequestEntry { purpose: RequestPurpose::Robots, robots: Some(robots), ..entry(n) }
+    }
+
+    #[test]
+    fn robots_txt_is_kept_as_received_and_so_is_the_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let nothing = RobotsRequest { text: None, ..robots_entry(1, b"").robots.unwrap() };
+        let entries = [
+            robots_entry(1, b"User-agent: *\r\n\xff\0"),
+            robots_entry(2, b""),
+            RequestEntry { robots: Some(nothing), ..robots_entry(3, b"") },
+        ];
+        let path = write(folder.path(), &entries);
+        assert_eq!(read(&path).0, entries);
+        assert_eq!(LedgerReader::open(&path).unwrap().robots_policy(), Some(&policy()));
+    }
+
+    #[test]
+    fn files_that_are_too_much_at_once_are_left_out_but_not_their_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = vec![b'#'; 500 << 10];
+        let entries: Vec<_> = (0..100).map(|n| robots_entry(n, &text)).collect();
+        let (found, end) = read(&write(folder.path(), &entries));
+        let kept = found.iter().filter(|entry| entry.robots.as_ref().unwrap().text.is_some()).count();
+        assert_eq!((found.len(), end.num_lost), (100, 0));
+        assert!((1..100).contains(&kept), "{kept}");
     }
 
     fn write(folder: &Path, entries: &[RequestEntry]) -> PathBuf {
         let path = {
-            let writer = LedgerWriter::start(folder, 7, 3).unwrap();
+            let writer = LedgerWriter::start(folder, 7, 3, &policy()).unwrap();
             entries.iter().for_each(|entry| writer.record(entry.clone()));
             folder.join(file_name(7, 3))
         };
@@ -159,6 +207,6 @@ mod tests {
     fn a_second_start_under_the_same_name_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &[entry(1)]);
-        assert!(LedgerWriter::start(folder.path(), 7, 3).is_err());
+        assert!(LedgerWriter::start(folder.path(), 7, 3, &policy()).is_err());
     }
 }

@@ -42,6 +42,8 @@ pub struct ImageRow {
     pub fetched_at: i64,
     /// Where the image came from in the end, if the URL was redirected.
     pub final_url: Option<String>,
+    /// What was asked for, if that was not the record's own URL but a smaller rendition of the image.
+    pub rendition_url: Option<String>,
 }
 
 #[cfg(test)]
@@ -63,6 +65,7 @@ impl ImageRow {
             http_status: 200,
             fetched_at: 0,
             final_url: None,
+            rendition_url: None,
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct ErrorRow {
     pub http_status: Option<u16>,
     /// Milliseconds since 1970.
     pub fetched_at: i64,
+    /// As of an image.
+    pub rendition_url: Option<String>,
 }
 
 /// Writes the successes of one part, a row group at a time. Memory: one row group.
@@ -247,6 +252,7 @@ fn image_batch(rows: &[ImageRow]) -> RecordBatch {
         text(|row| row.final_url.as_deref()),
         Arc::new(perceptual_hash.finish()),
         text(|row| row.record.shared_server_name.as_deref()),
+        text(|row| row.rendition_url.as_deref()),
     ];
     RecordBatch::try_new(successes_write_schema(), columns).expect("columns follow the schema")
 }
@@ -283,6 +289,7 @@ pub(super) fn error_batch(rows: &[ErrorRow]) -> RecordBatch {
         Arc::new(http_status.finish()),
         Arc::new(fetched_at.finish()),
         text(|row| row.record.shared_server_name.as_deref()),
+        text(|row| row.rendition_url.as_deref()),
     ];
     RecordBatch::try_new(errors_schema(), columns).expect("columns follow the schema")
 }

@@ -85,6 +85,7 @@ fn successes_schema_with(image: DataType) -> SchemaRef {
         text("final_url"),
         Field::new("perceptual_hash", DataType::FixedSizeBinary(32), true),
         text("shared_server_name"),
+        text("rendition_url"),
     ]))
 }
 
@@ -106,6 +107,7 @@ pub fn errors_schema() -> SchemaRef {
             Field::new("http_status", DataType::Int32, true),
             fetched_at(),
             text("shared_server_name"),
+            text("rendition_url"),
         ]))
     });
     SCHEMA.clone()

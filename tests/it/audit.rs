@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use ddl::demo::{DemoFarm, FarmOptions, ServerBehaviour, farm_list, plain_server};
-use ddl::model::{RequestEntry, RequestPurpose, ServerName};
+use ddl::model::{RequestEntry, RequestPurpose, RobotsPolicy, ServerName};
 use ddl::storage::LedgerWriter;
 use serde_json::Value;
 
+use crate::support::nasty::{Behaviour, NastyServer};
 use crate::support::project::{Project, expect};
 
 const NUM_SERVERS: u32 = 4;
@@ -76,6 +77,71 @@ fn mpi_ranks_are_audited_together() {
     }
 }
 
+/// A server with rules, one that redirects to them, and one that has none.
+#[test]
+fn robots_txt_was_heeded_and_a_planted_request_is_found() {
+    let text = b"User-agent: *\nDisallow: /private/\nAllow: /private/1.jpg$\nDisallow: /*.gif$\n".to_vec();
+    let paths =
+        ["/1.jpg", "/private/1.jpg", "/private/2.jpg", "/a/3.gif", "/a/3.gif?x=1", "/p%72ivate/4.jpg"];
+    let server = NastyServer::start(
+        paths
+            .iter()
+            .map(|path| (path.split('?').next().unwrap(), Behaviour::Ok))
+            .chain([("/robots.txt", Behaviour::Body("text/plain", text))]),
+    );
+    let urls = paths.map(|path| format!("http://a.example{path}"));
+    let project = Project::new(server.addr(), "").with_urls(urls);
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    assert_eq!(project.query("SELECT count(*) FROM errors WHERE cause = 'robots'"), "3");
+    let text = project.ok(&["audit"]);
+    assert!(text.contains("robots.txt: 3 requests checked, 0 disallowed\nkept: "), "{text}");
+    let letter = project.ok(&["audit", "--letter", "a.example"]);
+    assert!(letter.contains("Your robots.txt, as we had read it, allowed all 3"), "{letter}");
+
+    // By another run, long after.
+    let policy = RobotsPolicy { is_respected: true, agents: vec!["ddl".into()], ..RobotsPolicy::default() };
+    let ledger = LedgerWriter::start(&project.path("out/logs/requests"), 99, 0, &policy).unwrap();
+    ledger.record(RequestEntry {
+        server: ServerName::parse("a.example").unwrap(),
+        address: None,
+        purpose: RequestPurpose::Image,
+        is_https: false,
+        target: "/private/2.jpg".into(),
+        sent_at: 4_000_000_000_000_000,
+        took: Duration::from_millis(30),
+        received_bytes: 0,
+        http_status: Some(200),
+        retry_after: None,
+        max_rate: 10.0,
+        max_connections: 4,
+        robots: None,
+    });
+    drop(ledger);
+    for args in [&["audit"][..], &["audit", "--run", "99"]] {
+        let said = expect(&project.run(args), 1, args);
+        assert!(
+            said.contains("disallowed by robots.txt: `/private/2.jpg` by `Disallow: /private/`"),
+            "{said}"
+        );
+    }
+    let report: Value =
+        serde_json::from_str(&expect(&project.run(&["audit", "--json"]), 1, &["audit"])).unwrap();
+    assert_eq!(report["servers"][0]["num_robots_disallowed"], 1, "{report}");
+    assert_eq!(report["violations"][0]["rule"], "robots", "{report}");
+}
+
+#[test]
+fn a_run_that_heeds_no_robots_txt_is_said_to_be_one() {
+    let server = NastyServer::start([("/1.jpg", Behaviour::Ok)]);
+    let settings = "downloader_parameters: {respect_robots_txt: false}";
+    let project = Project::new(server.addr(), settings).with_urls(["http://a.example/1.jpg"]);
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    let text = project.ok(&["audit"]);
+    assert!(text.contains("robots.txt: not heeded by 1 requests: run "), "{text}");
+}
+
 #[test]
 fn a_request_that_was_put_into_the_ledger_is_found() {
     let farm = farm();
@@ -89,6 +155,7 @@ fn a_request_that_was_put_into_the_ledger_is_found() {
         server: ServerName::parse("a.example").unwrap(),
         address: None,
         purpose: RequestPurpose::Image,
+        is_https: false,
         target: "/1.jpg".into(),
         sent_at,
         took: Duration::from_millis(30),
@@ -97,8 +164,10 @@ fn a_request_that_was_put_into_the_ledger_is_found() {
         retry_after: (http_status == 429).then_some(Duration::from_secs(60)),
         max_rate: 10.0,
         max_connections: 4,
+        robots: None,
     };
-    let ledger = LedgerWriter::start(&project.path("out/logs/requests"), 7, 0).unwrap();
+    let ledger =
+        LedgerWriter::start(&project.path("out/logs/requests"), 7, 0, &RobotsPolicy::default()).unwrap();
     ledger.record(entry(0, 429));
     ledger.record(entry(20_000_000, 200));
     drop(ledger);

@@ -10,6 +10,7 @@ mod messages;
 mod query;
 mod readers;
 mod real_list;
+mod renditions;
 mod resume;
 mod retry;
 mod support;

@@ -255,6 +255,7 @@ impl TestDataset {
             cause: state.cause().unwrap_or(FailureCause::HttpStatus.as_str()),
             http_status,
             fetched_at: 0,
+            rendition_url: None,
         }
     }
 

@@ -66,6 +66,7 @@ fn text(report: &AuditReport, all: bool) -> String {
             format::count(report.num_files)
         );
     }
+    text += &robots(report);
     for violation in &report.violations {
         text += &format!("violation: {}: {violation}\n", utc(violation.sent_at));
     }
@@ -73,6 +74,61 @@ fn text(report: &AuditReport, all: bool) -> String {
         text += &format!("... {} violations in all\n", format::count(report.num_violations));
     }
     text + if report.is_clean() { "kept: no server saw more than it was promised\n" } else { "NOT kept\n" }
+}
+
+/// What can be said of robots.txt, a line for each that there is something to say of.
+fn robots(report: &AuditReport) -> String {
+    let [checked, disallowed, not_known, not_heeded] = report.robots();
+    let mut text = String::new();
+    if checked > 0 {
+        let (checked, disallowed) = (format::count(checked), format::count(disallowed));
+        text += &format!("robots.txt: {checked} requests checked, {disallowed} disallowed\n");
+    }
+    if not_known > 0 {
+        text += &format!("robots.txt: not known for {} requests\n", format::count(not_known));
+    }
+    if not_heeded > 0 {
+        let runs: Vec<_> = report.runs_without_robots.iter().map(ToString::to_string).collect();
+        text += &format!(
+            "robots.txt: not heeded by {} requests: run {} had `respect_robots_txt: false`\n",
+            format::count(not_heeded),
+            runs.join(", ")
+        );
+    }
+    text
+}
+
+/// The same of one server, for its administrator.
+fn robots_letter(server: &ServerAudit) -> String {
+    let mut text = String::new();
+    match (server.num_robots_checked, server.num_robots_disallowed) {
+        (0, _) => {}
+        (checked, 0) => {
+            text += &format!(
+                "Your robots.txt, as we had read it, allowed all {} that we held against it.\n",
+                format::count(checked)
+            );
+        }
+        (checked, disallowed) => {
+            text += &format!(
+                "Your robots.txt, as we had read it, disallowed {} of the {} that we held against it. We are sorry.\n",
+                format::count(disallowed),
+                format::count(checked)
+            );
+        }
+    }
+    if server.crawl_delay > 0.0 {
+        text += &format!("Its Crawl-delay, as far as we keep to it, is {} s.\n", server.crawl_delay);
+    }
+    if server.num_robots_not_known > 0 {
+        let requests = format::count(server.num_robots_not_known);
+        text += &format!("For {requests} of them we have no robots.txt on record.\n");
+    }
+    if server.num_robots_not_heeded > 0 {
+        let requests = format::count(server.num_robots_not_heeded);
+        text += &format!("{requests} of them were sent without heeding robots.txt, by our own choice.\n");
+    }
+    text
 }
 
 /// What a server's administrator may want to know.
@@ -85,7 +141,7 @@ fn letter(report: &AuditReport, server: &ServerAudit) -> String {
         "A replay of our log of requests finds that these limits were kept by all our machines together, and that we waited when asked to.".to_owned()
     } else {
         format!(
-            "A replay of our log of requests finds {} requests that broke these limits, or came before the time that you had asked us to wait was over. We are sorry.",
+            "A replay of our log of requests finds {} requests that broke these limits or your robots.txt, or came before the time that you had asked us to wait was over. We are sorry.",
             format::count(server.num_violations)
         )
     };
@@ -96,6 +152,7 @@ fn letter(report: &AuditReport, server: &ServerAudit) -> String {
          We had set ourselves {limit}, and at most {connections} at once; the most we sent within any second were \
          {peak_rate}, and the most at once {peak_connections}.\n\
          {refusals} of your answers were refusals (429 or 503); {embargoes} answers asked us to wait.\n\
+         {robots}\
          {kept}\n\n\
          If you want us to send less, or nothing, please answer to the address in our User-Agent.\n",
         name = server.server_name,
@@ -107,6 +164,7 @@ fn letter(report: &AuditReport, server: &ServerAudit) -> String {
         peak_connections = format::count(server.peak_connections),
         refusals = format::count(server.num_refusals),
         embargoes = format::count(server.num_embargoes),
+        robots = robots_letter(server),
     )
 }
 
@@ -149,6 +207,7 @@ mod tests {
             first_sent_at: Some(1_772_366_400_000_000),
             last_sent_at: Some(1_772_370_000_000_000),
             num_cut_off: 1,
+            runs_without_robots: [2].into(),
             num_violations,
             violations: vec![violation; num_violations.min(1) as usize],
             servers: vec![ServerAudit {
@@ -161,6 +220,11 @@ mod tests {
                 peak_connections: 2,
                 num_refusals: 7,
                 num_embargoes: 6,
+                num_robots_checked: 12_000,
+                num_robots_disallowed: num_violations,
+                num_robots_not_known: 300,
+                num_robots_not_heeded: 44,
+                crawl_delay: 2.5,
                 num_violations,
             }],
             ..AuditReport::default()
@@ -177,6 +241,9 @@ mod tests {
         a.example    12,345       3      2.5             2      4         7           0
 
         1 of 8 files end without an end: a rank was killed, or is at work; up to its last second is missing
+        robots.txt: 12,000 requests checked, 0 disallowed
+        robots.txt: not known for 300 requests
+        robots.txt: not heeded by 44 requests: run 2 had `respect_robots_txt: false`
         kept: no server saw more than it was promised
         ");
     }
@@ -195,5 +262,10 @@ mod tests {
         let letter_of = |num| letter(&report(num), &report(num).servers[0]);
         assert!(letter_of(0).contains("these limits were kept"));
         assert!(letter_of(2).contains("2 requests that broke these limits"));
+        assert!(letter_of(0).contains("allowed all 12,000 that we held against it"));
+        assert!(letter_of(2).contains("disallowed 2 of the 12,000 that we held against it"));
+        assert!(
+            letter_of(0).contains("For 300 of them") && letter_of(0).contains("44 of them were sent without")
+        );
     }
 }

@@ -92,7 +92,8 @@ impl Fetcher {
     }
 
     async fn ask_for_rules(&self, url: &Url, memory: &dyn BodyMemory) -> Result<Rules, Failed> {
-        let mut url = robotxt::robots_url(url)
+        let of = url;
+        let mut url = robotxt::robots_url(of)
             .map_err(|error| Failed::new(FailureCause::Internal, error.to_string()))?;
         let mut attempt = Attempt::new(self.options());
         for redirects in 0..=MAX_REDIRECTS {
@@ -109,7 +110,7 @@ impl Fetcher {
             };
             let permit = self.servers.get(&server).admit_at(self.turn(&target)).await;
             let permit = permit.map_err(|refusal| refused(&server, refusal))?;
-            let answer = self.ask_once(&url, &target, permit, memory, &mut attempt).await;
+            let answer = self.ask_once(of, &url, &target, permit, memory, &mut attempt).await;
             match answer {
                 Ok(Answer::File(text)) => return self.parse(text).await,
                 Ok(Answer::Redirect(location)) => url = location,
@@ -126,9 +127,10 @@ impl Fetcher {
         Ok(Rules::default())
     }
 
-    /// One request and its response; tells the server what came of it.
+    /// One request for the rules of a URL, and its response; tells the server what came of it.
     async fn ask_once(
         &self,
+        of: &Url,
         url: &Url,
         target: &Target<'_>,
         mut permit: Permit,
@@ -137,6 +139,7 @@ impl Fetcher {
     ) -> Result<Answer, Failed> {
         let mut sent = tokio::time::Instant::now();
         let mut trace = Trace::start(self.log.as_ref(), permit.server(), RequestPurpose::Robots, url);
+        trace.about_robots_of(of);
         let response = self.send(target, &mut permit, &mut sent, attempt.left, &mut trace).await?;
         let mut deadline = sent + attempt.left;
         let http_status = response.status().as_u16();
@@ -146,6 +149,7 @@ impl Fetcher {
                 match body::read_start(response, memory, robotxt::BYTE_LIMIT + 1, &mut deadline).await {
                     Ok(body) => {
                         trace.received(body.bytes.len());
+                        trace.read_robots_txt(&body.bytes);
                         permit.replied();
                         Ok(Answer::File(body.bytes.to_vec()))
                     }
@@ -155,6 +159,7 @@ impl Fetcher {
                     }
                     // No bytes, or none that can be read.
                     Err(_) => {
+                        trace.read_robots_txt(&[]);
                         permit.replied();
                         Ok(Answer::Unavailable)
                     }

@@ -25,3 +25,16 @@ mod rules;
 
 pub(super) use cache::RobotsCache;
 pub(super) use rules::agents;
+
+use super::options::FetchOptions;
+use crate::model::RobotsPolicy;
+
+/// How these options treat robots.txt.
+#[must_use]
+pub fn robots_policy(options: &FetchOptions) -> RobotsPolicy {
+    RobotsPolicy {
+        is_respected: options.respect_robots_txt,
+        agents: agents(&options.user_agent),
+        max_crawl_delay: options.max_crawl_delay,
+    }
+}

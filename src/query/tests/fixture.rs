@@ -192,6 +192,7 @@ impl Fixture {
                 cause: cause.as_str(),
                 http_status: (status > 0).then_some(status),
                 fetched_at: FETCHED_AT + i64::from(r),
+                rendition_url: None,
             })
             .collect();
         let errors_file = if error_rows.is_empty() {

@@ -8,8 +8,8 @@ use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondTy
 use arrow::ipc::reader::StreamReader;
 
 use super::super::StorageError;
-use super::schema;
-use crate::model::{RequestEntry, RequestPurpose, ServerName};
+use super::{ROBOTS_POLICY_KEY, schema};
+use crate::model::{RequestEntry, RequestPurpose, RobotsPolicy, RobotsRequest, ServerName};
 
 /// Reads one rank's ledger of one run, a batch at a time, in the order in which requests ended.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct LedgerReader {
     /// `None` after the last whole batch.
     stream: Option<StreamReader<BufReader<File>>>,
     end: LedgerEnd,
+    robots_policy: Option<RobotsPolicy>,
 }
 
 /// What is missing in a file.
@@ -34,9 +35,14 @@ impl LedgerReader {
     /// When the file cannot be opened, or is no ledger.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let file = File::open(path).map_err(StorageError::io("open", path))?;
-        let mut reader = Self { path: path.to_owned(), stream: None, end: LedgerEnd::default() };
+        let mut reader =
+            Self { path: path.to_owned(), stream: None, end: LedgerEnd::default(), robots_policy: None };
         match StreamReader::try_new(BufReader::new(file), None) {
-            Ok(stream) if *stream.schema() == *schema() => reader.stream = Some(stream),
+            Ok(stream) if stream.schema().fields() == schema().fields() => {
+                let policy = stream.schema().metadata().get(ROBOTS_POLICY_KEY).cloned();
+                reader.robots_policy = policy.and_then(|policy| serde_json::from_str(&policy).ok());
+                reader.stream = Some(stream);
+            }
             Ok(_) => return Err(reader.unexpected("its columns are not those of a ledger")),
             // Not even the schema was written.
             Err(_) => reader.end.is_cut_off = true,
@@ -68,6 +74,12 @@ impl LedgerReader {
         entries
             .map(Some)
             .ok_or_else(|| self.unexpected("a request without a server, a time or a known purpose"))
+    }
+
+    /// How the run treats robots.txt; `None` where not even that was written.
+    #[must_use]
+    pub fn robots_policy(&self) -> Option<&RobotsPolicy> {
+        self.robots_policy.as_ref()
     }
 
     /// What is missing, as far as has been read.
@@ -105,8 +117,10 @@ fn entries(batch: &RecordBatch, num_lost: &mut u64) -> Option<Vec<RequestEntry>>
     let retry_after_us = int64(8);
     let max_rate = batch.column(9).as_primitive::<Float64Type>();
     let max_connections = batch.column(10).as_primitive::<Int32Type>();
+    let is_https = batch.column(12).as_boolean();
+    let (robots_of, robots_txt) = (text(13), batch.column(14).as_binary::<i32>());
     let us = |value: i64| Duration::from_micros(value.max(0).cast_unsigned());
-    let must_be_there: [&dyn Array; 3] = [server_name, sent_at, took_us];
+    let must_be_there: [&dyn Array; 4] = [server_name, sent_at, took_us, is_https];
     if must_be_there.iter().any(|array| array.null_count() > 0) {
         return None;
     }
@@ -117,6 +131,7 @@ fn entries(batch: &RecordBatch, num_lost: &mut u64) -> Option<Vec<RequestEntry>>
                 server: ServerName::from_catalog(server_name.value(row)),
                 address: address.is_valid(row).then(|| address.value(row).parse().ok()).flatten(),
                 purpose: RequestPurpose::parse(purpose.value(row))?,
+                is_https: is_https.value(row),
                 target: target.value(row).to_owned(),
                 sent_at: sent_at.value(row),
                 took: us(took_us.value(row)),
@@ -128,6 +143,16 @@ fn entries(batch: &RecordBatch, num_lost: &mut u64) -> Option<Vec<RequestEntry>>
                 retry_after: retry_after_us.is_valid(row).then(|| us(retry_after_us.value(row))),
                 max_rate: max_rate.value(row),
                 max_connections: u32::try_from(max_connections.value(row)).ok()?,
+                robots: if robots_of.is_valid(row) {
+                    let (scheme, server) = robots_of.value(row).split_once("://")?;
+                    Some(RobotsRequest {
+                        server: ServerName::from_catalog(server),
+                        is_https: scheme == "https",
+                        text: robots_txt.is_valid(row).then(|| robots_txt.value(row).to_vec()),
+                    })
+                } else {
+                    None
+                },
             })
         })
         .collect()
