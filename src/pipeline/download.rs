@@ -13,12 +13,12 @@ use crate::catalog::{LockHolder, RunRow};
 use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config::{self, Resolved, contact_of};
 use crate::dispatch::{
-    DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, dismiss,
-    keep_in_touch, sort_mail, work,
+    BudgetOf, DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, coordinate,
+    dismiss, keep_in_touch, sort_mail, work,
 };
 use crate::download::{DownloadExecutor, DownloadSettings};
 use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules};
-use crate::model::{Rank, RequestEntry, RunId, ServerName};
+use crate::model::{Rank, RequestEntry, RunId, ServerBudget, ServerName};
 use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
 use crate::slurm::JobEnvironment;
 use crate::storage::{LedgerWriter, read_server_list, read_server_rates};
@@ -128,7 +128,7 @@ where
             tracing::error!(%error, "cannot read what another rank sent");
         }
     });
-    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings| {
+    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings, _line| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
             .and_then(|resolved| {
@@ -197,6 +197,21 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
         settings: configuration,
         status_folder: dataset.layout.status(),
         num_ranks,
+        budget_of: budget_of(settings.fetch, settings.rules),
+    })
+}
+
+/// What is set for a server, over the whole cluster.
+fn budget_of(fetch: FetchOptions, rules: ServerRules) -> BudgetOf {
+    Arc::new(move |server| {
+        let rule = rules.of(server);
+        let connections = rule.max_connections.unwrap_or(fetch.max_connections_per_server);
+        ServerBudget {
+            rate: rule.rate_limit.unwrap_or(fetch.default_rate_limit),
+            max_connections: u32::try_from(connections).unwrap_or(u32::MAX),
+            bytes_per_hour: 0,
+            bytes_per_day: 0,
+        }
     })
 }
 
