@@ -527,7 +527,7 @@ impl Estate {
         targets
     }
 
-    /// What a borrower can have now of what it is to have.
+    /// What a borrower can have now of what it is to have: what is free, and in any case what it has.
     fn grant(&self, rank: Rank, target: Part, limits: Limits) -> Part {
         let others =
             self.borrowers.iter().filter(|(other, _)| **other != rank).map(|(_, borrower)| borrower.held);
@@ -536,7 +536,8 @@ impl Estate {
             rate += held.rate;
             connections += held.connections;
         }
-        limits.within(target, Part { rate, connections })
+        let kept = self.borrowers.get(&rank).map_or_else(Part::default, |borrower| target.min(borrower.lent));
+        limits.within(target, Part { rate, connections }).max(kept)
     }
 
     fn next_due(&self) -> Option<u64> {
@@ -600,6 +601,13 @@ impl Limits {
 impl Part {
     fn is_nothing(self) -> bool {
         self.connections == 0
+    }
+
+    fn min(self, other: Self) -> Self {
+        if self.is_nothing() || other.is_nothing() {
+            return Self::default();
+        }
+        Self { rate: self.rate.min(other.rate), connections: self.connections.min(other.connections) }
     }
 
     fn max(self, other: Self) -> Self {

@@ -136,11 +136,17 @@ fn a_crawl_delay_takes_the_rate_back_and_is_not_divided() {
         delay: Duration::from_secs(seconds),
     };
     town.say(delay(20));
-    assert_eq!(town.lent(), [(0.0, 0), (0.0, 0)], "the last request is less than a delay ago");
+    assert_eq!(town.lent(), [(0.05, 2), (0.0, 0)]);
     town.pass(20_500);
     assert_eq!(town.lent(), [(0.05, 4), (0.0, 0)]);
     town.say(delay(0));
     assert_eq!(town.lent(), [(0.0, 2), (0.0, 2)]);
+    // One that is alone with the server just slows down.
+    let mut town = Town::new(budget(10.0, 4));
+    town.borrow(0, 0);
+    let number = town.loans[&0].number;
+    town.say(delay(20));
+    assert_eq!((town.lent(), town.loans[&0].number), (vec![(0.05, 4)], number + 1));
     // Known from before it is obeyed from the first loan on; the slower of both is.
     let robots = RobotsTxt {
         is_https: false,

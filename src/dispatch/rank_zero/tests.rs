@@ -370,7 +370,7 @@ async fn what_one_rank_hears_of_a_server_the_others_and_the_next_run_know() {
     }
     let mut told = run.orders_for(0).await;
     if let [ServerOrder::Lend { loan, .. }] = told[..] {
-        assert_eq!(loan.max_connections, 0, "the Crawl-delay is not divided");
+        assert_eq!((loan.rate, loan.max_connections), (0.5, 4), "the Crawl-delay is not divided");
         told = run.orders_for(0).await;
     }
     assert_eq!(told, [ServerOrder::Embargo(embargo)]);
