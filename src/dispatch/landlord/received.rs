@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use crate::catalog::ReceivedBytes;
 use crate::model::ServerBudget;
 
-/// Least that is lent at once, and MAX_TRANCHE the most: below, every few images would cost a word to rank 0; above,
-/// one rank could hold for long what others need.
+/// Least that is lent at once, where the budget is not smaller itself: every few images would cost a word to rank 0.
 const MIN_TRANCHE: u64 = 1 << 20;
+/// Most that is lent at once: one rank would hold for long what others need, and a kill costs as much of the budget.
 const MAX_TRANCHE: u64 = 64 << 20;
 /// A small budget is lent out again when this part of it is free: not for each byte that ages.
 const SMALLEST_PART: u64 = 16;

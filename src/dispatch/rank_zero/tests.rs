@@ -474,3 +474,22 @@ async fn every_sign_of_life_is_answered_with_its_time() {
     assert!(matches!(answer, Packet::ToWorker(ToWorker::Heard { said_at: 77 })), "{answer:?}");
     run.end().await;
 }
+
+#[tokio::test]
+async fn what_is_damaged_of_a_server_is_as_if_it_were_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(new_catalog(&folder, 1));
+    tamper(&folder, |txn| {
+        let facts: redb::TableDefinition<(&str, u8), &[u8]> = redb::TableDefinition::new("server_facts-1");
+        let mut facts = txn.open_table(facts).unwrap();
+        for kind in 0..10 {
+            facts.insert(("cdn.example", kind), [1, 0xff].as_slice()).unwrap();
+        }
+    });
+    let catalog = open_catalog(&folder);
+    let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);
+    run.borrow(0, 0);
+    let (loan, knowledge) = run.loan_for(0).await;
+    assert_eq!((loan.rate, knowledge), (10.0, Some(ServerKnowledge::default())));
+    run.end().await;
+}
