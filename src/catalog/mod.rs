@@ -18,6 +18,7 @@
 
 mod encoding;
 mod error;
+mod facts;
 mod lock;
 mod report;
 mod retry;
@@ -32,6 +33,7 @@ mod writer;
 
 pub use encoding::{MAX_RECORDS, RecordStatus};
 pub use error::CatalogError;
+pub use facts::{MAX_ROBOTS_TXT_BYTES, ReceivedBytes, ServerFact};
 pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
 pub use retry::SetBack;

@@ -81,7 +81,7 @@ impl CatalogView {
     }
 
     /// Every read goes through here: on a damaged page redb may panic.
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {

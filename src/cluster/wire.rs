@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::ClusterError;
 
 /// Raised with every change of a message that crosses between ranks.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 const MAGIC: [u8; 4] = *b"ddl\x1a";
 const HEADER_BYTES: usize = MAGIC.len() + size_of::<u16>();
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_frame_are_fixed() {
-        assert_eq!(encode(&Letter::Hello).unwrap(), [b'd', b'd', b'l', 0x1a, 2, 0, 0]);
+        assert_eq!(encode(&Letter::Hello).unwrap(), [b'd', b'd', b'l', 0x1a, 3, 0, 0]);
     }
 
     #[test]

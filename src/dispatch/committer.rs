@@ -13,7 +13,7 @@ use tokio::sync::mpsc as async_mpsc;
 
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, runs_of};
-use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage, Refusal, Report};
+use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage, Refusal, Report, ServerFact};
 use crate::model::{Epoch, PartitionKey, Rank, ServerName};
 use crate::runtime::catch_panic;
 
@@ -30,9 +30,17 @@ pub(super) enum Job {
         rank: Rank,
         partition: PartitionKey,
         epoch: Epoch,
-        share: f64,
         folder: ServerName,
         shared: bool,
+    },
+    /// Keep what is known of servers.
+    Remember(Vec<(ServerName, ServerFact)>),
+    /// Read what is known of a server that a rank borrows.
+    Recall {
+        rank: Rank,
+        server: ServerName,
+        /// Milliseconds since 1970.
+        now: u64,
     },
 }
 
@@ -54,6 +62,11 @@ pub(super) enum JobResult {
     Loaded {
         rank: Rank,
         claim: Box<Claim>,
+    },
+    Recalled {
+        rank: Rank,
+        server: ServerName,
+        facts: Vec<ServerFact>,
     },
     /// What the catalog has of this partition is damaged; of others it is not.
     Unusable {
@@ -104,7 +117,7 @@ impl Job {
     fn origin(&self) -> Option<Origin> {
         match self {
             Self::Commit { origin, .. } => Some(*origin),
-            Self::Load { .. } => None,
+            Self::Load { .. } | Self::Remember(_) | Self::Recall { .. } => None,
         }
     }
 }
@@ -120,6 +133,7 @@ fn guard<T>(work: impl FnOnce() -> Result<T, DispatchError>) -> Result<T, Dispat
 fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -> Result<(), DispatchError> {
     let mut origins = Vec::new();
     let mut reports = Vec::new();
+    let mut facts = Vec::new();
     let mut loads = Vec::new();
     for job in batch {
         match job {
@@ -127,7 +141,8 @@ fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -
                 origins.push(origin);
                 reports.push(report);
             }
-            load @ Job::Load { .. } => loads.push(load),
+            Job::Remember(more) => facts.extend(more),
+            load @ (Job::Load { .. } | Job::Recall { .. }) => loads.push(load),
         }
     }
     if !reports.is_empty() {
@@ -140,19 +155,42 @@ fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -
                 .map(|((origin, report), answer)| JobResult::Committed { origin, report, answer }),
         );
     }
+    if !facts.is_empty() {
+        match catalog.remember(&facts) {
+            // The next run asks the servers again: no reason to end this one.
+            Err(error @ (CatalogError::Inconsistent(_) | CatalogError::Corrupted(_))) => {
+                tracing::warn!(%error, "what is known of servers cannot be kept");
+            }
+            kept => kept?,
+        }
+    }
     if loads.is_empty() {
         return Ok(());
     }
     // Loads see the commits of their own batch.
     let view = catalog.view()?;
     for load in loads {
-        let Job::Load { rank, partition, epoch, share, folder, shared } = load else { continue };
-        results.push(match load_claim(&view, partition, epoch, share, folder, shared) {
-            Ok(claim) => JobResult::Loaded { rank, claim: Box::new(claim) },
-            Err(error @ (CatalogError::Inconsistent(_) | CatalogError::Corrupted(_))) => {
-                JobResult::Unusable { rank, partition, epoch, detail: error.to_string() }
+        results.push(match load {
+            Job::Load { rank, partition, epoch, folder, shared } => {
+                match load_claim(&view, partition, epoch, folder, shared) {
+                    Ok(claim) => JobResult::Loaded { rank, claim: Box::new(claim) },
+                    Err(error @ (CatalogError::Inconsistent(_) | CatalogError::Corrupted(_))) => {
+                        JobResult::Unusable { rank, partition, epoch, detail: error.to_string() }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
-            Err(error) => return Err(error.into()),
+            Job::Recall { rank, server, now } => {
+                let facts = match view.server_facts(&server, now) {
+                    Err(error @ (CatalogError::Inconsistent(_) | CatalogError::Corrupted(_))) => {
+                        tracing::warn!(%server, %error, "what is known of a server cannot be read");
+                        Vec::new()
+                    }
+                    facts => facts?,
+                };
+                JobResult::Recalled { rank, server, facts }
+            }
+            Job::Commit { .. } | Job::Remember(_) => continue,
         });
     }
     Ok(())
@@ -162,7 +200,6 @@ fn load_claim(
     view: &CatalogView,
     partition: PartitionKey,
     epoch: Epoch,
-    share: f64,
     folder: ServerName,
     shared: bool,
 ) -> Result<Claim, CatalogError> {
@@ -175,7 +212,6 @@ fn load_claim(
         folder,
         shared,
         epoch,
-        share,
         manifest_files: row.manifest_files.into_iter().map(|file| file.name).collect(),
         states: runs_of(states.into_iter().map(|status| status.state)),
         parts: row.parts,
@@ -232,7 +268,7 @@ mod tests {
         for partition_id in 0..2 {
             let partition = PartitionKey { server_id: ServerId(7), partition_id };
             let (epoch, folder) = (Epoch::new(1, 1), ServerName::from_catalog("s"));
-            jobs.send(Job::Load { rank: 3, partition, epoch, share: 1.0, folder, shared: false }).unwrap();
+            jobs.send(Job::Load { rank: 3, partition, epoch, folder, shared: false }).unwrap();
             match results.recv().await.unwrap() {
                 JobResult::Unusable { rank: 3, partition: found, detail, .. } => {
                     assert_eq!(found, partition);

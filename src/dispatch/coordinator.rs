@@ -6,9 +6,8 @@
 //!
 //! Invariants, checked by the property test below:
 //! - a partition has at most one live claim, and its epoch is the newest ever given for it;
-//! - a server is held by no more ranks than it has slots, and each holds `1 / slots` of its limits, so the
-//!   shares of a server never sum to more than one. Slots are settled when the first rank comes and hold until
-//!   the last one leaves;
+//! - a server's partitions are held by no more ranks than it has slots. Slots are settled when the first rank comes
+//!   and hold until the last one leaves (how hard each of them may ask is `landlord.rs`'s affair);
 //! - the run ends only when every partition is finished or set aside, or every rank has said goodbye.
 //!
 //! # Cost
@@ -66,7 +65,6 @@ pub enum Action {
         rank: Rank,
         partition: PartitionKey,
         epoch: Epoch,
-        share: f64,
     },
     /// Tell the rank that its claim is void.
     Revoke {
@@ -87,6 +85,10 @@ pub enum Action {
         rank: Rank,
         claims: usize,
     },
+    /// A rank that was lost has said something.
+    Back {
+        rank: Rank,
+    },
 }
 
 /// A server's place among others: most remaining partitions first, for the longest job must start first.
@@ -97,7 +99,7 @@ struct Server {
     ready: VecDeque<u32>,
     /// Partitions of this run that are neither finished nor set aside, claimed or not.
     remaining: u32,
-    /// Ranks that may hold claims here; settled while any does, so shares never change under way.
+    /// Ranks that may hold claims here; settled while any does.
     slots: u32,
     holders: BTreeMap<Rank, usize>,
 }
@@ -330,6 +332,7 @@ impl Coordinator {
         if rank.presence == Presence::Lost {
             rank.presence = Presence::Here;
             self.may_grant = true;
+            actions.push(Action::Back { rank: from });
             actions.extend(self.ending.map(|ending| ending.tell(from)));
         }
     }
@@ -437,19 +440,19 @@ impl Coordinator {
         let id = self.best_server(rank)?;
         let slots = self.options.max_ranks_on_server(self.servers.get(&id)?.remaining);
         let slots = slots.min(self.ranks.len() as u32);
-        let (partition_id, slots) = self.change_server(id, |server| {
+        let partition_id = self.change_server(id, |server| {
             if server.holders.is_empty() {
                 server.slots = slots;
             }
             *server.holders.entry(rank).or_default() += 1;
-            server.ready.pop_front().map(|partition_id| (partition_id, server.slots))
+            server.ready.pop_front()
         })??;
         self.num_granted += 1;
         let epoch = Epoch::new(self.run_id, self.num_granted);
         let partition = PartitionKey { server_id: id, partition_id };
         self.claims.insert(partition, LiveClaim { rank, epoch });
         self.ranks.get_mut(&rank)?.num_open += 1;
-        Some(Action::Grant { rank, partition, epoch, share: 1.0 / f64::from(slots) })
+        Some(Action::Grant { rank, partition, epoch })
     }
 
     /// A server nobody works on comes first; then one with a free slot; then a second claim of the rank's own.

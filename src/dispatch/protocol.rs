@@ -1,9 +1,14 @@
 //! Messages between workers and rank 0: the only types that cross a transport.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{CompactionReport, PartReport};
-use crate::model::{Epoch, PartId, PartRow, PartitionKey, RecordIndex, RecordState, RunId, ServerName};
+use crate::model::{
+    Embargo, Epoch, Loan, PartId, PartRow, PartitionKey, RecordIndex, RecordState, RunId, ServerKnowledge,
+    ServerName, ServerNews,
+};
 
 /// From a worker to rank 0.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,8 +40,14 @@ pub enum ToCoordinator {
         epoch: Epoch,
         detail: String,
     },
-    /// A sign of life, with what has happened since the rank began.
-    Alive(RankProgress),
+    /// A sign of life, with what has happened since the rank began. Rank 0 sends `said_at` back.
+    Alive {
+        progress: RankProgress,
+        /// By the rank's own clock.
+        said_at: u64,
+    },
+    /// Words about servers, in order.
+    Servers(Vec<(ServerName, ServerWord)>),
     /// The rank was told to stop by a signal or its deadline: so shall all.
     StopAsked {
         reason: String,
@@ -58,6 +69,8 @@ pub enum ToWorker {
     Welcome {
         run_id: RunId,
         settings: String,
+        /// Rank 0 takes a rank for lost that it has not heard for so long.
+        lease_timeout: Duration,
     },
     Claims(Vec<Claim>),
     Answer {
@@ -73,6 +86,17 @@ pub enum ToWorker {
     },
     /// A sign of life.
     Alive,
+    /// Rank 0 has heard what the rank said at this time of the rank's clock: its lease counts from then.
+    Heard {
+        said_at: u64,
+    },
+    /// Orders about servers, in order.
+    Servers(Vec<(ServerName, ServerOrder)>),
+    /// The rank was taken for lost. What it was lent is others' now: it has nothing, under this loan number, and
+    /// borrows anew.
+    LoansVoid {
+        number: u64,
+    },
     /// Seal, report, release, and say goodbye.
     Stop,
     /// Nothing is left to do: say goodbye.
@@ -81,6 +105,41 @@ pub enum ToWorker {
     Dismissed {
         lost_ranks: bool,
     },
+}
+
+/// What a rank says of a server, as [`crate::fetch::Landlord`] has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ServerWord {
+    Borrow {
+        /// The rank's number of this word. Loans that answer an older one are of no account: they have crossed it.
+        borrow: u64,
+        received: u64,
+    },
+    Accept {
+        number: u64,
+    },
+    GiveBack {
+        received: u64,
+    },
+    News(ServerNews),
+    /// A robots.txt whose text is too long to be passed on.
+    CrawlDelay {
+        is_https: bool,
+        delay: Duration,
+    },
+}
+
+/// What rank 0 says of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ServerOrder {
+    Lend {
+        /// Of the word that it answers, or the last one.
+        borrow: u64,
+        loan: Loan,
+        /// With the first loan of a server.
+        knowledge: Option<Box<ServerKnowledge>>,
+    },
+    Embargo(Embargo),
 }
 
 /// The report that an answer belongs to.
@@ -99,8 +158,6 @@ pub struct Claim {
     /// Whether the records are of many small servers.
     pub shared: bool,
     pub epoch: Epoch,
-    /// This rank's part of the server's limits, above 0 and at most 1.
-    pub share: f64,
     /// Names of the manifest files in the partition's folder, in record order.
     pub manifest_files: Vec<String>,
     /// States of all records as runs: (state byte, count).

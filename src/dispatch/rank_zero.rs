@@ -11,10 +11,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::committer::{self, Job, JobResult, Origin};
 use super::coordinator::{TICK, num_ticks};
+use super::lending::{BudgetOf, Lending, Orders};
 use super::protocol::{AnswerTo, ToCoordinator, ToWorker};
 use super::publish::{PublishedStatus, Publisher, ServerProgress};
 use super::{Action, Coordinator, CoordinatorEvent, DispatchError, DispatchOptions};
-use crate::catalog::{Catalog, DispositionCounts, Report, RunRow};
+use crate::catalog::{Catalog, CatalogError, DispositionCounts, Report, RunRow};
 use crate::cluster::{Outbox, wire};
 use crate::model::{Epoch, PartitionKey, Rank, RecordState, RunId, ServerId, ServerName};
 use crate::runtime::Shutdown;
@@ -40,6 +41,8 @@ pub struct RunContext {
     pub settings: String,
     pub status_folder: PathBuf,
     pub num_ranks: u32,
+    /// The limits of every server, over the whole cluster.
+    pub budget_of: BudgetOf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,8 @@ impl ServerTally {
 /// Everything the loop keeps.
 struct RankZero<'a> {
     coordinator: Coordinator,
+    lending: Lending,
+    lease_timeout: Duration,
     run: RunRow,
     counts: DispositionCounts,
     servers: HashMap<ServerId, ServerTally>,
@@ -195,7 +200,7 @@ async fn run_to_end(
     observe: &mut (dyn FnMut(&PublishedStatus) + Send),
     num_not_gone: &mut usize,
 ) -> Result<RunReport, DispatchError> {
-    let RunContext { catalog, options, mut run, settings, status_folder, num_ranks } = context;
+    let RunContext { catalog, options, mut run, settings, status_folder, num_ranks, budget_of } = context;
     let view = catalog.view()?;
     let mut servers: HashMap<ServerId, ServerTally> = view
         .servers()?
@@ -229,6 +234,8 @@ async fn run_to_end(
     let mut publisher = Publisher::new(status_folder, options.status_interval);
     let goodbye_ticks = num_ticks(options.stop_grace + GOODBYE_TIMEOUT);
     let mut state = RankZero {
+        lending: Lending::new(budget_of, jobs.clone(), now_ms(), tick),
+        lease_timeout: options.lease_timeout,
         coordinator: Coordinator::new(options, run.run_id, num_ranks, work),
         run,
         counts,
@@ -296,11 +303,22 @@ async fn run_to_end(
     state.run.ending = Some(state_name.into());
     let run_at_end = state.run.clone();
     // The catalog must be closed when this returns: a process that ends with it open leaves it to be repaired.
-    drop(state.jobs);
+    let _ = state.lending.flush();
+    drop((state.jobs, state.lending));
     let is_sound = !state.catalog_failed;
     let recorded = tokio::task::spawn_blocking(move || {
         let _ = committer.join();
-        if is_sound { catalog.end_run(&run_at_end) } else { Ok(()) }
+        if !is_sound {
+            return Ok::<_, CatalogError>(());
+        }
+        catalog.end_run(&run_at_end)?;
+        // A run that was asked to stop has no time for it.
+        if ending != RunEnding::Stopped
+            && let Err(error) = catalog.forget_stale_facts(now_ms())
+        {
+            tracing::warn!(%error, "what is out of date of servers is kept");
+        }
+        Ok(())
     })
     .await;
     if let Some(failure) = failure {
@@ -335,6 +353,8 @@ impl RankZero<'_> {
         if self.coordinator.is_ending() {
             self.goodbye_ticks = self.goodbye_ticks.saturating_sub(1);
         }
+        let orders = self.lending.on_tick()?;
+        self.give(orders)?;
         self.decide(0, CoordinatorEvent::Tick)
     }
 
@@ -348,16 +368,23 @@ impl RankZero<'_> {
                     );
                     return Err(DispatchError::Rank { rank: from, message });
                 }
-                self.send(
-                    from,
-                    &ToWorker::Welcome { run_id: self.run.run_id, settings: self.settings.clone() },
-                )?;
+                let (run_id, settings) = (self.run.run_id, self.settings.clone());
+                let lease_timeout = self.lease_timeout;
+                self.send(from, &ToWorker::Welcome { run_id, settings, lease_timeout })?;
                 self.decide(from, CoordinatorEvent::Hello)
             }
             ToCoordinator::Ready { max_open_partitions } => {
                 self.decide(from, CoordinatorEvent::Ready { max_open_partitions })
             }
-            ToCoordinator::Alive(progress) => self.decide(from, CoordinatorEvent::Alive(progress)),
+            ToCoordinator::Alive { progress, said_at } => {
+                self.decide(from, CoordinatorEvent::Alive(progress))?;
+                self.send(from, &ToWorker::Heard { said_at })
+            }
+            ToCoordinator::Servers(words) => {
+                self.decide(from, CoordinatorEvent::Hello)?;
+                let orders = self.lending.on_words(from, words)?;
+                self.give(orders)
+            }
             ToCoordinator::Part(report) => self.on_report(from, report.part.part.epoch, Report::Part(report)),
             ToCoordinator::Compacted(report) => self.on_report(from, report.epoch, Report::Compacted(report)),
             ToCoordinator::Finished { partition, epoch } => {
@@ -383,8 +410,16 @@ impl RankZero<'_> {
                 self.decide(from, CoordinatorEvent::Hello)
             }
             ToCoordinator::Failed { message, .. } => Err(DispatchError::Rank { rank: from, message }),
-            ToCoordinator::Bye => self.decide(from, CoordinatorEvent::Bye),
+            ToCoordinator::Bye => {
+                let orders = self.lending.on_lost(from);
+                self.give(orders)?;
+                self.decide(from, CoordinatorEvent::Bye)
+            }
         }
+    }
+
+    fn give(&self, orders: Orders) -> Result<(), DispatchError> {
+        orders.into_iter().try_for_each(|(rank, orders)| self.send(rank, &ToWorker::Servers(orders)))
     }
 
     fn set_aside(
@@ -449,6 +484,10 @@ impl RankZero<'_> {
                 Err(error)
             }
             JobResult::NotCommitted { origin } => self.answer(origin, Some("the catalog has failed")),
+            JobResult::Recalled { rank, server, facts } => {
+                let orders = self.lending.on_facts(rank, server, facts);
+                self.give(orders)
+            }
             JobResult::Loaded { rank, claim } => {
                 // It may have been lost while it was read.
                 if self.coordinator.is_current(claim.partition, claim.epoch) {
@@ -503,14 +542,14 @@ impl RankZero<'_> {
     fn decide(&mut self, from: Rank, event: CoordinatorEvent) -> Result<(), DispatchError> {
         for action in self.coordinator.on_event(from, event) {
             match action {
-                Action::Grant { rank, partition, epoch, share } => {
+                Action::Grant { rank, partition, epoch } => {
                     let Some(server) = self.servers.get(&partition.server_id) else {
                         let trouble = "the catalog does not have its server".to_owned();
                         self.set_aside(rank, partition, epoch, trouble)?;
                         continue;
                     };
                     let (folder, shared) = (server.folder.clone(), server.shared);
-                    self.submit(Job::Load { rank, partition, epoch, share, folder, shared })?;
+                    self.submit(Job::Load { rank, partition, epoch, folder, shared })?;
                 }
                 Action::Revoke { rank, partition, epoch } => {
                     self.send(rank, &ToWorker::Revoked { partition, epoch })?;
@@ -519,6 +558,12 @@ impl RankZero<'_> {
                 Action::Done { rank } => self.send(rank, &ToWorker::Done)?,
                 Action::Lost { rank, claims } => {
                     tracing::warn!(rank, claims, "rank fell silent; its claims go to others");
+                    let orders = self.lending.on_lost(rank);
+                    self.give(orders)?;
+                }
+                Action::Back { rank } => {
+                    let number = self.lending.number_of_nothing();
+                    self.send(rank, &ToWorker::LoansVoid { number })?;
                 }
             }
         }

@@ -16,9 +16,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, RankProgress, ToCoordinator, ToWorker};
+use super::server_line::{ServerDesk, ServerLine, boot_ms};
 use crate::catalog::{CompactionReport, PartReport};
 use crate::cluster::{Inbox, Outbox, wire};
-use crate::model::{Epoch, PartitionKey, Rank, RunId};
+use crate::model::{Embargo, Epoch, Loan, PartitionKey, Rank, RunId, ServerKnowledge, ServerName};
 use crate::runtime::{Shutdown, StopReason};
 
 /// How often a rank shows a sign of life: many times per lease.
@@ -57,6 +58,13 @@ pub trait Executor: Send + Sync + 'static {
     fn num_parked(&self) -> u32 {
         0
     }
+
+    /// What this rank may ask of a server from now on, and with the first loan what is known of the server. Must not
+    /// wait.
+    fn lend(&self, _server: &ServerName, _loan: Loan, _knowledge: Option<ServerKnowledge>) {}
+
+    /// Another rank was asked to leave a server alone. Must not wait.
+    fn embargo(&self, _server: &ServerName, _embargo: Embargo) {}
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +169,7 @@ pub struct Farewell {
 }
 
 /// Works until rank 0 says that nothing is left or that it is time to stop, and then until it dismisses the
-/// rank. `make_executor` gets the run and the settings that rank 0 resolved.
+/// rank. `make_executor` gets the run, the settings that rank 0 resolved, and the line by which it borrows servers.
 ///
 /// # Errors
 /// When the transport fails or rank 0 vanishes.
@@ -169,7 +177,7 @@ pub async fn work<E: Executor>(
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<ToWorker>,
     shutdown: Shutdown,
-    make_executor: impl FnOnce(RunId, &str) -> Result<Arc<E>, String>,
+    make_executor: impl FnOnce(RunId, &str, ServerLine) -> Result<Arc<E>, String>,
 ) -> Result<Farewell, DispatchError> {
     work_at(ALIVE_INTERVAL, outbox, inbox, shutdown, make_executor).await
 }
@@ -180,22 +188,26 @@ async fn work_at<E: Executor>(
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<ToWorker>,
     shutdown: Shutdown,
-    make_executor: impl FnOnce(RunId, &str) -> Result<Arc<E>, String>,
+    make_executor: impl FnOnce(RunId, &str, ServerLine) -> Result<Arc<E>, String>,
 ) -> Result<Farewell, DispatchError> {
     let mut line = Line::new(tick, outbox, inbox);
+    let said_at = boot_ms();
     line.send(ToCoordinator::Hello { ddl_version: env!("CARGO_PKG_VERSION").into() })?;
-    let executor = loop {
+    let (executor, mut desk) = loop {
         match line.next().await? {
-            Word::Message(ToWorker::Welcome { run_id, settings }) => match make_executor(run_id, &settings) {
-                Ok(executor) => {
-                    tracing::info!(run_id, "run begins");
-                    break executor;
+            Word::Message(ToWorker::Welcome { run_id, settings, lease_timeout }) => {
+                let desk = ServerDesk::new(lease_timeout, said_at);
+                match make_executor(run_id, &settings, desk.line()) {
+                    Ok(executor) => {
+                        tracing::info!(run_id, "run begins");
+                        break (executor, desk);
+                    }
+                    Err(message) => {
+                        line.send(ToCoordinator::Failed { claim: None, message })?;
+                        return line.say_goodbye().await;
+                    }
                 }
-                Err(message) => {
-                    line.send(ToCoordinator::Failed { claim: None, message })?;
-                    return line.say_goodbye().await;
-                }
-            },
+            }
             Word::Message(ToWorker::Stop | ToWorker::Done) => return line.say_goodbye().await,
             Word::Message(ToWorker::Dismissed { lost_ranks }) => return Ok(Farewell { lost_ranks }),
             Word::Message(_) | Word::Tick => {}
@@ -218,7 +230,7 @@ async fn work_at<E: Executor>(
         }
         tokio::select! {
             word = line.next() => match word? {
-                Word::Tick => line.send(ToCoordinator::Alive(executor.progress()))?,
+                Word::Tick => line.say_alive(executor.progress())?,
                 Word::Message(ToWorker::Claims(granted)) => for claim in granted {
                     if ending {
                         let (partition, epoch) = (claim.partition, claim.epoch);
@@ -240,8 +252,20 @@ async fn work_at<E: Executor>(
                 }
                 Word::Message(ToWorker::Done) => ending = true,
                 Word::Message(ToWorker::Dismissed { lost_ranks }) => return Ok(Farewell { lost_ranks }),
+                Word::Message(ToWorker::Heard { said_at }) => desk.heard(said_at),
+                Word::Message(ToWorker::Servers(orders)) => {
+                    line.pass_on(&mut desk)?;
+                    for (server, order) in orders {
+                        desk.follow(&server, order, &*executor);
+                    }
+                }
+                Word::Message(ToWorker::LoansVoid { number }) => {
+                    line.pass_on(&mut desk)?;
+                    desk.void(number, &*executor);
+                }
                 Word::Message(ToWorker::Welcome { .. } | ToWorker::Alive) => {}
             },
+            words = desk.next_words() => line.send(ToCoordinator::Servers(words))?,
             Some(request) = request_queue.recv() => {
                 waiting.insert(request.to, request.answer);
                 line.send(request.message)?;
@@ -260,7 +284,8 @@ async fn work_at<E: Executor>(
     let progress = executor.progress();
     let RankProgress { success, failed, skipped, received_bytes, .. } = progress;
     tracing::info!(images = success, failed, skipped, received_bytes, "run ends for this rank");
-    line.send(ToCoordinator::Alive(progress))?;
+    line.pass_on(&mut desk)?;
+    line.say_alive(progress)?;
     line.say_goodbye().await
 }
 
@@ -294,6 +319,18 @@ impl Line {
 
     fn send(&self, message: ToCoordinator) -> Result<(), DispatchError> {
         Ok(self.outbox.send(0, wire::encode(&Packet::ToCoordinator(message))?)?)
+    }
+
+    fn say_alive(&self, progress: RankProgress) -> Result<(), DispatchError> {
+        self.send(ToCoordinator::Alive { progress, said_at: boot_ms() })
+    }
+
+    /// Sends what the fetcher has said so far.
+    fn pass_on(&self, desk: &mut ServerDesk) -> Result<(), DispatchError> {
+        while let Some(words) = desk.waiting_words() {
+            self.send(ToCoordinator::Servers(words))?;
+        }
+        Ok(())
     }
 
     /// What comes next. Cancel safe.

@@ -25,10 +25,6 @@ const MAX_WRITERS: usize = 4;
 /// Partitions made complete at once. Each copies up to some GB, so that they have turns of their own.
 const MAX_COMPACTORS: usize = 2;
 
-/// Of a server's limits, what ranks with claims on it share. The rest is for redirects that lead to it on ranks that
-/// have none: they cannot know of each other.
-const CLAIMED_SHARE: f64 = 0.8;
-
 /// Everything a rank needs to know to download.
 #[derive(Clone, Debug)]
 pub struct DownloadSettings {
@@ -99,8 +95,6 @@ impl DownloadExecutor {
         if let Some(log) = &settings.request_log {
             fetcher = fetcher.with_request_log(log.clone());
         }
-        // A redirect may lead to a server that other ranks work on.
-        fetcher.set_default_share(Shares::among(settings.num_ranks).redirects);
         let options = &settings.download;
         let threads = match options.cpu_threads {
             0 => available_cores(),
@@ -130,33 +124,14 @@ impl DownloadExecutor {
     }
 
     /// This rank's share of the limits of a server that a claim is about.
-    pub(super) fn share_of(&self, claim: &Claim) -> f64 {
-        claim.share * Shares::among(self.settings.num_ranks).claims
+    pub(super) fn share_of(&self, _claim: &Claim) -> f64 {
+        1.0
     }
 
     pub(super) fn storage_options(&self) -> StorageOptions {
         StorageOptions {
             hash_algorithm: self.settings.imaging.hash_algorithm,
             raw_pixels: self.settings.imaging.image_encoding == ImageEncoding::Raw,
-        }
-    }
-}
-
-/// What ranks may take of one server's limits.
-#[derive(Debug)]
-struct Shares {
-    /// All ranks with claims on it, together.
-    claims: f64,
-    /// Each rank without one, for redirects that lead there.
-    redirects: f64,
-}
-
-impl Shares {
-    fn among(num_ranks: u32) -> Self {
-        match num_ranks {
-            // Nobody to share with: claims and redirects use the same `Server`.
-            0 | 1 => Self { claims: 1.0, redirects: 1.0 },
-            ranks => Self { claims: CLAIMED_SHARE, redirects: (1.0 - CLAIMED_SHARE) / f64::from(ranks) },
         }
     }
 }
@@ -194,20 +169,5 @@ impl Executor for DownloadExecutor {
 
     fn num_parked(&self) -> u32 {
         self.parked.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A server that was claimed on one rank and redirected to on the others got nearly twice its limits.
-    #[test]
-    fn claims_and_redirects_together_keep_to_the_limits() {
-        for ranks in 2..100 {
-            let Shares { claims, redirects } = Shares::among(ranks);
-            assert!(redirects > 0.0 && claims + f64::from(ranks - 1) * redirects <= 1.0, "{ranks}");
-            assert!(f64::from(ranks) * redirects <= 1.0, "{ranks}");
-        }
     }
 }

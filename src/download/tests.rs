@@ -163,7 +163,6 @@ impl Bench {
             folder: name,
             shared,
             epoch: Epoch::new(1, 1),
-            share: 1.0,
             manifest_files: vec!["0.parquet".into()],
             states: vec![(0, urls.len() as u32)],
             parts: Vec::new(),

@@ -128,7 +128,7 @@ where
             tracing::error!(%error, "cannot read what another rank sent");
         }
     });
-    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings| {
+    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings, _line| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
             .and_then(|resolved| {
@@ -196,6 +196,7 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
         settings: config::to_yaml_for_ranks(&dataset.resolved),
         status_folder: dataset.layout.status(),
         num_ranks,
+        budget_of: Arc::new(move |server| settings.rules.budget(server, &settings.fetch)),
     })
 }
 

@@ -4,12 +4,14 @@
 //! never delays a connection; bytes in flight are bought from a [`MemoryBudget`]; and [`Shutdown`] is a
 //! value passed down, never a global.
 
+mod boot_clock;
 mod cpu;
 mod limits;
 mod memory;
 mod panics;
 mod shutdown;
 
+pub use boot_clock::time_since_boot;
 pub use cpu::{CpuPanic, CpuPool};
 pub use limits::{available_cores, max_open_files, raise_open_files};
 pub use memory::{BudgetError, MemoryBudget, MemoryPermit};

@@ -6,11 +6,11 @@ fn key(server: u32, partition_id: u32) -> PartitionKey {
     PartitionKey { server_id: ServerId(server), partition_id }
 }
 
-fn grants(actions: &[Action]) -> Vec<(Rank, PartitionKey, Epoch, f64)> {
+fn grants(actions: &[Action]) -> Vec<(Rank, PartitionKey, Epoch)> {
     actions
         .iter()
         .filter_map(|action| match *action {
-            Action::Grant { rank, partition, epoch, share } => Some((rank, partition, epoch, share)),
+            Action::Grant { rank, partition, epoch } => Some((rank, partition, epoch)),
             _ => None,
         })
         .collect()
@@ -43,7 +43,7 @@ fn every_server_gets_a_claim_before_any_gets_two_and_the_largest_is_first() {
 #[test]
 fn a_silent_rank_loses_its_claims_and_its_late_report_is_not_current() {
     let mut coordinator = Coordinator::new(DispatchOptions::default(), 7, 2, [key(0, 0)]);
-    let (rank, partition, epoch, _) = grants(&ready(&mut coordinator, 1, 1))[0];
+    let (rank, partition, epoch) = grants(&ready(&mut coordinator, 1, 1))[0];
     ready(&mut coordinator, 0, 1);
     let actions = outlast_a_lease(&mut coordinator, &[0]);
     assert_eq!(
@@ -65,11 +65,13 @@ fn a_rank_that_wakes_gets_work_and_at_the_end_its_farewell() {
     outlast_a_lease(&mut coordinator, &[0]);
     let woken = coordinator.on_event(1, CoordinatorEvent::Alive(RankProgress::default()));
     assert_eq!(grants(&woken).len(), 1);
+    assert_eq!(woken[0], Action::Back { rank: 1 }, "before anything that it is given");
     assert_eq!(coordinator.num_lost(), 0);
 
     outlast_a_lease(&mut coordinator, &[0]);
     assert_eq!(coordinator.on_event(0, CoordinatorEvent::StopAsked), [Action::Stop { rank: 0 }]);
-    assert_eq!(coordinator.on_event(1, CoordinatorEvent::Hello), [Action::Stop { rank: 1 }]);
+    let woken = coordinator.on_event(1, CoordinatorEvent::Hello);
+    assert_eq!(woken, [Action::Back { rank: 1 }, Action::Stop { rank: 1 }]);
     assert!(coordinator.on_event(1, CoordinatorEvent::Hello).is_empty(), "once is enough");
 }
 
@@ -103,37 +105,10 @@ fn a_stop_reaches_every_rank_and_the_run_ends_unfinished() {
 #[test]
 fn without_a_catalog_every_claim_is_void() {
     let mut coordinator = Coordinator::new(DispatchOptions::default(), 1, 1, [key(0, 0), key(1, 0)]);
-    let (rank, partition, epoch, _) = grants(&ready(&mut coordinator, 0, 1))[0];
+    let (rank, partition, epoch) = grants(&ready(&mut coordinator, 0, 1))[0];
     let actions = coordinator.on_event(0, CoordinatorEvent::CatalogFailed);
     assert_eq!(actions, [Action::Revoke { rank, partition, epoch }, Action::Stop { rank: 0 }]);
     assert!(!coordinator.is_current(partition, epoch));
-}
-
-#[test]
-fn the_last_partitions_of_a_server_get_all_of_it() {
-    let options = DispatchOptions {
-        schedule_rules: BTreeMap::from([(1, 1), (4, 4)]),
-        max_connections_per_server: 4,
-        ..DispatchOptions::default()
-    };
-    let mut coordinator = Coordinator::new(options, 1, 4, (0..4).map(|id| key(0, id)));
-    let mut held = Vec::new();
-    for rank in 0..4 {
-        held.extend(grants(&ready(&mut coordinator, rank, 1)));
-    }
-    assert_eq!(held.iter().map(|grant| grant.3).collect::<Vec<_>>(), [0.25; 4]);
-    for &(rank, partition, ..) in &held[..2] {
-        ready(&mut coordinator, rank, 0);
-        assert!(grants(&coordinator.on_event(0, CoordinatorEvent::Finished { partition })).is_empty());
-    }
-    // Rank 3 alone goes on: it gives its claim back when the others have.
-    ready(&mut coordinator, 2, 0);
-    let mut last = Vec::new();
-    for &(rank, partition, epoch, _) in &held[2..] {
-        assert!(last.is_empty());
-        last = grants(&coordinator.on_event(rank, CoordinatorEvent::Release { partition, epoch }));
-    }
-    assert_eq!((last[0].0, last[0].3), (3, 1.0), "nobody held the server when it was given out");
 }
 
 #[derive(Clone, Debug)]
@@ -157,7 +132,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn shares_never_exceed_a_server_and_all_work_is_done_in_the_end(
+    fn no_server_has_too_many_ranks_and_all_work_is_done_in_the_end(
         sizes in proptest::collection::vec(1u32..6, 1..6),
         rule in 1u32..5,
         steps in proptest::collection::vec(any_step(), 0..60),
@@ -170,7 +145,7 @@ proptest! {
         let work: Vec<_> = sizes.iter().enumerate()
             .flat_map(|(server, &n)| (0..n).map(move |p| key(server as u32, p))).collect();
         let mut coordinator = Coordinator::new(options, 1, 4, work.clone());
-        let mut live: BTreeMap<PartitionKey, (Rank, Epoch, f64)> = BTreeMap::new();
+        let mut live: BTreeMap<PartitionKey, (Rank, Epoch)> = BTreeMap::new();
         let mut newest: HashMap<PartitionKey, Epoch> = HashMap::new();
         let mut finished = BTreeSet::new();
         let mut set_aside = BTreeSet::new();
@@ -186,12 +161,12 @@ proptest! {
                     coordinator.on_event(0, CoordinatorEvent::Finished { partition })
                 }
                 Step::Release(nth) => {
-                    let Some((&partition, &(rank, epoch, _))) = live.iter().nth(nth % live.len().max(1)) else { continue };
+                    let Some((&partition, &(rank, epoch))) = live.iter().nth(nth % live.len().max(1)) else { continue };
                     live.remove(&partition);
                     coordinator.on_event(rank, CoordinatorEvent::Release { partition, epoch })
                 }
                 Step::SetAside(nth) => {
-                    let Some((&partition, &(rank, epoch, _))) = live.iter().nth(nth % live.len().max(1)) else { continue };
+                    let Some((&partition, &(rank, epoch))) = live.iter().nth(nth % live.len().max(1)) else { continue };
                     live.remove(&partition);
                     set_aside.insert(partition);
                     coordinator.on_event(rank, CoordinatorEvent::SetAside { partition, epoch })
@@ -203,25 +178,23 @@ proptest! {
             };
             for action in actions {
                 match action {
-                    Action::Grant { rank, partition, epoch, share } => {
+                    Action::Grant { rank, partition, epoch } => {
                         prop_assert!(!finished.contains(&partition), "finished work was given out");
                         prop_assert!(!set_aside.contains(&partition), "what is set aside was given out");
                         prop_assert!(newest.insert(partition, epoch).is_none_or(|old| old < epoch));
-                        prop_assert!(live.insert(partition, (rank, epoch, share)).is_none(), "claimed twice");
+                        prop_assert!(live.insert(partition, (rank, epoch)).is_none(), "claimed twice");
                     }
                     Action::Revoke { rank, partition, epoch } => {
-                        let (holder, held, _) = live.remove(&partition).expect("only live claims are revoked");
+                        let (holder, held) = live.remove(&partition).expect("only live claims are revoked");
                         prop_assert_eq!((holder, held), (rank, epoch));
                     }
                     _ => {}
                 }
             }
             for server in 0..sizes.len() as u32 {
-                let mut shares: BTreeMap<Rank, f64> = BTreeMap::new();
-                for (_, &(rank, _, share)) in live.iter().filter(|(p, _)| p.server_id.0 == server) {
-                    shares.insert(rank, share);
-                }
-                prop_assert!(shares.values().sum::<f64>() <= 1.0 + 1e-9, "{shares:?}");
+                let on_it = live.iter().filter(|(partition, _)| partition.server_id.0 == server);
+                let ranks: BTreeSet<Rank> = on_it.map(|(_, &(rank, _))| rank).collect();
+                prop_assert!(ranks.len() as u32 <= rule.min(3), "{ranks:?}");
             }
         }
         prop_assert!(coordinator.is_finished(), "{} of {} left", coordinator.num_unfinished(), work.len());

@@ -3,14 +3,18 @@ use std::sync::atomic::{AtomicU32, Ordering as Atomic};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::super::protocol::{Claim, RankProgress};
+use super::super::protocol::{Claim, RankProgress, ServerOrder, ServerWord};
 use super::super::worker::Packet;
 use super::*;
 use crate::catalog::{CatalogOptions, ManifestFile, NewPartition};
 use crate::cluster::{Endpoint, local};
-use crate::model::UrlKey;
+use crate::model::{
+    Embargo, FailureCause, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews, UrlKey,
+};
 
 const LEASE: Duration = Duration::from_secs(120);
+const BUDGET: ServerBudget =
+    ServerBudget { rate: 10.0, max_connections: 8, bytes_per_hour: 0, bytes_per_day: 0 };
 /// A tick of tests in which time has to pass.
 const FAST: Duration = Duration::from_millis(1);
 
@@ -58,6 +62,17 @@ impl Run {
         lease_timeout: Duration,
         tick: Duration,
     ) -> Self {
+        Self::start_with(folder, catalog, num_ranks, lease_timeout, tick, BUDGET)
+    }
+
+    fn start_with(
+        folder: TempDir,
+        catalog: Catalog,
+        num_ranks: u32,
+        lease_timeout: Duration,
+        tick: Duration,
+        budget: ServerBudget,
+    ) -> Self {
         let ranks = local::endpoints(num_ranks);
         let context = RunContext {
             catalog: Arc::new(catalog),
@@ -66,6 +81,7 @@ impl Run {
             settings: String::new(),
             status_folder: folder.path().join("status"),
             num_ranks,
+            budget_of: Arc::new(move |_| budget),
         };
         let (to_coordinator, inbox) = mpsc::unbounded_channel();
         let (shutdown, ticks) = (Shutdown::new(), Arc::new(AtomicU32::new(0)));
@@ -84,10 +100,13 @@ impl Run {
     }
 
     async fn heard_by(&mut self, rank: Rank) -> ToWorker {
-        let envelope = self.ranks[rank as usize].inbox.recv().await.unwrap();
-        match wire::decode(&envelope.payload).unwrap() {
-            Packet::ToWorker(message) => message,
-            Packet::ToCoordinator(message) => panic!("{message:?} from rank 0"),
+        loop {
+            let envelope = self.ranks[rank as usize].inbox.recv().await.unwrap();
+            match wire::decode(&envelope.payload).unwrap() {
+                Packet::ToWorker(ToWorker::Heard { .. }) => {}
+                Packet::ToWorker(message) => return message,
+                Packet::ToCoordinator(message) => panic!("{message:?} from rank 0"),
+            }
         }
     }
 
@@ -113,7 +132,7 @@ async fn a_rank_zero_that_slept_judges_nobody() {
     const LEASE_TICKS: u32 = 1000;
     let mut run = Run::start(2, TICK * LEASE_TICKS, FAST);
     let claim = run.claim_for(1).await;
-    run.say(1, ToCoordinator::Alive(RankProgress::default()));
+    run.say(1, ToCoordinator::Alive { progress: RankProgress::default(), said_at: 0 });
     run.judged(1).await;
     // The whole process stands still: all run on this thread.
     std::thread::sleep(FAST * 2 * LEASE_TICKS);
@@ -282,4 +301,195 @@ fn the_slowest_servers_come_first() {
     let mut servers = [tally("b", 10, 0), tally("a", 10, 0), tally("c", 20, 10), tally("d", 90, 30)];
     servers.sort_by(ServerTally::by_time_left);
     assert_eq!(servers.map(|server| server.folder.to_string()), ["a", "b", "d", "c"]);
+}
+
+impl Run {
+    fn say_of_server(&self, rank: Rank, word: ServerWord) {
+        self.say(rank, ToCoordinator::Servers(vec![(ServerName::from_catalog("cdn.example"), word)]));
+    }
+
+    fn borrow(&self, rank: Rank, received: u64) {
+        self.say_of_server(rank, ServerWord::Borrow { borrow: 1, received });
+    }
+
+    /// What the rank is told of servers next; all else that it is told is left out.
+    async fn orders_for(&mut self, rank: Rank) -> Vec<ServerOrder> {
+        loop {
+            if let ToWorker::Servers(orders) = self.heard_by(rank).await {
+                return orders.into_iter().map(|(_, order)| order).collect();
+            }
+        }
+    }
+
+    /// The next loan of the rank, accepted.
+    async fn loan_for(&mut self, rank: Rank) -> (Loan, Option<ServerKnowledge>) {
+        match self.orders_for(rank).await.pop().unwrap() {
+            ServerOrder::Lend { loan, knowledge, .. } => {
+                self.say_of_server(rank, ServerWord::Accept { number: loan.number });
+                (loan, knowledge.map(|knowledge| *knowledge))
+            }
+            order => panic!("{order:?}"),
+        }
+    }
+
+    /// Ends the run; its catalog is closed then.
+    async fn end(self) -> TempDir {
+        self.shutdown.request(crate::runtime::StopReason::Terminate);
+        (0..self.ranks.len() as Rank).for_each(|rank| self.say(rank, ToCoordinator::Bye));
+        self.coordinator.await.unwrap().unwrap();
+        self.folder
+    }
+}
+
+#[tokio::test]
+async fn what_one_rank_hears_of_a_server_the_others_and_the_next_run_know() {
+    let mut run = Run::start(2, LEASE * 1000, FAST);
+    run.borrow(0, 0);
+    let (loan, knowledge) = run.loan_for(0).await;
+    assert_eq!((loan.rate, loan.max_connections, loan.bytes), (10.0, 8, None));
+    assert_eq!(knowledge, Some(ServerKnowledge::default()));
+    run.borrow(1, 0);
+    assert_eq!(run.loan_for(0).await.0.rate, 5.0);
+    let (loan, knowledge) = run.loan_for(1).await;
+    assert_eq!((loan.rate, loan.max_connections), (5.0, 4));
+    assert!(knowledge.is_some());
+
+    let hour = Duration::from_secs(3600);
+    let embargo = Embargo { left: hour, cause: FailureCause::HttpStatus, http_status: Some(429) };
+    let learnt = LearntLimit { max_rate: Some(3.0), max_in_flight: None };
+    let robots = RobotsTxt {
+        is_https: true,
+        fetched_at: now_ms(),
+        text: "User-agent: *".into(),
+        crawl_delay: Duration::from_secs(2),
+    };
+    for news in
+        [ServerNews::Learnt(learnt), ServerNews::RobotsTxt(robots.clone()), ServerNews::Embargo(embargo)]
+    {
+        run.say_of_server(1, ServerWord::News(news));
+    }
+    let mut told = run.orders_for(0).await;
+    if let [ServerOrder::Lend { loan, .. }] = told[..] {
+        assert_eq!((loan.rate, loan.max_connections), (0.5, 4), "the Crawl-delay is not divided");
+        told = run.orders_for(0).await;
+    }
+    assert_eq!(told, [ServerOrder::Embargo(embargo)]);
+
+    let folder = run.end().await;
+    let catalog = open_catalog(&folder);
+    let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);
+    run.borrow(0, 0);
+    let (loan, knowledge) = run.loan_for(0).await;
+    assert_eq!(loan.rate, 0.5, "the Crawl-delay");
+    let knowledge = knowledge.unwrap();
+    assert_eq!((knowledge.learnt, &knowledge.robots_txt[..]), (learnt, &[robots][..]));
+    let known = knowledge.embargo.unwrap();
+    assert_eq!((known.cause, known.http_status), (embargo.cause, embargo.http_status));
+    assert!(known.left > hour / 2, "{known:?}");
+    run.end().await;
+}
+
+#[tokio::test]
+async fn a_budget_of_bytes_holds_over_two_runs() {
+    let budget = ServerBudget { bytes_per_day: 10 << 20, ..BUDGET };
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = new_catalog(&folder, 1);
+    let mut run = Run::start_with(folder, catalog, 1, LEASE, TICK, budget);
+    run.borrow(0, 0);
+    let mut lent = run.loan_for(0).await.0.bytes.unwrap();
+    let mut received = 0;
+    for _ in 0..3 {
+        received += lent;
+        run.borrow(0, lent);
+        lent = run.loan_for(0).await.0.bytes.unwrap();
+    }
+    assert!(received > 8 << 20 && lent > 0);
+    // The last tranche counts, too: nobody says what came of it.
+    let folder = run.end().await;
+    let catalog = open_catalog(&folder);
+    let mut run = Run::start_with(folder, catalog, 1, LEASE, TICK, budget);
+    run.borrow(0, 0);
+    let orders = run.orders_for(0).await;
+    let [ServerOrder::Lend { loan, .. }, ServerOrder::Embargo(embargo)] = &orders[..] else {
+        panic!("{orders:?}")
+    };
+    assert_eq!(loan.bytes, Some(0));
+    assert!(embargo.left > Duration::from_secs(23 * 3600), "{embargo:?}");
+    run.end().await;
+}
+
+#[tokio::test]
+async fn what_a_lost_rank_was_lent_goes_to_others_and_it_is_told_when_it_wakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = new_catalog(&folder, 1);
+    let budget = ServerBudget { rate: 1.0, ..BUDGET };
+    let mut run = Run::start_with(folder, catalog, 2, LEASE, FAST, budget);
+    run.borrow(0, 0);
+    assert_eq!(run.loan_for(0).await.0.max_connections, 8);
+    run.borrow(1, 0);
+    assert_eq!(run.loan_for(1).await.0.max_connections, 0);
+    loop {
+        run.say(1, ToCoordinator::Alive { progress: RankProgress::default(), said_at: 0 });
+        if let Ok((loan, _)) = tokio::time::timeout(FAST, run.loan_for(1)).await {
+            break assert_eq!(loan.max_connections, 8, "though the other has accepted nothing");
+        }
+    }
+    run.borrow(0, 0);
+    let number = loop {
+        match run.heard_by(0).await {
+            ToWorker::LoansVoid { number } => break number,
+            ToWorker::Servers(_) => {}
+            message => panic!("{message:?}"),
+        }
+    };
+    let (loan, knowledge) = run.loan_for(0).await;
+    assert!(loan.number > number && loan.max_connections == 0 && knowledge.is_some(), "{loan:?}");
+    run.end().await;
+}
+
+#[tokio::test]
+async fn three_ranks_take_turns_at_a_server_with_one_request_per_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = new_catalog(&folder, 1);
+    let budget = ServerBudget { rate: 1.0, ..BUDGET };
+    let mut run = Run::start_with(folder, catalog, 3, LEASE * 1000, FAST, budget);
+    for rank in 0..3 {
+        run.borrow(rank, 0);
+        assert_eq!(run.loan_for(rank).await.0.max_connections > 0, rank == 0);
+    }
+    for (last, next) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
+        assert_eq!(run.loan_for(last).await.0.max_connections, 0);
+        let (loan, _) = run.loan_for(next).await;
+        assert_eq!((loan.rate, loan.max_connections), (1.0, 8));
+    }
+    run.end().await;
+}
+
+#[tokio::test]
+async fn every_sign_of_life_is_answered_with_its_time() {
+    let mut run = Run::start(1, LEASE, TICK);
+    run.say(0, ToCoordinator::Alive { progress: RankProgress::default(), said_at: 77 });
+    let envelope = run.ranks[0].inbox.recv().await.unwrap();
+    let answer = wire::decode(&envelope.payload).unwrap();
+    assert!(matches!(answer, Packet::ToWorker(ToWorker::Heard { said_at: 77 })), "{answer:?}");
+    run.end().await;
+}
+
+#[tokio::test]
+async fn what_is_damaged_of_a_server_is_as_if_it_were_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(new_catalog(&folder, 1));
+    tamper(&folder, |txn| {
+        let facts: redb::TableDefinition<(&str, u8), &[u8]> = redb::TableDefinition::new("server_facts-1");
+        let mut facts = txn.open_table(facts).unwrap();
+        for kind in 0..10 {
+            facts.insert(("cdn.example", kind), [1, 0xff].as_slice()).unwrap();
+        }
+    });
+    let catalog = open_catalog(&folder);
+    let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);
+    run.borrow(0, 0);
+    let (loan, knowledge) = run.loan_for(0).await;
+    assert_eq!((loan.rate, knowledge), (10.0, Some(ServerKnowledge::default())));
+    run.end().await;
 }

@@ -1,13 +1,16 @@
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::cluster::{Endpoint, local};
-use crate::model::{ServerId, ServerName};
+use crate::dispatch::protocol::{ServerOrder, ServerWord};
+use crate::fetch::Landlord;
+use crate::model::{FailureCause, RobotsTxt, ServerId, ServerNews};
 
 const TICK: Duration = Duration::from_millis(1);
+const LEASE: Duration = Duration::from_secs(120);
 
 /// Does nothing until it is dropped, and notes what happens.
 #[derive(Default)]
@@ -16,6 +19,9 @@ struct Scripted {
     /// Whether its reports are refused.
     refused: AtomicBool,
     events: Mutex<Vec<(&'static str, Epoch)>>,
+    line: OnceLock<ServerLine>,
+    loans: Mutex<Vec<Loan>>,
+    embargoes: Mutex<Vec<Embargo>>,
 }
 
 impl Scripted {
@@ -67,6 +73,14 @@ impl Executor for Scripted {
     fn num_parked(&self) -> u32 {
         self.parked.load(Ordering::Relaxed)
     }
+
+    fn lend(&self, _: &ServerName, loan: Loan, _: Option<ServerKnowledge>) {
+        self.loans.lock().unwrap().push(loan);
+    }
+
+    fn embargo(&self, _: &ServerName, embargo: Embargo) {
+        self.embargoes.lock().unwrap().push(embargo);
+    }
 }
 
 /// A worker, and the end that rank 0 would hold.
@@ -84,7 +98,10 @@ impl RankZeroEnd {
         let (to_worker, inbox) = mpsc::unbounded_channel();
         let executor = Arc::new(Scripted::default());
         let make = executor.clone();
-        let worker = tokio::spawn(work_at(TICK, outbox, inbox, Shutdown::new(), move |_, _| Ok(make)));
+        let worker = tokio::spawn(work_at(TICK, outbox, inbox, Shutdown::new(), move |_, _, line| {
+            make.line.set(line).unwrap();
+            Ok(make)
+        }));
         Self { endpoint: ranks.pop().unwrap(), to_worker, executor, worker }
     }
 
@@ -93,7 +110,7 @@ impl RankZeroEnd {
     }
 
     fn welcome(&self) {
-        self.say(ToWorker::Welcome { run_id: 1, settings: String::new() });
+        self.say(ToWorker::Welcome { run_id: 1, settings: String::new(), lease_timeout: LEASE });
     }
 
     /// What the worker says next.
@@ -109,7 +126,7 @@ impl RankZeroEnd {
     async fn heard(&mut self) -> ToCoordinator {
         loop {
             match self.next_word().await {
-                ToCoordinator::Alive(_) => {}
+                ToCoordinator::Alive { .. } => {}
                 message => return message,
             }
         }
@@ -122,7 +139,6 @@ fn claim(epoch: Epoch) -> Claim {
         folder: ServerName::from_catalog("a.example"),
         shared: false,
         epoch,
-        share: 1.0,
         manifest_files: Vec::new(),
         states: Vec::new(),
         parts: Vec::new(),
@@ -200,7 +216,7 @@ async fn a_worker_gives_up_on_a_rank_zero_that_says_nothing() {
     fades.welcome();
     let mut num_ticks = 0;
     while num_ticks < 2 * MAX_SILENT_TICKS {
-        if matches!(fades.next_word().await, ToCoordinator::Alive(_)) {
+        if matches!(fades.next_word().await, ToCoordinator::Alive { .. }) {
             num_ticks += 1;
             if num_ticks % (MAX_SILENT_TICKS / 2) == 0 {
                 fades.say(ToWorker::Alive);
@@ -231,4 +247,105 @@ async fn a_rank_zero_that_never_began_dismisses_its_workers() {
     let rank_zero = RankZeroEnd::start();
     rank_zero.say(ToWorker::Dismissed { lost_ranks: false });
     assert_eq!(rank_zero.worker.await.unwrap().unwrap(), Farewell { lost_ranks: false });
+}
+
+impl RankZeroEnd {
+    /// What the worker says next of servers.
+    async fn words(&mut self) -> Vec<ServerWord> {
+        loop {
+            if let ToCoordinator::Servers(words) = self.heard().await {
+                return words.into_iter().map(|(_, word)| word).collect();
+            }
+        }
+    }
+
+    fn lend(&self, borrow: u64, number: u64) {
+        let loan = Loan { number, rate: 1.0, max_connections: 1, bytes: None };
+        let order = ServerOrder::Lend { borrow, loan, knowledge: None };
+        self.say(ToWorker::Servers(vec![(ServerName::from_catalog("a.example"), order)]));
+    }
+
+    /// Numbers and connections of all loans that have come to the executor, once there are so many.
+    async fn lent(&self, num: usize) -> Vec<(u64, u32)> {
+        loop {
+            let loans: Vec<_> =
+                self.executor.loans.lock().unwrap().iter().map(|l| (l.number, l.max_connections)).collect();
+            if loans.len() >= num {
+                return loans;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+/// A loan that was sent before rank 0 knew that the server was given back is others' by the time it arrives.
+#[tokio::test]
+async fn loans_that_have_crossed_a_newer_word_are_dropped() {
+    let mut rank_zero = RankZeroEnd::start();
+    rank_zero.welcome();
+    while !matches!(rank_zero.heard().await, ToCoordinator::Ready { .. }) {}
+    let line = rank_zero.executor.line.get().unwrap().clone();
+    let server = ServerName::from_catalog("a.example");
+    assert!(line.holds());
+    line.borrow(&server, 0);
+    assert_eq!(rank_zero.words().await, [ServerWord::Borrow { borrow: 1, received: 0 }]);
+    rank_zero.lend(1, 5);
+    assert_eq!(rank_zero.lent(1).await, [(5, 1)]);
+    // All at once, and the crossing loan before the worker has sent a word of it.
+    line.accept(&server, 5);
+    line.give_back(&server, 7);
+    line.borrow(&server, 0);
+    rank_zero.lend(1, 6);
+    let (accept, give_back) = (ServerWord::Accept { number: 5 }, ServerWord::GiveBack { received: 7 });
+    assert_eq!(rank_zero.words().await, [accept, give_back, ServerWord::Borrow { borrow: 2, received: 0 }]);
+    rank_zero.lend(2, 7);
+    assert_eq!(rank_zero.lent(2).await, [(5, 1), (7, 1)]);
+
+    let embargo =
+        Embargo { left: Duration::from_secs(9), cause: FailureCause::HttpStatus, http_status: Some(429) };
+    rank_zero.say(ToWorker::Servers(vec![(server.clone(), ServerOrder::Embargo(embargo))]));
+    rank_zero.say(ToWorker::LoansVoid { number: 8 });
+    assert_eq!(rank_zero.words().await, [ServerWord::Borrow { borrow: 3, received: 0 }]);
+    rank_zero.lend(2, 9);
+    rank_zero.lend(3, 10);
+    assert_eq!(rank_zero.lent(4).await, [(5, 1), (7, 1), (8, 0), (10, 1)]);
+    assert_eq!(*rank_zero.executor.embargoes.lock().unwrap(), [embargo]);
+}
+
+#[tokio::test]
+async fn what_was_said_last_is_heard_before_the_goodbye_and_long_texts_are_not_passed_on() {
+    let mut rank_zero = RankZeroEnd::start();
+    rank_zero.welcome();
+    while !matches!(rank_zero.heard().await, ToCoordinator::Ready { .. }) {}
+    let line = rank_zero.executor.line.get().unwrap().clone();
+    let server = ServerName::from_catalog("a.example");
+    let robots = |text: String| RobotsTxt { is_https: true, fetched_at: 1, text, crawl_delay: LEASE };
+    rank_zero.say(ToWorker::Done);
+    line.tell(&server, ServerNews::RobotsTxt(robots("x".repeat(65_536))));
+    line.tell(&server, ServerNews::RobotsTxt(robots("x".repeat(65_537))));
+    line.give_back(&server, 3);
+    let mut words = Vec::new();
+    loop {
+        match rank_zero.heard().await {
+            ToCoordinator::Servers(more) => words.extend(more.into_iter().map(|(_, word)| word)),
+            ToCoordinator::Bye => break,
+            _ => {}
+        }
+    }
+    let [ServerWord::News(_), long, ServerWord::GiveBack { received: 3 }] = &words[..] else {
+        panic!("{words:?}")
+    };
+    assert_eq!(*long, ServerWord::CrawlDelay { is_https: true, delay: LEASE });
+}
+
+/// A rank that was stopped for longer than its lease asks nothing until rank 0 has answered it.
+#[test]
+fn what_was_lent_holds_as_long_as_rank_zero_answers() {
+    let uptime = boot_ms();
+    let desk = ServerDesk::new(Duration::from_millis(uptime / 2), 0);
+    assert!(!desk.line().holds(), "its last word is as old as the machine");
+    desk.heard(uptime);
+    assert!(desk.line().holds());
+    desk.heard(0);
+    assert!(desk.line().holds(), "an older answer takes nothing back");
 }
