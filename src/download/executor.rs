@@ -12,9 +12,9 @@ use super::part_memory::PartMemory;
 use super::partition::work_on_partition;
 use crate::dispatch::protocol::{Claim, RankProgress};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
-use crate::fetch::{FetchOptions, Fetcher, RequestLog, ServerRules};
+use crate::fetch::{FetchOptions, Fetcher, Landlord, RequestLog, ServerRules};
 use crate::imaging::ImagingOptions;
-use crate::model::{ImageEncoding, ServerName};
+use crate::model::{Embargo, ImageEncoding, Loan, ServerKnowledge, ServerName};
 use crate::runtime::{CpuPool, MemoryBudget, available_cores, max_open_files};
 use crate::storage::{DatasetLayout, StorageOptions};
 
@@ -23,10 +23,6 @@ use crate::storage::{DatasetLayout, StorageOptions};
 const MAX_WRITERS: usize = 4;
 /// Partitions made complete at once. Each copies up to some GB, so that they have turns of their own.
 const MAX_COMPACTORS: usize = 2;
-
-/// Of a server's limits, what ranks with claims on it share. The rest is for redirects that lead to it on ranks that
-/// have none: they cannot know of each other.
-const CLAIMED_SHARE: f64 = 0.8;
 
 /// Everything a rank needs to know to download.
 #[derive(Clone, Debug)]
@@ -40,7 +36,8 @@ pub struct DownloadSettings {
     pub rules: ServerRules,
     /// Servers whose pending records are skipped.
     pub ignored: HashSet<ServerName>,
-    pub num_ranks: u32,
+    /// Who lends this process its part of each server's limits; without one it has all of them.
+    pub landlord: Option<Arc<dyn Landlord>>,
     /// Is told of every request.
     pub request_log: Option<Arc<dyn RequestLog>>,
 }
@@ -95,8 +92,9 @@ impl DownloadExecutor {
         if let Some(log) = &settings.request_log {
             fetcher = fetcher.with_request_log(log.clone());
         }
-        // A redirect may lead to a server that other ranks work on.
-        fetcher.set_default_share(Shares::among(settings.num_ranks).redirects);
+        if let Some(landlord) = &settings.landlord {
+            fetcher = fetcher.with_landlord(landlord.clone());
+        }
         let options = &settings.download;
         let threads = match options.cpu_threads {
             0 => available_cores(),
@@ -125,34 +123,25 @@ impl DownloadExecutor {
         }))
     }
 
-    /// This rank's share of the limits of a server that a claim is about.
-    pub(super) fn share_of(&self, claim: &Claim) -> f64 {
-        claim.share * Shares::among(self.settings.num_ranks).claims
+    /// Hands a loan of the landlord to the fetcher: [`Fetcher::lend`].
+    pub fn lend(&self, server: &ServerName, loan: Loan, knowledge: Option<ServerKnowledge>) {
+        self.fetcher.lend(server, loan, knowledge);
+    }
+
+    /// Another rank was asked to leave a server alone: [`Fetcher::embargo`].
+    pub fn embargo(&self, server: &ServerName, embargo: Embargo) {
+        self.fetcher.embargo(server, embargo);
+    }
+
+    /// For the end, before the last word to rank 0: [`Fetcher::leave`].
+    pub fn leave(&self) {
+        self.fetcher.leave();
     }
 
     pub(super) fn storage_options(&self) -> StorageOptions {
         StorageOptions {
             hash_algorithm: self.settings.imaging.hash_algorithm,
             raw_pixels: self.settings.imaging.image_encoding == ImageEncoding::Raw,
-        }
-    }
-}
-
-/// What ranks may take of one server's limits.
-#[derive(Debug)]
-struct Shares {
-    /// All ranks with claims on it, together.
-    claims: f64,
-    /// Each rank without one, for redirects that lead there.
-    redirects: f64,
-}
-
-impl Shares {
-    fn among(num_ranks: u32) -> Self {
-        match num_ranks {
-            // Nobody to share with: claims and redirects use the same `Server`.
-            0 | 1 => Self { claims: 1.0, redirects: 1.0 },
-            ranks => Self { claims: CLAIMED_SHARE, redirects: (1.0 - CLAIMED_SHARE) / f64::from(ranks) },
         }
     }
 }
@@ -190,20 +179,5 @@ impl Executor for DownloadExecutor {
 
     fn num_parked(&self) -> u32 {
         self.parked.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A server that was claimed on one rank and redirected to on the others got nearly twice its limits.
-    #[test]
-    fn claims_and_redirects_together_keep_to_the_limits() {
-        for ranks in 2..100 {
-            let Shares { claims, redirects } = Shares::among(ranks);
-            assert!(redirects > 0.0 && claims + f64::from(ranks - 1) * redirects <= 1.0, "{ranks}");
-            assert!(f64::from(ranks) * redirects <= 1.0, "{ranks}");
-        }
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn settings(root: &Path, port: u16) -> DownloadSettings {
         max_open_partitions: 4,
         rules: ServerRules::default(),
         ignored: HashSet::new(),
-        num_ranks: 1,
+        landlord: None,
         request_log: None,
     }
 }

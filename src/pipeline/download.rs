@@ -133,7 +133,7 @@ where
             .map_err(PipelineError::from)
             .and_then(|resolved| {
                 let dataset = Dataset::new(resolved)?;
-                let mut settings = download_settings(&dataset, size)?;
+                let mut settings = download_settings(&dataset)?;
                 if let Some(started) = start_ledger(&dataset, run, rank)? {
                     settings.request_log = Some(ledger.get_or_init(|| started).clone());
                 }
@@ -173,7 +173,7 @@ where
 
 fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, PipelineError> {
     // The settings are checked before a run is recorded.
-    let settings = download_settings(dataset, num_ranks)?;
+    let settings = download_settings(dataset)?;
     let catalog = dataset.open_writer()?;
     catalog.pin_hash_algorithm(settings.imaging.hash_algorithm)?;
     let options: DispatchOptions =
@@ -200,7 +200,7 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
     })
 }
 
-fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettings, PipelineError> {
+fn download_settings(dataset: &Dataset) -> Result<DownloadSettings, PipelineError> {
     let resolved: &Resolved = &dataset.resolved;
     let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
@@ -221,7 +221,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
         max_open_partitions: resolved.read("downloader_parameters.max_open_partitions")?,
         rules,
         ignored: read_server_list(&dataset.layout.ignored_table())?,
-        num_ranks,
+        landlord: None,
         request_log: None,
     })
 }
