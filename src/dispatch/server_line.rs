@@ -17,13 +17,13 @@ use crate::runtime::time_since_boot;
 /// Words that one message has at most: with the longest robots.txt they are 4 MiB.
 const MAX_WORDS: usize = 64;
 
-/// Words about servers on their way to rank 0; cheap to clone. Those that are said after the rank's last claim has
-/// ended are lost.
+/// Words about servers on their way to rank 0; cheap to clone. Those that are said after [`Executor::leave`]
+/// has returned are lost.
 ///
 /// # A rank that was stopped
 /// Rank 0 lends to others what a rank had that it has not heard for `lease_timeout`. The rank hears of that when it
 /// wakes, but not in its first moments: until the answer to its next word, a millisecond or so, it could ask as if
-/// nothing had happened, beside whoever has the loan now. [`Self::holds`] is false in that time. It counts from when
+/// nothing had happened, beside whoever has the loan now. [`Landlord::holds`] is false in that time. It counts from when
 /// the rank said the newest word that rank 0 has heard, which is before rank 0 began to count, and by a clock that
 /// does not stop. Whoever asks it before each request exceeds nothing.
 #[derive(Clone, Debug)]
@@ -40,14 +40,6 @@ struct Lease {
 }
 
 impl ServerLine {
-    /// Whether what was lent to this rank cannot have been lent to another. Where it is false it will be true again
-    /// when rank 0 has answered, and loans that do not hold any more are replaced before.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        let until = self.lease.said_at.load(Ordering::Acquire).saturating_add(self.lease.timeout_ms);
-        boot_ms() < until
-    }
-
     fn say(&self, server: &ServerName, word: ServerWord) {
         // A worker that is gone has said its last word.
         drop(self.words.send((server.clone(), word)));
@@ -55,6 +47,11 @@ impl ServerLine {
 }
 
 impl Landlord for ServerLine {
+    fn holds(&self) -> bool {
+        let until = self.lease.said_at.load(Ordering::Acquire).saturating_add(self.lease.timeout_ms);
+        boot_ms() < until
+    }
+
     fn borrow(&self, server: &ServerName, received: u64) {
         // Numbered when it is sent.
         self.say(server, ServerWord::Borrow { borrow: 0, received });

@@ -65,6 +65,9 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Another rank was asked to leave a server alone. Must not wait.
     fn embargo(&self, _server: &ServerName, _embargo: Embargo) {}
+
+    /// No claim will come any more: the last moment for words about servers. Must not wait.
+    fn leave(&self) {}
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,6 +287,7 @@ async fn work_at<E: Executor>(
     let progress = executor.progress();
     let RankProgress { success, failed, skipped, received_bytes, .. } = progress;
     tracing::info!(images = success, failed, skipped, received_bytes, "run ends for this rank");
+    executor.leave();
     line.pass_on(&mut desk)?;
     line.say_alive(progress)?;
     line.say_goodbye().await

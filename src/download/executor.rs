@@ -13,9 +13,9 @@ use super::part_memory::PartMemory;
 use super::partition::work_on_partition;
 use crate::dispatch::protocol::{Claim, RankProgress};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError};
-use crate::fetch::{FetchOptions, Fetcher, RequestLog, ServerRules};
+use crate::fetch::{FetchOptions, Fetcher, Landlord, RequestLog, ServerRules};
 use crate::imaging::ImagingOptions;
-use crate::model::{ImageEncoding, ServerName};
+use crate::model::{Embargo, ImageEncoding, Loan, ServerKnowledge, ServerName};
 use crate::runtime::{CpuPool, MemoryBudget, available_cores, max_open_files};
 use crate::storage::{DatasetLayout, StorageOptions};
 
@@ -40,6 +40,8 @@ pub struct DownloadSettings {
     pub num_ranks: u32,
     /// Which smaller renditions of images suffice.
     pub renditions: Renditions,
+    /// Who lends this process its part of each server's limits; without one it has all of them.
+    pub landlord: Option<Arc<dyn Landlord>>,
     /// Is told of every request.
     pub request_log: Option<Arc<dyn RequestLog>>,
 }
@@ -95,6 +97,9 @@ impl DownloadExecutor {
         if let Some(log) = &settings.request_log {
             fetcher = fetcher.with_request_log(log.clone());
         }
+        if let Some(landlord) = &settings.landlord {
+            fetcher = fetcher.with_landlord(landlord.clone());
+        }
         let options = &settings.download;
         let threads = match options.cpu_threads {
             0 => available_cores(),
@@ -121,11 +126,6 @@ impl DownloadExecutor {
             cpu,
             settings,
         }))
-    }
-
-    /// This rank's share of the limits of a server that a claim is about.
-    pub(super) fn share_of(&self, _claim: &Claim) -> f64 {
-        1.0
     }
 
     pub(super) fn storage_options(&self) -> StorageOptions {
@@ -169,5 +169,17 @@ impl Executor for DownloadExecutor {
 
     fn num_parked(&self) -> u32 {
         self.parked.load(Ordering::Relaxed)
+    }
+
+    fn lend(&self, server: &ServerName, loan: Loan, knowledge: Option<ServerKnowledge>) {
+        self.fetcher.lend(server, loan, knowledge);
+    }
+
+    fn embargo(&self, server: &ServerName, embargo: Embargo) {
+        self.fetcher.embargo(server, embargo);
+    }
+
+    fn leave(&self) {
+        self.fetcher.leave();
     }
 }

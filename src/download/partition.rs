@@ -116,8 +116,9 @@ struct Downloads<'a> {
     jobs: Jobs,
     tasks: JoinSet<(Option<ServerName>, Attempted)>,
     /// How many of them are about each server.
-    tasks_of: HashMap<ServerName, usize>,
-    /// Counts while all that is left waits for paused servers and retries.
+    tasks_of: HashMap<ServerName, (Arc<Server>, usize)>,
+    /// Counts while all that is left waits for paused servers and retries, or all tasks for servers that other ranks
+    /// have.
     parked: Option<Counted>,
     /// Images that wait for their row group.
     shelf: Shelf,
@@ -247,8 +248,11 @@ impl<'a> Downloads<'a> {
         let seal_at = self.part_since.map(|since| since + self.executor.settings.download.part_seconds);
         // With the window full, a due retry waits for a task to end.
         let retry_at = self.jobs.next_due().filter(|_| stop_by.is_none() && self.tasks.len() < self.window);
+        // That other ranks have what the tasks wait for is no event here.
+        let parked_at =
+            (!self.tasks.is_empty() && self.parked.is_none()).then(|| Instant::now() + WORTH_PARKING);
         let far = Instant::now() + LONGEST_WAIT;
-        [seal_at, retry_at, stop_by].into_iter().flatten().fold(far, Instant::min)
+        [seal_at, retry_at, stop_by, parked_at].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Starts record tasks while there is room; what cannot be asked for now is put off.
@@ -274,7 +278,7 @@ impl<'a> Downloads<'a> {
             Some(pause) => Some(pause.until),
             // In a shared folder nobody may fill the window: a server that is mute holds its place for long.
             None if self.claim.shared => {
-                let tasks = self.tasks_of.get(server.name()).copied().unwrap_or(0);
+                let tasks = self.tasks_of.get(server.name()).map_or(0, |(_, tasks)| *tasks);
                 (tasks >= 2 * server.max_connections()).then_some(now + CROWDED_OUT)
             }
             None => None,
@@ -284,22 +288,17 @@ impl<'a> Downloads<'a> {
     fn start(&mut self, job: Job, server: Option<Arc<Server>>) {
         let name = server.as_ref().map(|server| server.name().clone());
         if let Some(server) = &server {
-            server.set_share(self.executor.share_of(self.claim));
-            *self.tasks_of.entry(server.name().clone()).or_default() += 1;
+            let entry = self.tasks_of.entry(server.name().clone());
+            entry.or_insert_with(|| (server.clone(), 0)).1 += 1;
         }
         let attempt = attempt(self.executor.clone(), job);
-        self.tasks.spawn(async move {
-            let attempted = attempt.await;
-            // Held until now, so that the server keeps its share.
-            drop(server);
-            (name, attempted)
-        });
+        self.tasks.spawn(async move { (name, attempt.await) });
     }
 
     /// A task has ended.
     fn leave(&mut self, server: Option<&ServerName>) {
         let Some(server) = server else { return };
-        if let Some(tasks) = self.tasks_of.get_mut(server) {
+        if let Some((_, tasks)) = self.tasks_of.get_mut(server) {
             *tasks -= 1;
             if *tasks == 0 {
                 self.tasks_of.remove(server);
@@ -312,16 +311,26 @@ impl<'a> Downloads<'a> {
         self.jobs.next_due().filter(|_| self.tasks.is_empty() && !self.jobs.is_reading())
     }
 
+    /// Whether every task has waited long for a server that other ranks have.
+    fn waits_for_loans(&self) -> bool {
+        let waits_long = |server: &Server| {
+            server.waits_for_loan_since().is_some_and(|since| since.elapsed() >= WORTH_PARKING)
+        };
+        !self.tasks_of.is_empty() && self.tasks_of.values().all(|(server, _)| waits_long(server))
+    }
+
     /// Notes whether the partition is parked. Its part is sealed when that begins: the wait may be long. False
     /// when the part writer has failed.
     async fn park(&mut self, waits_until: Option<Instant>, queue: &PartQueue) -> bool {
-        match waits_until {
-            None => self.parked = None,
-            Some(until) if self.parked.is_none() && until >= Instant::now() + WORTH_PARKING => {
-                self.parked = Some(Counted::new(&self.executor.parked));
-                return self.seal(queue).await;
-            }
-            Some(_) => {}
+        let (waits, waits_long) = match waits_until {
+            Some(until) => (true, until >= Instant::now() + WORTH_PARKING),
+            None => (self.waits_for_loans(), true),
+        };
+        if !waits {
+            self.parked = None;
+        } else if waits_long && self.parked.is_none() {
+            self.parked = Some(Counted::new(&self.executor.parked));
+            return self.seal(queue).await;
         }
         true
     }

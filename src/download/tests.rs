@@ -123,6 +123,7 @@ pub(super) fn settings(root: &Path, port: u16) -> DownloadSettings {
         ignored: HashSet::new(),
         num_ranks: 1,
         renditions: Renditions::default(),
+        landlord: None,
         request_log: None,
     }
 }

@@ -75,17 +75,18 @@ pub(super) struct Body {
 
 type Failed = (FailureCause, String);
 
-/// Reads a whole body. Waiting for memory moves `deadline` by as long: the server is not to blame for it.
+/// Reads a whole body. Adds to `received` what comes over the wire, whether or not all of it does. Waiting for memory moves `deadline` by as long: the server is not to blame for it.
 pub(super) async fn read(
     response: Response,
     memory: &dyn BodyMemory,
     max_bytes: u64,
     deadline: &mut Instant,
+    received: &mut u64,
 ) -> Result<Body, Failed> {
     if response.content_length().is_some_and(|length| length > max_bytes) {
         return Err(too_large(max_bytes));
     }
-    read_as(response, memory, max_bytes, Excess::Refuse, deadline).await
+    read_as(response, memory, max_bytes, Excess::Refuse, deadline, received).await
 }
 
 /// Reads the first `max_bytes` of a body, or all of a shorter one.
@@ -94,8 +95,9 @@ pub(super) async fn read_start(
     memory: &dyn BodyMemory,
     max_bytes: usize,
     deadline: &mut Instant,
+    received: &mut u64,
 ) -> Result<Body, Failed> {
-    read_as(response, memory, max_bytes as u64, Excess::Cut, deadline).await
+    read_as(response, memory, max_bytes as u64, Excess::Cut, deadline, received).await
 }
 
 /// What becomes of the bytes beyond the limit.
@@ -113,6 +115,7 @@ async fn read_as(
     max_bytes: u64,
     excess: Excess,
     deadline: &mut Instant,
+    received: &mut u64,
 ) -> Result<Body, Failed> {
     let announced = response.content_length().map(|length| length.min(max_bytes));
     let encodings = match response.headers().get(CONTENT_ENCODING) {
@@ -133,6 +136,7 @@ async fn read_as(
             Ok(Ok(None)) => break,
             Ok(Ok(Some(chunk))) => chunk,
         };
+        *received += chunk.len() as u64;
         let room = to_usize(max_bytes).saturating_sub(buffer.bytes.len());
         let chunk = if excess == Excess::Cut { chunk.slice(..chunk.len().min(room)) } else { chunk };
         buffer.push(&chunk, deadline).await?;
@@ -148,13 +152,14 @@ async fn read_as(
 }
 
 /// Reads the rest of a response that is of no interest, if it is short, so that its connection can be reused.
-pub(super) async fn drain(mut response: Response) {
+pub(super) async fn drain(mut response: Response, received: &mut u64) {
     if response.content_length().is_some_and(|length| length > DRAIN_BYTES as u64) {
         return;
     }
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = DRAIN_BYTES;
     while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
+        *received += chunk.len() as u64;
         match left.checked_sub(chunk.len()) {
             Some(rest) => left = rest,
             None => return,

@@ -16,6 +16,7 @@ use super::client::{Clients, IDLE_TIMEOUT, Target};
 use super::dns::Dns;
 use super::error::FetchError;
 use super::guard::Guard;
+use super::landlord::Landlord;
 use super::opt_out::OptOuts;
 use super::options::FetchOptions;
 use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
@@ -26,7 +27,9 @@ use super::robots::{RobotsCache, agents};
 use super::rules::ServerRules;
 use super::server::{Permit, Refusal, Server};
 use super::servers::Servers;
-use crate::model::{FailureCause, RequestPurpose, ServerName, SkipReason, without_credentials};
+use crate::model::{
+    Embargo, FailureCause, Loan, RequestPurpose, ServerKnowledge, ServerName, SkipReason, without_credentials,
+};
 use crate::runtime::max_open_files;
 
 /// Longest URL that a redirect may lead to; the default of `max_url_bytes` for lists.
@@ -42,7 +45,7 @@ const FEW_FILES: usize = 16 * 1024;
 /// Idle connections to one server then.
 const FEW_IDLE: usize = 2;
 /// No `Retry-After` is longer than this, whatever `max_retry_after` says.
-const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Fetches URLs; owns the connections and the [`Server`]s. Cheap to share behind an `Arc`.
 pub struct Fetcher {
@@ -171,13 +174,54 @@ impl Fetcher {
         Self { addresses: Arc::new(addresses), ..self }
     }
 
+    /// Works on limits that `landlord` lends, instead of all of each server's. To be said before anything is fetched.
+    ///
+    /// A server is borrowed when something is first asked of it, robots.txt included; until its first loan comes
+    /// ([`lend`](Self::lend)) whoever asks waits in line. It is given back when it was not asked anything for ten
+    /// seconds, and with all others by [`leave`](Self::leave).
+    #[must_use]
+    pub fn with_landlord(mut self, landlord: Arc<dyn Landlord>) -> Self {
+        self.servers.set_landlord(landlord);
+        self
+    }
+
+    /// Takes a loan of a server; the first one with what is known of it. A loan of what was given back meanwhile
+    /// changes nothing.
+    pub fn lend(&self, server: &ServerName, loan: Loan, knowledge: Option<ServerKnowledge>) {
+        let Some(known) = self.servers.known(server) else { return };
+        let ServerKnowledge { embargo, learnt, robots_txt } = knowledge.unwrap_or_default();
+        // Before those who wait for the loan look for it.
+        for file in robots_txt.into_iter().filter(|_| self.options.respect_robots_txt) {
+            let (is_https, crawl_delay) = (file.is_https, file.crawl_delay);
+            if self.robots.hand_over(server, file, SystemTime::now()) {
+                known.set_crawl_delay(is_https, crawl_delay.min(self.options.max_crawl_delay));
+            }
+        }
+        known.lend(loan, embargo, learnt);
+    }
+
+    /// Leaves a server alone, as another rank was asked to, and then probes it. No URL fails for it, and the server
+    /// is not given up for what others have heard.
+    pub fn embargo(&self, server: &ServerName, embargo: Embargo) {
+        // Of one that is not known the first loan will say so.
+        if let Some(known) = self.servers.known(server) {
+            known.embargo(embargo);
+        }
+    }
+
+    /// For the end: tells the landlord what was learnt of each server and gives all back, but those with requests
+    /// under way.
+    pub fn leave(&self) {
+        self.servers.leave();
+    }
+
     /// The options that this was made with.
     #[must_use]
     pub fn options(&self) -> &FetchOptions {
         &self.options
     }
 
-    /// The server of this name, made on first use. Hold it as long as its share matters.
+    /// The server of this name, made on first use. It is not given back as long as anybody holds it.
     #[must_use]
     pub fn server(&self, name: &ServerName) -> Arc<Server> {
         self.servers.get(name)
@@ -195,12 +239,6 @@ impl Fetcher {
         self.servers.under_way()
     }
 
-    /// The share of servers that are met from now on and have none of their own, such as the targets of
-    /// redirects: one over the number of ranks keeps the cluster within each server's limits.
-    pub fn set_default_share(&self, fraction: f64) {
-        self.servers.set_default_share(fraction);
-    }
-
     /// Sends nothing from now on, for when the process is about to stop: attempts that wait for a permit fail with
     /// [`Retry::ServerPaused`], requests under way go on.
     pub fn close(&self) {
@@ -209,6 +247,7 @@ impl Fetcher {
 
     /// Makes one attempt: waits for a permit, then asks. Does not wait for a server that is paused.
     pub async fn fetch(&self, url: &Url, memory: &dyn BodyMemory) -> FetchOutcome {
+        self.servers.keep();
         let mut attempt = Attempt::new(&self.options);
         match self.follow(url, memory, &mut attempt).await {
             Ok(body) => FetchOutcome::Body(body),
@@ -330,7 +369,7 @@ impl Fetcher {
                 permit.answered();
                 if let Some(signal) = self.opt_outs.find(response.headers()) {
                     permit.replied();
-                    body::drain(response).await;
+                    body::drain(response, permit.received()).await;
                     return Err(NoBody::Skipped(FetchSkip {
                         reason: SkipReason::OptOut,
                         http_status: Some(http_status),
@@ -339,7 +378,8 @@ impl Fetcher {
                     }));
                 }
                 let content_type = content_type(&response);
-                match body::read(response, memory, self.options.max_body_bytes, &mut deadline).await {
+                let max_bytes = self.options.max_body_bytes;
+                match body::read(response, memory, max_bytes, &mut deadline, permit.received()).await {
                     Ok(body) => {
                         trace.received(body.bytes.len());
                         permit.succeeded();
@@ -360,12 +400,12 @@ impl Fetcher {
                 let location = location(&response, url).map_err(|message| {
                     Failed::new(FailureCause::BadRedirect, message).with_status(http_status).into()
                 });
-                body::drain(response).await;
+                body::drain(response, permit.received()).await;
                 location.map(|location| Hop::Redirect { location, http_status })
             }
             _ => {
                 let retry = self.retry(&response, &permit, &mut trace, may_pass);
-                body::drain(response).await;
+                body::drain(response, permit.received()).await;
                 let message = format!("the server answered {http_status}");
                 let failed = Failed::new(FailureCause::HttpStatus, message).with_status(http_status);
                 Err(Failed { retry, ..failed }.into())

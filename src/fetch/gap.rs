@@ -25,6 +25,8 @@ pub(super) struct Gap {
     wanted: Duration,
     /// When the last request was due, which is at most [`LATENESS`] before it left.
     due_at: Option<Instant>,
+    /// No request leaves before, whatever was sent.
+    held_until: Option<Instant>,
 }
 
 /// The gap of a rate in requests/s; infinite is none.
@@ -42,14 +44,24 @@ impl Gap {
         self.wanted = wanted.min(LONGEST);
     }
 
+    /// Lets nothing go before `at`.
+    pub fn hold_until(&mut self, at: Instant) {
+        self.held_until = self.held_until.max(Some(at));
+    }
+
+    /// The least time between two requests.
+    pub fn least(&self) -> Duration {
+        self.least.period
+    }
+
     /// The time between two requests.
     pub fn length(&self) -> Duration {
         self.least.period.max(self.wanted)
     }
 
-    /// Earliest time of the next request; `None` before the first.
+    /// Earliest time of the next request; `None` before the first, unless it is held.
     pub fn next_at(&self) -> Option<Instant> {
-        self.least.next_at.max(self.due_at.map(|at| at + self.wanted))
+        self.least.next_at.max(self.due_at.map(|at| at + self.wanted)).max(self.held_until)
     }
 
     /// Takes the right to send one request at `now`, if there is one.

@@ -4,8 +4,15 @@ use std::fmt::Debug;
 
 use crate::model::{ServerName, ServerNews};
 
-/// Rank 0, as the fetcher of a rank sees it. No method waits; what comes of one comes later.
+/// Rank 0, as the fetcher of a rank sees it. No method waits, or calls the fetcher: what comes of one comes later, to
+/// [`Fetcher::lend`](super::Fetcher::lend) and [`Fetcher::embargo`](super::Fetcher::embargo).
 pub trait Landlord: Send + Sync + Debug {
+    /// Whether what it has lent to this process cannot have been lent to another since. Asked before each request;
+    /// where it is false it will soon be true again, and loans that do not hold any more are replaced before.
+    fn holds(&self) -> bool {
+        true
+    }
+
     /// A server is to be asked something and nothing of it is lent, or the bytes that were lent are used up.
     /// `received`: bytes of bodies since the last word about it.
     fn borrow(&self, server: &ServerName, received: u64);

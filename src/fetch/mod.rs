@@ -34,12 +34,21 @@
 //! Any answer may say how much more is granted (`RateLimit` and its kin, `rate_limit_headers.rs`): when nothing is,
 //! the server is paused until the reset, which is no complaint; a quota per time is a least gap like Crawl-delay.
 //!
+//! The limits belong to the cluster. A [`Fetcher`] that has a [`Landlord`] works on its part of them: it borrows a
+//! server when it is first to ask it something, keeps to the loan that it has at the moment, and gives the server
+//! back when it has not asked it anything for ten seconds. With the first loan comes what others know: an embargo,
+//! the limits that a controller has learnt, robots.txt; what this one hears, it tells. No request leaves before the
+//! first loan, while another rank has its turn, or while the bytes that may be received are used up: whoever asks
+//! waits in line, and holds nothing that other servers need. Without a landlord all of each server is ours.
+//!
 //! From the 20th complaint in a row on a server is parked: paused for 15 s, doubling to 5 min. When a pause of
 //! either kind is over, one request goes out as a probe. While a server is paused nobody waits for it: a fetch
 //! fails at once with [`Retry::ServerPaused`], which costs no attempt, and callers can ask first
 //! ([`Server::pause`]). A server that has done nothing but complain for longer than `server_patience`, and through
 //! three pauses, is given up: while it is paused its URLs fail for good, unasked. After each pause it is probed
-//! once more, and a success takes everything back. `pause.rs` says why.
+//! once more, and a success takes everything back. `pause.rs` says why. The other ranks leave a server alone that has
+//! asked this one for a pause, or is parked here, and so does this one for theirs; each ends it a little later than it
+//! was told, by chance, so that not all probe at once. Only what is heard here gives a server up here.
 //!
 //! No compression is asked for (`Accept-Encoding: identity`: images do not shrink), but what comes
 //! compressed all the same is decoded within the same limit.

@@ -169,6 +169,17 @@ impl Pauses {
         }
     }
 
+    /// Another process has heard the complaint: the server is left alone until then, and probed. No streak of ours
+    /// begins or goes on: only what is heard here gives a server up here.
+    pub fn on_embargo(&mut self, complaint: Complaint, until: Instant, now: Instant) {
+        if until <= self.pause(now).map_or(now, |pause| pause.until) {
+            return;
+        }
+        self.extend(until, complaint, now);
+        self.paused_at = Some(now);
+        self.probe = Probe::Due;
+    }
+
     /// Whether there is no pause, no probe and no streak to be remembered.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.ready_at(now) == Some(now) && self.streak.is_none() && self.probe == Probe::NotNeeded

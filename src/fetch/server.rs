@@ -5,11 +5,16 @@
 //! of the process-wide slots until its server is ready: a slow server cannot use up what fast ones need.
 //!
 //! How many requests may be under way and how far apart they leave is the tighter of two: what the rate controller
-//! thinks best, asked once after each request that has ended, and this process's share of what the user has set.
+//! thinks best, asked once after each request that has ended, and what is lent to this process of what the user has
+//! set (`lent.rs`). Where there is no landlord, that is all of it. Where there is one, a server that is to be asked
+//! something is borrowed first, by the head of the line and once; until the first loan nothing leaves, robots.txt
+//! included, because with it comes what the other ranks know. The landlord is called under the server's lock, so
+//! that it hears things in the order in which they hold.
 //!
 //! Nobody waits for a pause: it may take an hour, and the caller can do other things in it. Nor for anything
 //! once the process-wide slots are closed.
 
+mod lent;
 mod permit;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,11 +27,25 @@ use super::addresses::Turn;
 use super::gap::{Gap, gap_of};
 pub(super) use permit::Permit;
 
-use super::pause::{Pause, Pauses};
-use super::rate::{RateController, ServerLimit};
-use crate::model::ServerName;
+use self::lent::{Lent, SETTLED};
+use super::fetcher::MAX_PAUSE;
+use super::landlord::Landlord;
+use super::pause::{Complaint, Pause, Pauses};
+use super::rate::{LearntLimit, RateController, ServerLimit};
+use crate::model::{Embargo, Loan, ServerName, ServerNews};
 
-/// A server's limits, cluster-wide: this process has a share of them.
+/// How much later than the others hear of it an embargo ends for each rank, as a part of it and at most: a server
+/// that may have recovered is not probed by all at once.
+const SPREAD: f64 = 0.1;
+const LONGEST_SPREAD: Duration = Duration::from_secs(5);
+/// What was learnt is told again when it has changed by this part, and not sooner than after so long.
+const LEARNT_CHANGE: f64 = 0.1;
+const LEARNT_AGAIN: Duration = Duration::from_secs(60);
+
+/// How soon to look again whether the loan still holds: a word to rank 0 and back.
+const UNSURE: Duration = Duration::from_millis(10);
+
+/// A server's limits, cluster-wide.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerLimits {
     /// Requests/s; 0 is no limit.
@@ -49,6 +68,8 @@ pub(super) enum Refusal {
 pub struct Server {
     name: ServerName,
     limits: ServerLimits,
+    /// Who lends them; `None`: all of them are ours.
+    landlord: Option<Arc<dyn Landlord>>,
     /// Slots of the whole process, one per request under way.
     in_flight: Arc<Semaphore>,
     /// Those of them that servers which do not answer may have: mute ones, held until a deadline, must not use up
@@ -68,13 +89,18 @@ struct State {
     /// What the controller has said last.
     limit: ServerLimit,
     gap: Gap,
-    /// The share that gap and connections are made for.
-    share: Option<f64>,
+    lent: Lent,
+    /// The part of the limits that the controller works within: that of the last loan with connections.
+    share: f64,
+    /// Since when the head of the line waits for a loan.
+    waits_since: Option<Instant>,
+    /// What the landlord knows of what was learnt, and when it was told.
+    told: LearntLimit,
+    told_at: Option<Instant>,
     /// What robots.txt asks for, over http and over https.
     crawl_delays: [Duration; 2],
     /// What the tightest quota of a `RateLimit-Policy` comes to.
     quota_gap: Duration,
-    max_connections: usize,
     under_way: usize,
     last_response_at: Option<Instant>,
     /// Whether the last thing heard was a response. Until then one connection has to do.
@@ -84,6 +110,8 @@ struct State {
 /// What somebody who wants to send a request is told.
 enum Outlook {
     Paused(Pause),
+    /// Nothing of the server is lent, or no bytes.
+    NotLent,
     /// It depends on the requests under way.
     Full,
     /// Not before this time, which may be now.
@@ -92,7 +120,8 @@ enum Outlook {
 
 impl State {
     fn max_connections(&self) -> usize {
-        if self.answers { self.max_connections } else { 1 }
+        let most = self.lent.max_connections();
+        if self.answers { most } else { most.min(1) }
     }
 
     fn num_connections(&self) -> usize {
@@ -110,6 +139,9 @@ impl State {
         if let Some(pause) = self.pauses.pause(now) {
             return Outlook::Paused(pause);
         }
+        if !self.lent.allows_one_more(self.under_way) {
+            return Outlook::NotLent;
+        }
         let has_room = self.under_way < self.num_connections();
         self.ready_at(now).filter(|_| has_room).map_or(Outlook::Full, Outlook::At)
     }
@@ -125,12 +157,42 @@ impl State {
         self.last_response_at = Some(now);
     }
 
-    /// Sets the gap that nobody goes below: this process's share of the rate that is set (0: none) and of what
-    /// robots.txt and the server's quota ask for.
-    fn set_least_gap(&mut self, rate: f64) {
-        let crawl_delay = self.crawl_delays[0].max(self.crawl_delays[1]).max(self.quota_gap).as_secs_f64();
-        let seconds = if rate > 0.0 { crawl_delay.max(1.0 / rate) } else { crawl_delay };
-        self.gap.set_least(gap_of(self.share.unwrap_or(1.0) / seconds));
+    /// Sets the gap that nobody goes below: that of the rate that is lent, what robots.txt asks for, or this process's
+    /// part of the server's quota.
+    fn set_least_gap(&mut self) {
+        let crawl_delay = self.crawl_delays[0].max(self.crawl_delays[1]);
+        let quota_gap = gap_of(self.share / self.quota_gap.as_secs_f64());
+        self.gap.set_least(crawl_delay.max(quota_gap).max(gap_of(self.lent.rate())));
+    }
+
+    /// Works within the present loan from now on.
+    fn adopt_loan(&mut self, limits: ServerLimits) {
+        let Some(loan) = self.lent.loan().filter(|loan| loan.max_connections > 0) else { return };
+        self.set_least_gap();
+        let share = if limits.rate > 0.0 && loan.rate > 0.0 {
+            loan.rate / limits.rate
+        } else {
+            f64::from(loan.max_connections) / limits.max_connections as f64
+        };
+        self.share = if share > 0.0 { share.min(1.0) } else { 1.0 };
+        self.controller.set_share(self.share);
+        self.ask();
+    }
+
+    /// Leaves the server alone as another rank was asked to.
+    fn hear(&mut self, Embargo { left, cause, http_status }: Embargo, now: Instant) {
+        let left = left.min(MAX_PAUSE);
+        let later = left.mul_f64(SPREAD).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
+        self.pauses.on_embargo(Complaint { cause, http_status }, now + left + later, now);
+    }
+
+    /// What the controller has learnt, as it stands for the whole server.
+    fn learnt(&self) -> LearntLimit {
+        let LearntLimit { max_rate, max_in_flight } = self.controller.learnt();
+        LearntLimit {
+            max_rate: max_rate.map(|rate| rate / self.share),
+            max_in_flight: max_in_flight.map(|most| scaled(most, 1.0 / self.share)),
+        }
     }
 
     /// Asks the controller, which has just been told something.
@@ -140,38 +202,64 @@ impl State {
     }
 }
 
+/// So many times `factor`, at least 1.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+fn scaled(number: usize, factor: f64) -> usize {
+    (number as f64 * factor).round().max(1.0) as usize
+}
+
+/// Whether so much has changed that others should know.
+fn differs(told: LearntLimit, learnt: LearntLimit) -> bool {
+    let differs = |told: Option<f64>, learnt: Option<f64>| match (told, learnt) {
+        (Some(told), Some(learnt)) => (learnt - told).abs() > LEARNT_CHANGE * told,
+        (told, learnt) => told.is_some() != learnt.is_some(),
+    };
+    #[expect(clippy::cast_precision_loss)]
+    let level = |learnt: LearntLimit| learnt.max_in_flight.map(|most| most as f64);
+    differs(told.max_rate, learnt.max_rate) || differs(level(told), level(learnt))
+}
+
 impl Server {
     pub(super) fn new(
         name: ServerName,
         limits: ServerLimits,
         controller: Box<dyn RateController>,
-        share: f64,
+        landlord: Option<Arc<dyn Landlord>>,
         in_flight: Arc<Semaphore>,
         newcomers: Arc<Semaphore>,
     ) -> Self {
-        let server = Self {
+        let now = Instant::now();
+        let lent = match &landlord {
+            Some(_) => Lent::nothing(now),
+            None => Lent::all(limits.rate, u32::try_from(limits.max_connections).unwrap_or(u32::MAX), now),
+        };
+        let mut state = State {
+            pauses: Pauses::new(limits.patience),
+            limit: controller.limit(),
+            controller,
+            gap: Gap::default(),
+            lent,
+            share: 1.0,
+            waits_since: None,
+            told: LearntLimit::default(),
+            told_at: None,
+            crawl_delays: [Duration::ZERO; 2],
+            quota_gap: Duration::ZERO,
+            under_way: 0,
+            last_response_at: None,
+            answers: false,
+        };
+        state.adopt_loan(limits);
+        Self {
             name,
             limits,
+            landlord,
             in_flight,
             newcomers,
-            state: Mutex::new(State {
-                pauses: Pauses::new(limits.patience),
-                limit: controller.limit(),
-                controller,
-                gap: Gap::default(),
-                share: None,
-                crawl_delays: [Duration::ZERO; 2],
-                quota_gap: Duration::ZERO,
-                max_connections: limits.max_connections,
-                under_way: 0,
-                last_response_at: None,
-                answers: false,
-            }),
+            state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
             changed: Notify::new(),
-        };
-        server.set_share(share);
-        server
+        }
     }
 
     /// The name under which the limits hold.
@@ -185,29 +273,45 @@ impl Server {
         self.limits
     }
 
-    /// Sets this process's share of the server's limits: `rate * fraction` requests/s and
-    /// `max(1, floor(max_connections * fraction))` connections.
-    ///
-    /// That the shares of all ranks sum to at most 1 is the caller's promise. The share is forgotten when nobody
-    /// holds the `Server` any more. A fraction outside `0..=1` counts as the nearer end; zero, or what is no
-    /// number, as one in a million.
-    pub fn set_share(&self, fraction: f64) {
-        let fraction = if fraction > 1e-6 { fraction.min(1.0) } else { 1e-6 };
-        let mut state = self.state();
-        // Told again with every record of a claim.
-        if state.share == Some(fraction) {
-            return;
+    /// Takes a loan, with what is known of the server. One that was not asked for, or is older than the present one,
+    /// changes nothing.
+    pub(super) fn lend(&self, loan: Loan, embargo: Option<Embargo>, learnt: LearntLimit) {
+        let (mut state, now) = (self.state(), Instant::now());
+        let Some(had_none) = state.lent.take(loan, now) else { return };
+        state.adopt_loan(self.limits);
+        if had_none && loan.number > 1 {
+            // Who had the turn before may have sent a request just now.
+            let gap = state.gap.least();
+            if !gap.is_zero() {
+                state.gap.hold_until(now + gap.max(SETTLED));
+            }
         }
-        state.share = Some(fraction);
-        state.set_least_gap(self.limits.rate);
-        // Truncation is the meaning; the product is positive and no larger than the limit.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let connections = (self.limits.max_connections as f64 * fraction) as usize;
-        state.max_connections = connections.max(1);
-        state.controller.set_share(fraction);
-        state.ask();
+        if learnt != LearntLimit::default() {
+            let max_in_flight = learnt.max_in_flight.map(|most| scaled(most, state.share));
+            let max_rate = learnt.max_rate.map(|rate| rate * state.share);
+            state.controller.learn(LearntLimit { max_rate, max_in_flight });
+            state.told = state.learnt();
+            state.ask();
+        }
+        if let Some(embargo) = embargo {
+            state.hear(embargo, now);
+        }
+        self.accept(&mut state);
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Another rank was asked to leave the server alone, or has found it in trouble.
+    pub(super) fn embargo(&self, embargo: Embargo) {
+        self.state().hear(embargo, Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// Since when the requests of this server wait for a loan, if they do: other ranks have their turns, or all bytes
+    /// that may be received are used up.
+    #[must_use]
+    pub fn waits_for_loan_since(&self) -> Option<Instant> {
+        self.state().waits_since
     }
 
     /// Sets the least time between two requests, over all ranks, that one of the server's two robots.txt asks for;
@@ -219,7 +323,7 @@ impl Server {
             return;
         }
         state.crawl_delays[usize::from(is_https)] = delay;
-        state.set_least_gap(self.limits.rate);
+        state.set_least_gap();
         drop(state);
         self.changed.notify_one();
     }
@@ -233,7 +337,7 @@ impl Server {
             return;
         }
         state.quota_gap = gap;
-        state.set_least_gap(self.limits.rate);
+        state.set_least_gap();
         drop(state);
         self.changed.notify_one();
     }
@@ -259,10 +363,7 @@ impl Server {
                 return Err(Refusal::Closed);
             }
             let now = Instant::now();
-            let (outlook, answers) = {
-                let state = self.state();
-                (state.outlook(now), state.answers)
-            };
+            let (outlook, answers) = self.look(now);
             match outlook {
                 Outlook::Paused(pause) => return Err(Refusal::Paused(pause)),
                 Outlook::At(at) if at <= now && !address.is_ready(now) => {
@@ -287,7 +388,7 @@ impl Server {
                     // A limit that was raised may make it sooner; a pause or the end of all makes it hopeless.
                     let _ = tokio::time::timeout_at(at.into(), self.changed.notified()).await;
                 }
-                Outlook::Full => {
+                Outlook::Full | Outlook::NotLent => {
                     address.leave();
                     self.changed.notified().await;
                 }
@@ -301,6 +402,102 @@ impl Server {
         self.admit_at(Turn::default()).await
     }
 
+    /// Waits until something of the server is lent: what the other ranks know of it has come, too. Fails while the
+    /// server is paused.
+    pub(super) async fn borrowed(&self) -> Result<(), Refusal> {
+        if self.state().lent.loan().is_some() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        loop {
+            if self.in_flight.is_closed() {
+                return Err(Refusal::Closed);
+            }
+            match self.look(Instant::now()).0 {
+                Outlook::Paused(pause) => return Err(Refusal::Paused(pause)),
+                _ if self.state().lent.loan().is_some() => return Ok(()),
+                _ => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// Whether what is lent cannot be another's by now.
+    fn loan_holds(&self) -> bool {
+        self.landlord.as_ref().is_none_or(|landlord| landlord.holds())
+    }
+
+    /// What the head of the line is told, and whether the server answers. Asks for a loan where one is missing.
+    fn look(&self, now: Instant) -> (Outlook, bool) {
+        let mut state = self.state();
+        let outlook = if self.loan_holds() { state.outlook(now) } else { Outlook::At(now + UNSURE) };
+        if matches!(outlook, Outlook::NotLent) {
+            state.waits_since.get_or_insert(now);
+            if let Some(landlord) = &self.landlord
+                && let Some(received) = state.lent.ask(now)
+            {
+                landlord.borrow(&self.name, received);
+            }
+        } else {
+            state.waits_since = None;
+        }
+        (outlook, state.answers)
+    }
+
+    /// Says that the present loan is kept, once it is.
+    fn accept(&self, state: &mut State) {
+        if let Some(landlord) = &self.landlord
+            && let Some(number) = state.lent.accept(state.under_way)
+        {
+            landlord.accept(&self.name, number);
+        }
+    }
+
+    /// Tells what was learnt, if it has changed; `at_last`: whenever it was told before.
+    fn tell_learnt(&self, state: &mut State, at_last: bool, now: Instant) {
+        let Some(landlord) = &self.landlord else { return };
+        let learnt = state.learnt();
+        let is_due = state.told_at.is_none_or(|at| now.saturating_duration_since(at) >= LEARNT_AGAIN);
+        if (is_due || at_last) && differs(state.told, learnt) {
+            (state.told, state.told_at) = (learnt, Some(now));
+            landlord.tell(&self.name, ServerNews::Learnt(learnt));
+        }
+    }
+
+    /// To be called once a second: goes as fast as the loan allows by now, tells what was learnt, and gives back what
+    /// nobody uses. False if nothing of the server is to be remembered.
+    pub(super) fn tick(&self, is_held: bool, now: Instant) -> bool {
+        let mut state = self.state();
+        if state.lent.goes_faster(now) {
+            state.set_least_gap();
+            self.changed.notify_one();
+        }
+        let is_over = !is_held && state.lent.is_idle(now);
+        self.tell_learnt(&mut state, is_over, now);
+        if is_over {
+            self.give_back(&mut state);
+        }
+        drop(state);
+        !(is_over && self.is_fresh(now))
+    }
+
+    /// Tells what was learnt and gives everything back, unless something is under way.
+    pub(super) fn leave(&self) {
+        let mut state = self.state();
+        self.tell_learnt(&mut state, true, Instant::now());
+        if state.under_way == 0 {
+            self.give_back(&mut state);
+        }
+    }
+
+    fn give_back(&self, state: &mut State) {
+        if let Some(landlord) = &self.landlord
+            && let Some(received) = state.lent.give_back()
+        {
+            state.waits_since = None;
+            landlord.give_back(&self.name, received);
+        }
+    }
+
     /// Lets those who wait look again: what they wait for may have become impossible.
     pub(super) fn wake(&self) {
         self.changed.notify_one();
@@ -312,10 +509,11 @@ impl Server {
         1.0 / self.state().gap.length().as_secs_f64()
     }
 
-    /// Requests that may be under way at once now, if its controller agrees: one, until the server has answered.
+    /// Requests that may be under way at once now, if its controller agrees: one, until the server has answered, and
+    /// while nothing of it is lent.
     #[must_use]
     pub fn max_connections(&self) -> usize {
-        self.state().max_connections()
+        self.state().max_connections().max(1)
     }
 
     /// Requests under way.
@@ -330,15 +528,20 @@ impl Server {
             .is_some_and(|at| Instant::now().saturating_duration_since(at) <= idle_timeout)
     }
 
+    /// Whether something of it is lent to us, or was asked for.
+    pub(super) fn is_borrowed(&self) -> bool {
+        self.landlord.is_some() && self.state().lent.holds()
+    }
+
     /// Whether connections to this server are worth keeping: not if the next request comes after their end.
     pub(super) fn is_worth_keeping_alive(&self, idle_timeout: Duration) -> bool {
         self.state().gap.length() < idle_timeout
     }
 
     /// Whether it may be forgotten: nothing is under way, and a new `Server` would not be asked sooner or for more.
-    /// Its share, and how fast it was found to be, would be forgotten as well.
-    pub(super) fn is_fresh(&self) -> bool {
-        let (state, now) = (self.state(), Instant::now());
+    /// How fast it was found to be would be forgotten as well.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        let state = self.state();
         state.under_way == 0
             && state.pauses.is_fresh(now)
             && state.ready_at(now) == Some(now)
@@ -355,12 +558,14 @@ impl Server {
         let now = Instant::now();
         // It may have fallen silent while it waited for a slot.
         let has_place = state.answers || newcomer.is_some();
-        let has_room = state.under_way < state.num_connections();
+        let has_room =
+            state.lent.allows_one_more(state.under_way) && state.under_way < state.num_connections();
         // The address's moment is spent only where the server's can be.
-        let is_ready = has_place && has_room && state.ready_at(now) == Some(now);
+        let is_ready = has_place && has_room && self.loan_holds() && state.ready_at(now) == Some(now);
         if !is_ready || !address.try_take(now) || !state.try_take(now) {
             return None;
         }
+        state.lent.on_request(now);
         state.under_way += 1;
         let in_flight = state.under_way;
         drop(state);
@@ -370,6 +575,7 @@ impl Server {
             sent_at: now,
             in_flight,
             first_byte: None,
+            received: 0,
             _slot: slot,
             newcomer,
             place: address.take(),

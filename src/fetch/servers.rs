@@ -1,17 +1,20 @@
-//! The servers that this process knows: made on first use, forgotten when idle.
+//! The servers that this process knows: made on first use, borrowed when something is asked of them, given back and
+//! forgotten when idle.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use super::landlord::Landlord;
 use super::options::FetchOptions;
 use super::rate::{
     AdaptiveOptions, AimdOptions, FixedOptions, LearntLimit, RateController, RateOptions, controller,
 };
 use super::rules::ServerRules;
 use super::server::{Server, ServerLimits};
-use crate::model::ServerName;
+use crate::model::{ServerName, ServerNews};
 
 /// Entries at which the table is first swept: about 4 MiB. A crawl's list has millions of servers, but only
 /// those in use, and those that must be remembered, are kept.
@@ -19,6 +22,8 @@ const SWEEP_AT: usize = 4096;
 /// Entries at which even a server with something to remember (a pause, a lowered rate) is forgotten unless it is
 /// in use: redirects to endless names of one domain must not fill the memory.
 const FORGET_AT: usize = 16 * SWEEP_AT;
+/// How often loans are looked after: one that raises a rate holds after a second.
+const TICK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -26,7 +31,10 @@ pub(super) struct Servers {
     rules: ServerRules,
     in_flight: Arc<Semaphore>,
     newcomers: Arc<Semaphore>,
-    table: Mutex<Table>,
+    landlord: Option<Arc<dyn Landlord>>,
+    /// Set once the loans are looked after.
+    keeper: OnceLock<()>,
+    table: Arc<Mutex<Table>>,
 }
 
 #[derive(Debug)]
@@ -34,13 +42,11 @@ struct Table {
     servers: HashMap<ServerName, Arc<Server>>,
     /// Doubles with what a sweep leaves, so that sweeping costs a constant per entry.
     sweep_at: usize,
-    /// Share of the servers that nobody has set one for.
-    share: f64,
 }
 
 impl Servers {
     pub fn new(options: FetchOptions, rules: ServerRules) -> Self {
-        let table = Table { servers: HashMap::new(), sweep_at: SWEEP_AT, share: 1.0 };
+        let table = Table { servers: HashMap::new(), sweep_at: SWEEP_AT };
         let most = options.max_in_flight.min(Semaphore::MAX_PERMITS);
         // Half of them: as many servers as that can be mute at once before the others notice.
         let newcomers = Arc::new(Semaphore::new((most / 2).max(1)));
@@ -49,7 +55,39 @@ impl Servers {
             rules,
             in_flight: Arc::new(Semaphore::new(most)),
             newcomers,
-            table: Mutex::new(table),
+            landlord: None,
+            keeper: OnceLock::new(),
+            table: Arc::new(Mutex::new(table)),
+        }
+    }
+
+    /// Servers that are met from now on are borrowed of `landlord`.
+    pub fn set_landlord(&mut self, landlord: Arc<dyn Landlord>) {
+        self.landlord = Some(landlord);
+    }
+
+    /// Starts, once, what looks after loans as long as these servers live.
+    pub fn keep(&self) {
+        if self.landlord.is_none() {
+            return;
+        }
+        self.keeper.get_or_init(|| {
+            let table = Arc::downgrade(&self.table);
+            tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(TICK);
+                loop {
+                    ticks.tick().await;
+                    let Some(table) = table.upgrade() else { return };
+                    lock(&table).tick(Instant::now());
+                }
+            });
+        });
+    }
+
+    /// Tells the landlord what only this process knows; `news` is made only if there is one.
+    pub fn tell(&self, server: &ServerName, news: impl FnOnce() -> ServerNews) {
+        if let Some(landlord) = &self.landlord {
+            landlord.tell(server, news());
         }
     }
 
@@ -86,12 +124,12 @@ impl Servers {
                 max_in_flight,
             },
         };
-        // Ranks that share a server should not act in step.
+        // Ranks that share a server should not act in step. What is known of it comes with the first loan.
         controller(&options, LearntLimit::default(), fastrand::u64(..))
     }
 
     pub fn get(&self, name: &ServerName) -> Arc<Server> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table();
         if let Some(server) = table.servers.get(name) {
             return Arc::clone(server);
         }
@@ -101,36 +139,61 @@ impl Servers {
         let limits = self.limits(name);
         let (in_flight, newcomers) = (Arc::clone(&self.in_flight), Arc::clone(&self.newcomers));
         let controller = self.controller(name, limits);
-        let server =
-            Arc::new(Server::new(name.clone(), limits, controller, table.share, in_flight, newcomers));
+        let landlord = self.landlord.clone();
+        let server = Arc::new(Server::new(name.clone(), limits, controller, landlord, in_flight, newcomers));
         table.servers.insert(name.clone(), Arc::clone(&server));
         server
     }
 
-    pub fn set_default_share(&self, fraction: f64) {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).share = fraction;
+    /// The server of this name, if it was met and not forgotten since.
+    pub fn known(&self, name: &ServerName) -> Option<Arc<Server>> {
+        self.table().servers.get(name).map(Arc::clone)
+    }
+
+    /// Tells what was learnt and gives back everything that nobody uses at the moment.
+    pub fn leave(&self) {
+        for server in self.table().servers.values() {
+            server.leave();
+        }
     }
 
     /// No more permits, for nobody: who waits for one is sent away.
     pub fn close(&self) {
         self.in_flight.close();
         self.newcomers.close();
-        for server in self.table.lock().unwrap_or_else(PoisonError::into_inner).servers.values() {
+        for server in self.table().servers.values() {
             server.wake();
         }
     }
 
     /// Servers known, for deciding whether connections are kept.
     pub fn len(&self) -> usize {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).servers.len()
+        self.table().servers.len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 }
 
+/// Nothing that holds this lock can panic half way through a change, so a poisoned lock is still sound.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Table {
+    /// Looks after loans. Nobody but the table holds what has a count of one: whoever asks for it waits for the lock.
+    fn tick(&mut self, now: Instant) {
+        self.servers.retain(|_, server| server.tick(Arc::strong_count(server) > 1, now));
+    }
+
     fn sweep(&mut self) {
-        self.servers.retain(|_, server| Arc::strong_count(server) > 1 || !server.is_fresh());
+        let now = Instant::now();
+        // What is borrowed goes when it is given back.
+        let is_used = |server: &Arc<Server>| Arc::strong_count(server) > 1 || server.is_borrowed();
+        self.servers.retain(|_, server| is_used(server) || !server.is_fresh(now));
         if self.servers.len() >= FORGET_AT {
-            self.servers.retain(|_, server| Arc::strong_count(server) > 1);
+            self.servers.retain(|_, server| is_used(server));
         }
         self.sweep_at = (2 * self.servers.len()).max(SWEEP_AT);
     }
@@ -138,8 +201,6 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::rate::RateControl;
     use super::*;
 
@@ -161,9 +222,6 @@ mod tests {
         let rate = |name: &str| servers.get(&ServerName::from_catalog(name)).rate();
         assert!((rate("slow.example") - 0.5).abs() < 1e-9);
         assert!(rate("other.example").is_infinite());
-        servers.set_default_share(0.5);
-        let late = ServerName::from_catalog("slow.example");
-        assert!((servers.get(&late).rate() - 0.5).abs() < 1e-9, "a known server keeps its share");
     }
 
     #[tokio::test]

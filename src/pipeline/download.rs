@@ -128,12 +128,13 @@ where
             tracing::error!(%error, "cannot read what another rank sent");
         }
     });
-    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings, _line| {
+    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings, line| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
             .and_then(|resolved| {
                 let dataset = Dataset::new(resolved)?;
                 let mut settings = download_settings(&dataset, size)?;
+                settings.landlord = Some(Arc::new(line));
                 if let Some(started) = start_ledger(&dataset, run, rank, &settings.fetch)? {
                     settings.request_log = Some(ledger.get_or_init(|| started).clone());
                 }
@@ -223,6 +224,7 @@ fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettin
         ignored: read_server_list(&dataset.layout.ignored_table())?,
         num_ranks,
         renditions: renditions(resolved)?,
+        landlord: None,
         request_log: None,
     })
 }

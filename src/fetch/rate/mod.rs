@@ -13,23 +13,23 @@
 //! | [`Fixed`] | distributed-downloader's: a rate that somebody has set | refusals |
 //!
 //! # Who asks them
-//! `server.rs` has one for each server. It keeps the controller's limit and, on top of it, this process's share of
-//! what the configuration sets (`default_rate_limit`, `max_connections_per_server`, `servers`): the tighter of the
-//! two holds, so no controller ever exceeds what the user has set. Pauses (Retry-After, a server that only fails),
+//! `server.rs` has one for each server. It keeps the controller's limit and, on top of it, what is lent to this
+//! process of what the configuration sets (`default_rate_limit`, `max_connections_per_server`, `servers`): the
+//! tighter of the two holds, so no controller ever exceeds what the user has set. Pauses (Retry-After, a server that only fails),
 //! the single request after them and giving up are not a controller's matter but that of `pause.rs`; a controller's
 //! embargo makes a pause longer.
 //!
 //! # Several processes
-//! A controller owns one server in one process. When several share a server each runs its own, knows nothing of the
-//! others, and has its share of the set limits ([`set_share`](RateController::set_share)); a controller that its own
-//! limit does not hold back does not raise it. So the limits that are set hold for all processes together, while
-//! what a server refuses by itself each process has to find: the simulator's rows "4 ranks" say what that costs.
+//! A controller owns one server in one process. When several share a server each runs its own, within its loan of the
+//! set limits; the loan's part of them is the controller's share ([`set_share`](RateController::set_share)), and a
+//! controller that its own limit does not hold back does not raise it. So the limits that are set hold for all
+//! processes together. What a server refuses by itself one process finds and tells the others; how well several find
+//! it at once the simulator's rows "4 ranks" say.
 //!
 //! # From run to run
-//! What [`learnt`](RateController::learnt) says could be kept: a rank would report, when its last claim of a server
-//! ends, what its controller has learnt, divided by the rank's share, which makes it a limit of the whole server;
-//! the catalog would keep the least of what ranks report, with its time; and a claim would bring it back, to be
-//! given to [`controller`] times the rank's share. Nothing does so yet: each run finds the limits again.
+//! What [`learnt`](RateController::learnt) says, divided by the share, is a limit of the whole server. Rank 0 is told
+//! of it when it has changed and when the server is given back; the first loan of a server brings it back, to this
+//! rank, to others or to the next run, and the controller [learns](RateController::learn) its share of it.
 
 mod adaptive;
 mod aimd;
@@ -63,15 +63,18 @@ pub trait RateController: Debug + Send {
     fn limit(&self) -> ServerLimit;
 
     /// From now on this process has `fraction` (above 0, at most 1) of the server. What a controller was told in
-    /// requests/s counts times that; what it has found out by itself it keeps.
+    /// requests/s counts times that, and what it has found out, as much more or less as the share has changed.
     fn set_share(&mut self, _fraction: f64) {}
+
+    /// What others have learnt, as this process's share of it. What it has found out by itself it keeps.
+    fn learn(&mut self, _learnt: LearntLimit) {}
 
     /// Whether refusals hold it back: a new controller would ask for more, so this one should not be forgotten.
     fn is_slowed(&self) -> bool {
         self.learnt() != LearntLimit::default()
     }
 
-    /// What is worth remembering for the next run.
+    /// What is worth telling the others and remembering for the next run, as it stands for this process's share.
     fn learnt(&self) -> LearntLimit {
         LearntLimit::default()
     }

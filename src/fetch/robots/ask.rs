@@ -1,7 +1,7 @@
 //! Asking for robots.txt, and looking up what it says.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 use url::Url;
@@ -14,7 +14,7 @@ use super::super::request_log::Trace;
 use super::super::server::{Permit, Server};
 use super::cache::Entry;
 use super::rules::Rules;
-use crate::model::{FailureCause, RequestPurpose, SkipReason};
+use crate::model::{FailureCause, RequestPurpose, RobotsTxt, ServerNews, SkipReason};
 
 /// Redirects that are followed; RFC 9309, 2.3.1.2 asks for at least five.
 const MAX_REDIRECTS: u32 = 5;
@@ -43,7 +43,7 @@ impl Fetcher {
         let entry = self.robots.entry(server.name(), is_https);
         let rules = match entry.rules(Instant::now()) {
             Some(rules) => rules,
-            None => self.learn_rules(&entry, url, memory).await?,
+            None => self.learn_rules(&entry, url, server, memory).await?,
         };
         server.set_crawl_delay(is_https, rules.crawl_delay().min(self.options().max_crawl_delay));
         let rule = if rules.is_costly(url) {
@@ -60,11 +60,12 @@ impl Fetcher {
         rule.map_or(Ok(()), |rule| Err(NoBody::Skipped(skip(rule))))
     }
 
-    /// Asks for the file, or waits for who does so already and shares what came of it.
+    /// Asks for the file, unless another rank knows it, or waits for who does so already and shares what came of it.
     async fn learn_rules(
         &self,
         entry: &Entry,
         url: &Url,
+        server: &Server,
         memory: &dyn BodyMemory,
     ) -> Result<Arc<Rules>, Failed> {
         let since = Instant::now();
@@ -77,8 +78,15 @@ impl Fetcher {
         {
             return Err(failed.clone());
         }
-        let rules = match self.ask_for_rules(url, memory).await {
-            Ok(rules) => Arc::new(rules),
+        // What the others know comes with the first loan.
+        server.borrowed().await.map_err(|refusal| refused(server.name(), refusal))?;
+        if let Some((text, until)) = entry.take_handed_over(Instant::now()) {
+            let rules = Arc::new(self.parse(text).await?.0);
+            self.robots.learn(entry, Arc::clone(&rules), until);
+            return Ok(rules);
+        }
+        let (rules, text) = match self.ask_for_rules(url, memory).await {
+            Ok((rules, text)) => (Arc::new(rules), text),
             Err(failed) => {
                 *last_failure = Some((Instant::now(), failed.clone()));
                 return Err(failed);
@@ -87,24 +95,32 @@ impl Fetcher {
         *last_failure = None;
         let crawl_delay = rules.crawl_delay();
         tracing::debug!(origin = %url.origin().ascii_serialization(), ?crawl_delay, "read robots.txt");
-        self.robots.learn(entry, Arc::clone(&rules));
+        self.robots.learn(entry, Arc::clone(&rules), Instant::now() + self.options().robots_txt_max_age);
+        self.servers.tell(server.name(), || {
+            ServerNews::RobotsTxt(RobotsTxt {
+                is_https: url.scheme() == "https",
+                fetched_at: unix_ms(SystemTime::now()),
+                text: String::from_utf8_lossy(&text).into_owned(),
+                crawl_delay: crawl_delay.min(self.options().max_crawl_delay),
+            })
+        });
         Ok(rules)
     }
 
-    async fn ask_for_rules(&self, url: &Url, memory: &dyn BodyMemory) -> Result<Rules, Failed> {
-        let of = url;
+    /// The rules and the file that has them, which is empty if there is none.
+    async fn ask_for_rules(&self, of: &Url, memory: &dyn BodyMemory) -> Result<(Rules, Vec<u8>), Failed> {
         let mut url = robotxt::robots_url(of)
             .map_err(|error| Failed::new(FailureCause::Internal, error.to_string()))?;
         let mut attempt = Attempt::new(self.options());
         for redirects in 0..=MAX_REDIRECTS {
             let server = match self.check(&url) {
                 Ok(server) => server,
-                Err(_) if redirects > 0 => return Ok(Rules::default()),
+                Err(_) if redirects > 0 => return Ok(Default::default()),
                 Err(failed) => return Err(failed),
             };
             let target = match self.target(&url).await {
                 Err(failed) if redirects > 0 && failed.cause == FailureCause::ForbiddenAddress => {
-                    return Ok(Rules::default());
+                    return Ok(Default::default());
                 }
                 target => target?,
             };
@@ -114,17 +130,17 @@ impl Fetcher {
             match answer {
                 Ok(Answer::File(text)) => return self.parse(text).await,
                 Ok(Answer::Redirect(location)) => url = location,
-                Ok(Answer::Unavailable) => return Ok(Rules::default()),
+                Ok(Answer::Unavailable) => return Ok(Default::default()),
                 // A name that leads to a forbidden address only now.
                 Err(failed) if redirects > 0 && failed.cause == FailureCause::ForbiddenAddress => {
-                    return Ok(Rules::default());
+                    return Ok(Default::default());
                 }
                 Err(failed) => {
                     return Err(Failed { message: format!("robots.txt: {}", failed.message), ..failed });
                 }
             }
         }
-        Ok(Rules::default())
+        Ok(Default::default())
     }
 
     /// One request for the rules of a URL, and its response; tells the server what came of it.
@@ -146,7 +162,8 @@ impl Fetcher {
         let answer = match http_status {
             200..=299 => {
                 permit.answered();
-                match body::read_start(response, memory, robotxt::BYTE_LIMIT + 1, &mut deadline).await {
+                let max_bytes = robotxt::BYTE_LIMIT + 1;
+                match body::read_start(response, memory, max_bytes, &mut deadline, permit.received()).await {
                     Ok(body) => {
                         trace.received(body.bytes.len());
                         trace.read_robots_txt(&body.bytes);
@@ -168,20 +185,20 @@ impl Fetcher {
             301 | 302 | 303 | 307 | 308 => {
                 permit.replied();
                 let location = location(&response, url);
-                body::drain(response).await;
+                body::drain(response, permit.received()).await;
                 Ok(location.map_or(Answer::Unavailable, Answer::Redirect))
             }
             408 | 425 | 429 | 500..=599 => {
                 let retry =
                     self.retry(&response, &permit, &mut trace, |status| status >= 500 || may_pass(status));
-                body::drain(response).await;
+                body::drain(response, permit.received()).await;
                 let message = format!("the server answered {http_status}");
                 let failed = Failed::new(FailureCause::HttpStatus, message).with_status(http_status);
                 Err(Failed { retry, ..failed })
             }
             _ => {
                 permit.replied();
-                body::drain(response).await;
+                body::drain(response, permit.received()).await;
                 Ok(Answer::Unavailable)
             }
         };
@@ -190,10 +207,15 @@ impl Fetcher {
     }
 
     /// A large file takes some 20 ms: work for a thread that may block.
-    async fn parse(&self, text: Vec<u8>) -> Result<Rules, Failed> {
+    async fn parse(&self, text: Vec<u8>) -> Result<(Rules, Vec<u8>), Failed> {
         let agents = Arc::clone(&self.agents);
-        spawn_blocking(move || Rules::parse(&text, &agents))
+        spawn_blocking(move || (Rules::parse(&text, &agents), text))
             .await
             .map_err(|error| Failed::new(FailureCause::Internal, error.to_string()))
     }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::fetcher::Failed;
 use super::rules::Rules;
-use crate::model::ServerName;
+use crate::model::{RobotsTxt, ServerName};
 
 /// Bytes of a generation: a hundred thousand servers of a crawl with short files, or the few dozen largest that may be.
 const GENERATION_BYTES: usize = 16 << 20;
@@ -38,6 +38,8 @@ struct Table {
 #[derive(Debug, Default)]
 pub(in crate::fetch) struct Entry {
     known: Mutex<Option<Known>>,
+    /// What another rank, or another run, has read, until when it holds: parsed when it is needed.
+    handed_over: Mutex<Option<(Vec<u8>, Instant)>>,
     /// Held by who asks for the file; others wait for what comes of it. The last failure, and when it was.
     pub asking: tokio::sync::Mutex<Option<(Instant, Failed)>>,
 }
@@ -55,9 +57,18 @@ impl Entry {
         known.as_ref().filter(|known| known.until > now).map(|known| Arc::clone(&known.rules))
     }
 
+    /// The file that was handed over, once, if it still holds.
+    pub fn take_handed_over(&self, now: Instant) -> Option<(Vec<u8>, Instant)> {
+        let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        handed_over.take().filter(|(_, until)| *until > now)
+    }
+
     fn weight(&self) -> usize {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        ENTRY_BYTES + known.as_ref().map_or(0, |known| known.rules.weight())
+        let handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        ENTRY_BYTES
+            + known.as_ref().map_or(0, |known| known.rules.weight())
+            + handed_over.as_ref().map_or(0, |(text, _)| text.len())
     }
 }
 
@@ -80,13 +91,34 @@ impl RobotsCache {
         entry
     }
 
-    /// Takes note of a file that has just been read.
-    pub fn learn(&self, entry: &Entry, rules: Arc<Rules>) {
+    /// Takes note of a file that somebody else has read; `now` is the time of day. False if it is too old, or if
+    /// rules are known already.
+    pub fn hand_over(&self, server: &ServerName, file: RobotsTxt, now: SystemTime) -> bool {
+        let read_at = UNIX_EPOCH + Duration::from_millis(file.fetched_at);
+        // Clocks of nodes differ: what comes from the future is new.
+        let left = self.max_age.saturating_sub(now.duration_since(read_at).unwrap_or_default());
+        let entry = self.entry(server, file.is_https);
+        let (now, weight) = (Instant::now(), file.text.len());
+        if left.is_zero() || entry.rules(now).is_some() {
+            return false;
+        }
+        let handed_over = Some((file.text.into_bytes(), now + left));
+        *entry.handed_over.lock().unwrap_or_else(PoisonError::into_inner) = handed_over;
+        self.weigh(weight);
+        true
+    }
+
+    /// Takes note of rules that hold until then.
+    pub fn learn(&self, entry: &Entry, rules: Arc<Rules>, until: Instant) {
         let weight = rules.weight();
-        let until = Instant::now() + self.max_age;
         *entry.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known { rules, until });
+        self.weigh(weight);
+    }
+
+    /// Counts so many bytes more.
+    fn weigh(&self, bytes: usize) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.young_bytes += weight;
+        table.young_bytes += bytes;
         self.bound(&mut table);
     }
 
@@ -109,7 +141,7 @@ mod tests {
         let entry = cache.entry(&server, false);
         let now = Instant::now();
         assert!(entry.rules(now).is_none());
-        cache.learn(&entry, Arc::default());
+        cache.learn(&entry, Arc::default(), now + Duration::from_secs(60));
         assert!(cache.entry(&server, false).rules(now).is_some());
         assert!(cache.entry(&server, true).rules(now).is_none());
         assert!(entry.rules(now + Duration::from_secs(61)).is_none());
@@ -120,7 +152,8 @@ mod tests {
         let cache =
             RobotsCache { generation_bytes: 100 * ENTRY_BYTES, ..RobotsCache::new(Duration::from_secs(60)) };
         let used = ServerName::from_catalog("used.example");
-        cache.learn(&cache.entry(&used, false), Arc::default());
+        let until = Instant::now() + Duration::from_secs(60);
+        cache.learn(&cache.entry(&used, false), Arc::default(), until);
         for number in 0..1000 {
             cache.entry(&ServerName::from_catalog(&format!("{number}.example")), false);
             assert!(cache.entry(&used, false).rules(Instant::now()).is_some(), "{number}");
@@ -133,7 +166,7 @@ mod tests {
         let rules = Arc::new(Rules::parse(text.as_bytes(), &["ddl".to_owned()]));
         for number in 0..10 {
             let entry = cache.entry(&ServerName::from_catalog(&format!("{number}.large.example")), false);
-            cache.learn(&entry, Arc::clone(&rules));
+            cache.learn(&entry, Arc::clone(&rules), until);
             assert!(cache.table.lock().unwrap().young_bytes <= 100 * ENTRY_BYTES);
         }
     }

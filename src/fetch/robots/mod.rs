@@ -16,8 +16,10 @@
 //! same answer shares the failure.
 //!
 //! The rules that hold are those of the groups that name `ddl` or the first word of the user agent, both where
-//! both are named, else those of `*`. They are kept for `robots_txt_max_age`, in memory: [`RobotsCache`] is where
-//! a store that outlives the process would be asked and told.
+//! both are named, else those of `*`. They are kept for `robots_txt_max_age`, in memory ([`RobotsCache`]). Where there
+//! is a landlord, it is told of each file that was read, and the first loan of a server brings those that it knows:
+//! they count from when they were read, and no other rank asks for them before they are too old. Of a server whose
+//! file cannot be had nothing is told.
 
 mod ask;
 mod cache;

@@ -9,7 +9,7 @@ use super::super::addresses::Place;
 use super::super::pause::{Complaint, Pause};
 use super::super::rate::{Observation, Verdict};
 use super::{Server, State};
-use crate::model::FailureCause;
+use crate::model::{Embargo, FailureCause, ServerNews};
 
 /// A pause that people would wonder about.
 const WORTH_TELLING: Duration = Duration::from_secs(60);
@@ -24,6 +24,8 @@ pub(in crate::fetch) struct Permit {
     /// Requests to the server under way when this one left, itself included.
     pub(super) in_flight: usize,
     pub(super) first_byte: Option<Duration>,
+    /// Bytes of bodies so far.
+    pub(super) received: u64,
     pub(super) _slot: OwnedSemaphorePermit,
     pub(super) newcomer: Option<OwnedSemaphorePermit>,
     pub(super) place: Place,
@@ -36,16 +38,25 @@ impl Permit {
         &self.server
     }
 
+    /// Where bytes of bodies are counted: they are the server's, however the request ends.
+    pub(in crate::fetch) fn received(&mut self) -> &mut u64 {
+        &mut self.received
+    }
+
     /// Waits until the server's rate allows one more request on the same permit; `false`, and no request, if
-    /// the server is paused or being probed.
+    /// the server is paused or being probed, or another rank has it now.
     pub(in crate::fetch) async fn renew(&mut self) -> bool {
         loop {
             let at = {
                 let mut state = self.server.state();
                 let now = Instant::now();
+                if state.under_way > state.lent.max_connections() || !self.server.loan_holds() {
+                    return false;
+                }
                 let address_at = self.place.next_at().filter(|at| *at > now);
                 if address_at.is_none() && state.try_take(now) {
                     self.place.try_take(now);
+                    state.lent.on_request(now);
                     (self.sent_at, self.in_flight) = (now, state.under_way);
                     return true;
                 }
@@ -118,22 +129,30 @@ impl Permit {
         let before = state.pauses.pause(now);
         let why = Complaint { cause: FailureCause::HttpStatus, http_status: Some(http_status) };
         state.pauses.extend(now + wait, why, now);
-        let pause = state.pauses.pause(now);
+        let longer = longer_pause(before, &state, now);
         drop(state);
         self.server.wake();
-        self.tell_user(before, pause, now);
+        if let Some(pause) = longer {
+            self.tell_others(pause, now);
+            self.tell_user(pause, now);
+        }
         now + wait
     }
 
     /// Says why nothing is heard of a server for long.
-    fn tell_user(&self, before: Option<Pause>, pause: Option<Pause>, now: Instant) {
-        let Some(pause) = pause.filter(|pause| before.is_none_or(|before| before.until < pause.until)) else {
-            return;
-        };
+    fn tell_user(&self, pause: Pause, now: Instant) {
         let wait = pause.until.saturating_duration_since(now);
         if wait >= WORTH_TELLING {
             let (server, cause) = (self.server.name.as_str(), pause.cause);
             tracing::warn!(server, %cause, http_status = pause.http_status, "server is left alone for {} s", wait.as_secs());
+        }
+    }
+
+    /// Lets the other ranks leave the server alone as well.
+    fn tell_others(&self, Pause { until, cause, http_status, .. }: Pause, now: Instant) {
+        if let Some(landlord) = &self.server.landlord {
+            let left = until.saturating_duration_since(now);
+            landlord.tell(&self.server.name, ServerNews::Embargo(Embargo { left, cause, http_status }));
         }
     }
 
@@ -159,12 +178,24 @@ impl Permit {
         state.ask();
         let before = state.pauses.pause(now);
         let told = what(&mut state, now);
-        let pause = state.pauses.pause(now);
+        let longer = longer_pause(before, &state, now);
+        if let Some(pause) = longer
+            && verdict != Verdict::Local
+        {
+            self.tell_others(pause, now);
+        }
         drop(state);
         self.server.wake();
-        self.tell_user(before, pause, now);
+        if let Some(pause) = longer {
+            self.tell_user(pause, now);
+        }
         told
     }
+}
+
+/// The present pause, if it is longer than the one before.
+fn longer_pause(before: Option<Pause>, state: &State, now: Instant) -> Option<Pause> {
+    state.pauses.pause(now).filter(|pause| before.is_none_or(|before| before.until < pause.until))
 }
 
 impl Drop for Permit {
@@ -172,6 +203,8 @@ impl Drop for Permit {
         let mut state = self.server.state();
         state.under_way -= 1;
         state.pauses.on_nothing(self.sent_at);
+        state.lent.on_end(self.received, Instant::now());
+        self.server.accept(&mut state);
         drop(state);
         self.server.wake();
     }

@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{FetchOptions, Fetcher, RequestLog, Retry, ServerRules};
-use crate::model::{RequestEntry, ServerName};
+use crate::fetch::{FetchOptions, Fetcher, Landlord, RequestLog, Retry, ServerRules};
+use crate::model::{Loan, RequestEntry, ServerName, ServerNews};
 
 #[derive(Debug, Default)]
 struct Entries(Mutex<Vec<RequestEntry>>);
@@ -120,15 +120,45 @@ async fn a_quota_is_a_limit_of_the_whole_cluster() {
         body(&fetcher, &server.url("/")).await;
         let rate = held.rate();
         assert!((rate / expect - 1.0).abs() < 0.01 || rate == expect, "{rate} {expect}");
-        held.set_share(0.5);
-        let rate = held.rate();
-        assert!((rate / expect * 2.0 - 1.0).abs() < 0.01 || rate == expect, "{rate} of {expect}");
     };
     check(options(), 10.0).await;
     check(FetchOptions { default_rate_limit: 4.0, ..options() }, 4.0).await;
     check(FetchOptions { default_rate_limit: 40.0, ..options() }, 10.0).await;
     check(FetchOptions { max_crawl_delay: Duration::from_millis(20), ..options() }, 50.0).await;
     check(FetchOptions { respect_rate_limit_headers: false, ..options() }, f64::INFINITY).await;
+}
+
+/// A rank with half of the connections keeps to half of the quota.
+#[tokio::test]
+async fn a_quota_is_divided_as_the_limits_are() {
+    let (server, name) = start("RateLimit-Policy: \"a\";q=100;w=10\r\n").await;
+    let asked = Arc::new(Asked::default());
+    let fetcher = Fetcher::new(options(), ServerRules::default()).unwrap().with_landlord(asked.clone());
+    let held = fetcher.server(&name);
+    let lend = async {
+        asked.0.notified().await;
+        fetcher.lend(&name, Loan { number: 1, rate: 0.0, max_connections: 4, bytes: None }, None);
+    };
+    let url = server.url("/");
+    tokio::join!(body(&fetcher, &url), lend);
+    let rate = held.rate();
+    assert!((rate / 5.0 - 1.0).abs() < 0.01, "{rate}");
+}
+
+/// Says when it was asked for a loan.
+#[derive(Debug, Default)]
+struct Asked(tokio::sync::Notify);
+
+impl Landlord for Asked {
+    fn borrow(&self, _: &ServerName, _: u64) {
+        self.0.notify_one();
+    }
+
+    fn accept(&self, _: &ServerName, _: u64) {}
+
+    fn give_back(&self, _: &ServerName, _: u64) {}
+
+    fn tell(&self, _: &ServerName, _: ServerNews) {}
 }
 
 #[tokio::test]

@@ -35,11 +35,6 @@ async fn the_rate_is_kept_as_the_server_sees_it() {
     // Arrivals jitter with the machine, departures do not bunch: few gaps are much under 50 ms.
     let short = seen.windows(2).filter(|pair| pair[1].at - pair[0].at < Duration::from_millis(25)).count();
     assert!(short <= 4, "{short} short gaps");
-
-    fetcher.server(&name).set_share(0.5);
-    let start = Instant::now();
-    fetch_all(&fetcher, (0..6).map(|n| server.url(&format!("/half/{n}"))).collect()).await;
-    assert!(start.elapsed() >= Duration::from_millis(5 * 100 - 10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

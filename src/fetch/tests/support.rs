@@ -13,9 +13,10 @@ use url::Url;
 
 use crate::fetch::rate::RateControl;
 use crate::fetch::{
-    FetchFailure, FetchOptions, FetchOutcome, FetchSkip, FetchedBody, Fetcher, ServerRules, UnboundedMemory,
+    FetchFailure, FetchOptions, FetchOutcome, FetchSkip, FetchedBody, Fetcher, Landlord, ServerRules,
+    UnboundedMemory,
 };
-use crate::model::ServerName;
+use crate::model::{ServerName, ServerNews};
 
 /// What the server does with one request.
 pub enum Reply {
@@ -319,5 +320,47 @@ pub async fn skip(fetcher: &Fetcher, url: &Url) -> FetchSkip {
     match fetch(fetcher, url).await {
         FetchOutcome::Skip(skip) => skip,
         other => panic!("{url}: {other:?}"),
+    }
+}
+
+/// What a landlord hears.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Word {
+    Borrow(u64),
+    Accept(u64),
+    GiveBack(u64),
+    Tell(ServerNews),
+}
+
+/// A landlord that only listens.
+#[derive(Debug, Default)]
+pub struct Words(Mutex<Vec<(ServerName, Word)>>);
+
+impl Words {
+    /// What was said since the last time, of whatever server.
+    pub fn take(&self) -> Vec<Word> {
+        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().map(|(_, word)| word).collect()
+    }
+
+    fn hear(&self, server: &ServerName, word: Word) {
+        self.0.lock().unwrap().push((server.clone(), word));
+    }
+}
+
+impl Landlord for Words {
+    fn borrow(&self, server: &ServerName, received: u64) {
+        self.hear(server, Word::Borrow(received));
+    }
+
+    fn accept(&self, server: &ServerName, number: u64) {
+        self.hear(server, Word::Accept(number));
+    }
+
+    fn give_back(&self, server: &ServerName, received: u64) {
+        self.hear(server, Word::GiveBack(received));
+    }
+
+    fn tell(&self, server: &ServerName, news: ServerNews) {
+        self.hear(server, Word::Tell(news));
     }
 }

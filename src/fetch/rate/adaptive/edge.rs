@@ -110,6 +110,16 @@ impl Edge {
         edge
     }
 
+    /// The part of the server that it is about has changed by this factor.
+    pub(super) fn scale(&mut self, factor: f64) {
+        let least = match self.kind {
+            EdgeKind::Rate => MIN_RATE,
+            EdgeKind::Level => 1.0,
+        };
+        self.good = (self.good * factor).max(least);
+        self.bound = (self.bound * factor).max(least);
+    }
+
     pub(super) fn good(&self) -> f64 {
         self.good
     }

@@ -110,11 +110,8 @@ impl Adaptive {
             share: 1.0,
             rng: Rng::with_seed(seed),
             knee: Knee::default(),
-            rate_edge: learnt.max_rate.filter(|&rate| rate > MIN_RATE).map(Edge::of_rate),
-            level_edge: learnt
-                .max_in_flight
-                .filter(|&level| level > 0)
-                .map(|level| Edge::of_level(level as f64)),
+            rate_edge: rate_edge(learnt),
+            level_edge: level_edge(learnt),
             refusals: Refusals::default(),
             embargo: Embargo::default(),
             round: Round::default(),
@@ -245,6 +242,14 @@ impl Adaptive {
     }
 }
 
+fn rate_edge(learnt: LearntLimit) -> Option<Edge> {
+    learnt.max_rate.filter(|&rate| rate > MIN_RATE).map(Edge::of_rate)
+}
+
+fn level_edge(learnt: LearntLimit) -> Option<Edge> {
+    learnt.max_in_flight.filter(|&level| level > 0).map(|level| Edge::of_level(level as f64))
+}
+
 impl RateController for Adaptive {
     fn on_observation(&mut self, seen: Observation, now: Instant) {
         if let Some(wait) = seen.retry_after {
@@ -279,7 +284,16 @@ impl RateController for Adaptive {
     }
 
     fn set_share(&mut self, fraction: f64) {
+        let factor = fraction / self.share;
         self.share = fraction;
+        for edge in self.rate_edge.iter_mut().chain(&mut self.level_edge) {
+            edge.scale(factor);
+        }
+    }
+
+    fn learn(&mut self, learnt: LearntLimit) {
+        self.rate_edge = self.rate_edge.take().or(rate_edge(learnt));
+        self.level_edge = self.level_edge.take().or(level_edge(learnt));
     }
 
     fn learnt(&self) -> LearntLimit {
