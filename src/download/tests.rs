@@ -19,9 +19,11 @@ use crate::catalog::PartReport;
 use crate::dispatch::protocol::{Claim, ToCoordinator};
 use crate::dispatch::{ClaimEnding, ClaimHandle, Executor, ExecutorError, Reports};
 use crate::fetch::rate::RateControl;
-use crate::fetch::{FetchOptions, ServerRules};
+use crate::fetch::{FetchOptions, Landlord, ServerRules};
 use crate::imaging::ImagingOptions;
-use crate::model::{Epoch, PartitionKey, RecordIndex, RecordState, ServerId, ServerName, SkipReason};
+use crate::model::{
+    Epoch, Loan, PartitionKey, RecordIndex, RecordState, ServerId, ServerName, ServerNews, SkipReason,
+};
 use crate::runtime::StopReason;
 use crate::storage::{DatasetLayout, LayoutOptions, ManifestRecord};
 
@@ -351,6 +353,32 @@ async fn a_partition_whose_only_server_is_paused_is_parked() {
     let (parts, ending) = running.finish().await;
     assert_eq!(ending, ClaimEnding::Released);
     assert_eq!(num_successes(&parts), 0, "one request until the server answers");
+}
+
+/// Lends nothing by itself.
+#[derive(Debug)]
+struct Silent;
+
+impl Landlord for Silent {
+    fn borrow(&self, _: &ServerName, _: u64) {}
+    fn accept(&self, _: &ServerName, _: u64) {}
+    fn give_back(&self, _: &ServerName, _: u64) {}
+    fn tell(&self, _: &ServerName, _: ServerNews) {}
+}
+
+#[tokio::test]
+async fn a_partition_whose_server_other_ranks_have_is_parked_until_it_is_lent() {
+    let servers = Servers::start(|_, _| ("200 OK", image_of(0))).await;
+    let urls: Vec<String> = (0..5).map(|n| format!("http://a.example/{n}")).collect();
+    let bench = Bench::with(&servers, &urls, false, |settings| settings.landlord = Some(Arc::new(Silent)));
+    let running = bench.start();
+    until("parked", || bench.executor.num_parked() == 1).await;
+    assert_eq!((servers.num_requests("a.example"), bench.executor.progress().in_flight), (0, 0));
+    let loan = Loan { number: 1, rate: 0.0, max_connections: 8, bytes: None };
+    bench.executor.lend(&ServerName::from_catalog("a.example"), loan, None);
+    let (parts, ending) = running.finish().await;
+    assert_eq!((num_successes(&parts), ending), (5, ClaimEnding::Finished));
+    assert_eq!(bench.executor.num_parked(), 0);
 }
 
 #[tokio::test]

@@ -148,6 +148,31 @@ mod tests {
     }
 
     #[test]
+    fn what_others_have_read_counts_from_when_they_did() {
+        let cache = RobotsCache::new(Duration::from_secs(60));
+        let server = ServerName::from_catalog("a.example");
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let read_at = |seconds: u64| RobotsTxt {
+            is_https: true,
+            fetched_at: seconds * 1000,
+            text: "Disallow: /".into(),
+            crawl_delay: Duration::ZERO,
+        };
+        assert!(!cache.hand_over(&server, read_at(940), now), "too old");
+        assert!(cache.hand_over(&server, read_at(950), now));
+        let entry = cache.entry(&server, true);
+        let start = Instant::now();
+        let (text, until) = entry.take_handed_over(start).unwrap();
+        assert_eq!(text, b"Disallow: /");
+        assert!(until <= start + Duration::from_secs(10));
+        assert!(entry.take_handed_over(start).is_none());
+        assert!(cache.hand_over(&server, read_at(5000), now), "clocks of nodes differ");
+        assert!(entry.take_handed_over(Instant::now() + Duration::from_secs(61)).is_none());
+        cache.learn(&entry, Arc::default(), until);
+        assert!(!cache.hand_over(&server, read_at(1000), now), "our own is known");
+    }
+
+    #[test]
     fn memory_is_bounded_and_who_is_in_use_is_not_forgotten() {
         let cache =
             RobotsCache { generation_bytes: 100 * ENTRY_BYTES, ..RobotsCache::new(Duration::from_secs(60)) };
