@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::received::Received;
 use crate::catalog::{ReceivedBytes, ServerFact};
-use crate::model::{Embargo, FailureCause, Loan, Rank, ServerBudget, ServerName};
+use crate::model::{Complaints, Embargo, FailureCause, Loan, Rank, ServerBudget, ServerName};
 
 /// How long a rank asks before another has its turn. The change costs a second or two of the server's time, and
 /// partitions of the ranks that wait stay open: ten seconds lose little and let nobody wait for minutes.
@@ -63,6 +63,7 @@ pub enum LandlordEvent {
         until: u64,
         cause: FailureCause,
         http_status: Option<u16>,
+        complaints: Complaints,
     },
     /// What one of the server's two robots.txt asks for.
     CrawlDelay {
@@ -144,6 +145,7 @@ struct KnownEmbargo {
     until: u64,
     cause: FailureCause,
     http_status: Option<u16>,
+    complaints: Complaints,
 }
 
 #[derive(Debug)]
@@ -220,8 +222,8 @@ impl Landlord {
                     estate.give_back(now, rank, Some(received))
                 });
             }
-            LandlordEvent::Embargo { rank, server, until, cause, http_status } => {
-                let embargo = KnownEmbargo { until, cause, http_status };
+            LandlordEvent::Embargo { rank, server, until, cause, http_status, complaints } => {
+                let embargo = KnownEmbargo { until, cause, http_status, complaints };
                 self.change(now, &server, &mut actions, |estate, actions| {
                     estate.tell_embargo(now, rank, embargo, &server, actions);
                     false
@@ -296,7 +298,8 @@ impl Estate {
         for fact in facts {
             match fact {
                 &ServerFact::Embargo { until, cause, http_status } => {
-                    estate.embargo = Some(KnownEmbargo { until, cause, http_status });
+                    let complaints = Complaints::default();
+                    estate.embargo = Some(KnownEmbargo { until, cause, http_status, complaints });
                 }
                 ServerFact::Received(received) => estate.received = Received::new(&budget, received, now),
                 ServerFact::RobotsTxt(robots) => {
@@ -464,7 +467,8 @@ impl Estate {
     /// Tells those that wait for bytes, whenever the end of their waiting has changed.
     fn tell_used_up(&mut self, now: u64, server: &ServerName, actions: &mut Vec<LandlordAction>) {
         let Some(until) = self.bytes_free_at else { return };
-        let embargo = KnownEmbargo { until, cause: BUDGET_USED_UP, http_status: None }.left(now);
+        let complaints = Complaints::default();
+        let embargo = KnownEmbargo { until, cause: BUDGET_USED_UP, http_status: None, complaints }.left(now);
         for (&rank, borrower) in &mut self.borrowers {
             if borrower.wants_bytes && !borrower.lent.is_nothing() && borrower.told_until != until {
                 borrower.told_until = until;
@@ -618,7 +622,8 @@ impl Part {
 impl KnownEmbargo {
     fn left(self, now: u64) -> Embargo {
         let left = Duration::from_millis(self.until.saturating_sub(now));
-        Embargo { left, cause: self.cause, http_status: self.http_status }
+        let Self { cause, http_status, complaints, .. } = self;
+        Embargo { left, cause, http_status, complaints }
     }
 }
 

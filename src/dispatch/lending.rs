@@ -115,14 +115,16 @@ impl Lending {
                 self.untold.remove(&key);
                 self.decide(now, LandlordEvent::GiveBack { rank, server, received }, orders);
             }
-            ServerWord::News(ServerNews::Embargo(Embargo { left, cause, http_status })) => {
+            ServerWord::News(ServerNews::Embargo(embargo)) => {
+                let Embargo { left, cause, http_status, complaints } = embargo;
                 let until = now.saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
                 let known =
                     self.landlord.embargo(now, &server).map_or(Duration::ZERO, |embargo| embargo.left);
                 if left > known {
                     self.remember(&server, ServerFact::Embargo { until, cause, http_status });
                 }
-                self.decide(now, LandlordEvent::Embargo { rank, server, until, cause, http_status }, orders);
+                let event = LandlordEvent::Embargo { rank, server, until, cause, http_status, complaints };
+                self.decide(now, event, orders);
             }
             ServerWord::News(ServerNews::Learnt(limit)) => {
                 self.remember(&server, ServerFact::Learnt { limit, at: now });

@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::FailureCause;
+use crate::model::{Complaints, FailureCause};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -169,15 +169,39 @@ impl Pauses {
         }
     }
 
-    /// Another process has heard the complaint: the server is left alone until then, and probed. No streak of ours
-    /// begins or goes on: only what is heard here gives a server up here.
-    pub fn on_embargo(&mut self, complaint: Complaint, until: Instant, now: Instant) {
+    /// Another process has heard the complaint: the server is left alone until then, and probed. The streak goes on
+    /// where it stands there: ranks that probe one after the other give a server up as soon as one alone.
+    pub fn on_embargo(&mut self, complaint: Complaint, heard: Complaints, until: Instant, now: Instant) {
         if until <= self.pause(now).map_or(now, |pause| pause.until) {
             return;
         }
         self.extend(until, complaint, now);
+        if heard.number > 0 {
+            let since = now.checked_sub(heard.lasting).unwrap_or(now);
+            let own = self.streak.unwrap_or(Streak { since, complaints: 0, pauses: 0 });
+            let streak = Streak {
+                since: own.since.min(since),
+                complaints: own.complaints.max(heard.number),
+                pauses: own.pauses.max(heard.pauses),
+            };
+            self.streak = Some(streak);
+            // This pause is counted already.
+            let given_up = self.gives_up(Streak { pauses: heard.pauses.saturating_sub(1), ..streak }, now);
+            if let Some(pause) = &mut self.pause {
+                (pause.since, pause.given_up) = (since, given_up);
+            }
+        }
         self.paused_at = Some(now);
         self.probe = Probe::Due;
+    }
+
+    /// Complaints without a success in between, for the other ranks.
+    pub fn complaints(&self, now: Instant) -> Complaints {
+        self.streak.map_or_else(Complaints::default, |Streak { since, complaints, pauses }| Complaints {
+            lasting: now.saturating_duration_since(since),
+            number: complaints,
+            pauses,
+        })
     }
 
     /// Whether there is no pause, no probe and no streak to be remembered.
@@ -196,10 +220,15 @@ impl Pauses {
         *streak
     }
 
+    /// Whether a pause that begins after this gives the server up.
+    fn gives_up(&self, Streak { since, pauses, .. }: Streak, now: Instant) -> bool {
+        pauses >= MIN_PAUSES && now.saturating_duration_since(since) >= self.patience
+    }
+
     fn start_pause(&mut self, length: Duration, complaint: Complaint, streak: Streak, now: Instant) {
         let Complaint { cause, http_status } = complaint;
         let Streak { since, pauses, .. } = streak;
-        let given_up = pauses >= MIN_PAUSES && now.saturating_duration_since(since) >= self.patience;
+        let given_up = self.gives_up(streak, now);
         self.streak = Some(Streak { pauses: pauses.saturating_add(1), ..streak });
         self.pause = Some(Pause { until: now + length, cause, http_status, since, given_up });
         self.paused_at = Some(now);

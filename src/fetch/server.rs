@@ -180,10 +180,11 @@ impl State {
     }
 
     /// Leaves the server alone as another rank was asked to.
-    fn hear(&mut self, Embargo { left, cause, http_status }: Embargo, now: Instant) {
+    fn hear(&mut self, embargo: Embargo, now: Instant) {
+        let Embargo { left, cause, http_status, complaints } = embargo;
         let left = left.min(MAX_PAUSE);
         let later = left.mul_f64(SPREAD).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
-        self.pauses.on_embargo(Complaint { cause, http_status }, now + left + later, now);
+        self.pauses.on_embargo(Complaint { cause, http_status }, complaints, now + left + later, now);
     }
 
     /// What the controller has learnt, as it stands for the whole server.

@@ -20,4 +20,6 @@ pub use nearest::{nearest, num_typos};
 pub use outcome::{Disposition, FailureCause, RecordState, SkipReason};
 pub use record_url::{RecordUrl, ServerName, UrlKey, mask_credentials, without_credentials};
 pub use request::{RequestEntry, RequestPurpose, RobotsPolicy, RobotsRequest};
-pub use server_loan::{Embargo, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews};
+pub use server_loan::{
+    Complaints, Embargo, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews,
+};

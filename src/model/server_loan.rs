@@ -62,6 +62,17 @@ pub struct Embargo {
     /// The complaint that led to it.
     pub cause: FailureCause,
     pub http_status: Option<u16>,
+    pub complaints: Complaints,
+}
+
+/// What a server has done of late but complain: nothing. All zero where there is nothing to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Complaints {
+    /// For how long.
+    pub lasting: Duration,
+    pub number: u32,
+    /// Pauses that have not ended it.
+    pub pauses: u32,
 }
 
 /// One of a server's two robots.txt, as it was served.

@@ -13,5 +13,6 @@ mod real_list;
 mod renditions;
 mod resume;
 mod retry;
+mod street;
 mod support;
 mod terminal;

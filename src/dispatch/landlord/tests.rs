@@ -187,10 +187,15 @@ fn a_longer_embargo_is_told_to_the_others() {
         until: START + seconds * 1000,
         cause: FailureCause::HttpStatus,
         http_status: Some(429),
+        complaints: Complaints::default(),
     };
     town.say(embargo(1, 60));
-    let told =
-        Embargo { left: Duration::from_secs(60), cause: FailureCause::HttpStatus, http_status: Some(429) };
+    let told = Embargo {
+        left: Duration::from_secs(60),
+        cause: FailureCause::HttpStatus,
+        http_status: Some(429),
+        complaints: Complaints::default(),
+    };
     assert_eq!(town.embargoes, [(0, told), (2, told)]);
     town.embargoes.clear();
     town.say(embargo(2, 60));

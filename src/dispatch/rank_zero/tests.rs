@@ -9,7 +9,8 @@ use super::*;
 use crate::catalog::{CatalogOptions, ManifestFile, NewPartition};
 use crate::cluster::{Endpoint, local};
 use crate::model::{
-    Embargo, FailureCause, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews, UrlKey,
+    Complaints, Embargo, FailureCause, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge,
+    ServerNews, UrlKey,
 };
 
 const LEASE: Duration = Duration::from_secs(120);
@@ -355,7 +356,12 @@ async fn what_one_rank_hears_of_a_server_the_others_and_the_next_run_know() {
     assert!(knowledge.is_some());
 
     let hour = Duration::from_secs(3600);
-    let embargo = Embargo { left: hour, cause: FailureCause::HttpStatus, http_status: Some(429) };
+    let embargo = Embargo {
+        left: hour,
+        cause: FailureCause::HttpStatus,
+        http_status: Some(429),
+        complaints: Complaints::default(),
+    };
     let learnt = LearntLimit { max_rate: Some(3.0), max_in_flight: None };
     let robots = RobotsTxt {
         is_https: true,

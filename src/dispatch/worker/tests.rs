@@ -7,7 +7,7 @@ use super::*;
 use crate::cluster::{Endpoint, local};
 use crate::dispatch::protocol::{ServerOrder, ServerWord};
 use crate::fetch::Landlord;
-use crate::model::{FailureCause, RobotsTxt, ServerId, ServerNews};
+use crate::model::{Complaints, FailureCause, RobotsTxt, ServerId, ServerNews};
 
 const TICK: Duration = Duration::from_millis(1);
 const LEASE: Duration = Duration::from_secs(120);
@@ -301,8 +301,12 @@ async fn loans_that_have_crossed_a_newer_word_are_dropped() {
     rank_zero.lend(2, 7);
     assert_eq!(rank_zero.lent(2).await, [(5, 1), (7, 1)]);
 
-    let embargo =
-        Embargo { left: Duration::from_secs(9), cause: FailureCause::HttpStatus, http_status: Some(429) };
+    let embargo = Embargo {
+        left: Duration::from_secs(9),
+        cause: FailureCause::HttpStatus,
+        http_status: Some(429),
+        complaints: Complaints::default(),
+    };
     rank_zero.say(ToWorker::Servers(vec![(server.clone(), ServerOrder::Embargo(embargo))]));
     rank_zero.say(ToWorker::LoansVoid { number: 8 });
     assert_eq!(rank_zero.words().await, [ServerWord::Borrow { borrow: 3, received: 0 }]);

@@ -259,3 +259,34 @@ proptest! {
         }
     }
 }
+
+/// Four ranks that probe in turn would have needed four times as many pauses.
+#[test]
+fn ranks_that_tell_each_other_give_up_together() {
+    let mut now = Instant::now();
+    let patience = 60 * S;
+    let mut ranks: Vec<Pauses> = (0..4).map(|_| Pauses::new(patience)).collect();
+    for _ in 0..PARK_AFTER {
+        now += MS;
+        ranks[0].on_complaint(NO_ANSWER, now, now, 0.5);
+    }
+    let mut lengths = Vec::new();
+    for round in 1.. {
+        let teller = &ranks[(round - 1) % 4];
+        let (pause, told) = (teller.pause(now).unwrap(), teller.complaints(now));
+        for rank in &mut ranks {
+            rank.on_embargo(NO_ANSWER, told, pause.until, now);
+            let heard = rank.pause(now).unwrap();
+            assert_eq!((heard.until, heard.given_up), (pause.until, pause.given_up));
+        }
+        lengths.push((pause.until - now).as_secs());
+        if pause.given_up {
+            break;
+        }
+        now = pause.until + MS;
+        assert!(ranks[round % 4].try_take(now));
+        now += MS;
+        ranks[round % 4].on_complaint(NO_ANSWER, now - MS, now, 0.5);
+    }
+    assert_eq!(lengths, [15, 30, 60, 120], "as one rank alone");
+}

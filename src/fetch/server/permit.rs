@@ -9,7 +9,7 @@ use super::super::addresses::Place;
 use super::super::pause::{Complaint, Pause};
 use super::super::rate::{Observation, Verdict};
 use super::{Server, State};
-use crate::model::{Embargo, FailureCause, ServerNews};
+use crate::model::{Complaints, Embargo, FailureCause, ServerNews};
 
 /// A pause that people would wonder about.
 const WORTH_TELLING: Duration = Duration::from_secs(60);
@@ -133,7 +133,7 @@ impl Permit {
         drop(state);
         self.server.wake();
         if let Some(pause) = longer {
-            self.tell_others(pause, now);
+            self.tell_others(pause, Complaints::default(), now);
             self.tell_user(pause, now);
         }
         now + wait
@@ -149,10 +149,16 @@ impl Permit {
     }
 
     /// Lets the other ranks leave the server alone as well.
-    fn tell_others(&self, Pause { until, cause, http_status, .. }: Pause, now: Instant) {
+    fn tell_others(
+        &self,
+        Pause { until, cause, http_status, .. }: Pause,
+        complaints: Complaints,
+        now: Instant,
+    ) {
         if let Some(landlord) = &self.server.landlord {
             let left = until.saturating_duration_since(now);
-            landlord.tell(&self.server.name, ServerNews::Embargo(Embargo { left, cause, http_status }));
+            let embargo = Embargo { left, cause, http_status, complaints };
+            landlord.tell(&self.server.name, ServerNews::Embargo(embargo));
         }
     }
 
@@ -182,7 +188,7 @@ impl Permit {
         if let Some(pause) = longer
             && verdict != Verdict::Local
         {
-            self.tell_others(pause, now);
+            self.tell_others(pause, state.pauses.complaints(now), now);
         }
         drop(state);
         self.server.wake();

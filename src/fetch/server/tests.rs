@@ -1,7 +1,7 @@
 use super::super::rate::{Adaptive, AdaptiveOptions, Fixed, FixedOptions, LearntLimit, Observation, Verdict};
 use super::super::tests::support::{Word, Words};
 use super::*;
-use crate::model::FailureCause;
+use crate::model::{Complaints, FailureCause};
 
 /// One whose rate is set and not found.
 fn fixed(
@@ -401,7 +401,12 @@ async fn a_parking_is_told_unless_it_is_for_a_name() {
 #[tokio::test]
 async fn what_others_were_asked_pauses_and_then_one_request_probes() {
     let (server, words) = lent(loan(1, 0.0, 8)).await;
-    let embargo = |left| Embargo { left, cause: FailureCause::HttpStatus, http_status: Some(429) };
+    let embargo = |left| Embargo {
+        left,
+        cause: FailureCause::HttpStatus,
+        http_status: Some(429),
+        complaints: Complaints::default(),
+    };
     for left in [Duration::from_secs(600), Duration::from_secs(1), Duration::MAX] {
         server.embargo(embargo(left));
         let pause = server.pause().unwrap();

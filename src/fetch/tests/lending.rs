@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::support::*;
 use crate::fetch::{FetchOptions, FetchOutcome, Fetcher, Landlord, Retry, ServerRules};
 use crate::model::{
-    Embargo, FailureCause, Loan, ServerBudget, ServerKnowledge, ServerName, ServerNews, SkipReason,
+    Complaints, Embargo, FailureCause, Loan, ServerBudget, ServerKnowledge, ServerName, ServerNews,
+    SkipReason,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -378,7 +379,12 @@ async fn the_first_loan_brings_an_embargo() {
         tokio::task::yield_now().await;
     }
     let cause = FailureCause::ConnectTimeout;
-    let embargo = Some(Embargo { left: Duration::from_secs(60), cause, http_status: None });
+    let embargo = Some(Embargo {
+        left: Duration::from_secs(60),
+        cause,
+        http_status: None,
+        complaints: Complaints::default(),
+    });
     let loan = Loan { number: 9, rate: 0.0, max_connections: 8, bytes: None };
     fetcher.lend(&name, loan, Some(ServerKnowledge { embargo, ..ServerKnowledge::default() }));
     let FetchOutcome::Failure(failure) = waiting.await.unwrap() else { panic!("it is paused") };

@@ -17,10 +17,15 @@ pub struct Project {
 impl Project {
     /// Sends all requests to `server`, without limits of rate. `settings` are further lines of YAML.
     pub fn new(server: SocketAddr, settings: &str) -> Self {
-        let project = Self { folder: tempfile::tempdir().unwrap() };
+        Self::routed(&format!("connect_to: ['::{server}']\n{settings}"))
+    }
+
+    /// `settings` say themselves where requests go.
+    pub fn routed(settings: &str) -> Self {
+        let project = Self::empty();
         let yaml = format!(
             "path_to_input: list.csv\npath_to_output_folder: out\n\
-             user_agent: ddl-tests (tests@ddl.example)\nconnect_to: ['::{server}']\n{settings}\n"
+             user_agent: ddl-tests (tests@ddl.example)\n{settings}\n"
         );
         fs::write(project.path("ddl.yaml"), yaml).unwrap();
         project
