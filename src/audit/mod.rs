@@ -6,7 +6,7 @@
 //! | rule | a violation when |
 //! |---|---|
 //! | [`Rule::Connections`] | with it, more requests are under way than `max_connections` |
-//! | [`Rule::Rate`] | with it, more than `max_rate` x W + N have left within W, for W of one second and of ten (where a rate is below 1/s: of one request's time and of ten) |
+//! | [`Rule::Rate`] | with it, more than `max_rate` x W + 1 have left within W, for W of one second and of ten (where a rate is below 1/s: of one request's time and of ten) |
 //! | [`Rule::Embargo`] | a response that asked to be left alone has ended, and the time it asked for is not over |
 //! | [`Rule::Robots`] | the newest robots.txt that any rank has received of the server and scheme disallows it (RFC 9309) |
 //! | [`Rule::CrawlDelay`] | as the rate, where that file's Crawl-delay is the rate |
@@ -17,9 +17,8 @@
 //! disallows that has changed within the last ten minutes, and the one before does not, may have stood in line.
 //! A run that was told not to heed robots.txt is said to be one.
 //!
-//! N is the number of ranks that have asked the server: each keeps its distance to its own last request only, so in
-//! any window each may fit in one more than its share. Word of an embargo goes from rank to rank
-//! through rank 0: others than the one that was told may send for [`AuditOptions::grace`] more.
+//! One more within a window is the first request's late leaving. Word of an embargo goes from rank to rank through
+//! rank 0: others than the one that was told may send for [`AuditOptions::grace`] more.
 //!
 //! Ranks' clocks are taken as they are: where nodes differ by more than the grace, violations may be found that
 //! no server saw.

@@ -1,7 +1,7 @@
 //! The replay of one server.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::report::{Rule, ServerAudit, Violation};
@@ -11,6 +11,8 @@ use crate::model::{Rank, RequestEntry, ServerName};
 const SECOND: i64 = 1_000_000;
 /// A permit is taken, and the request leaves, at moments that differ by the scheduler's mood.
 const JITTER: i64 = 20_000;
+/// Requests beyond the limit within a window: the first may have left a little late, and the last on time.
+const MORE: u64 = 1;
 
 /// A request that has left: when it ended, and what its response asked for. All times in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +32,6 @@ struct Embargo {
 
 pub(super) struct ServerReplay {
     found: ServerAudit,
-    ranks: BTreeSet<Rank>,
     under_way: BinaryHeap<Reverse<UnderWay>>,
     embargo: Option<Embargo>,
     /// When the requests of the longest window left.
@@ -43,7 +44,6 @@ impl ServerReplay {
     pub fn new(server_name: ServerName) -> Self {
         Self {
             found: ServerAudit::new(server_name),
-            ranks: BTreeSet::new(),
             under_way: BinaryHeap::new(),
             embargo: None,
             recent: VecDeque::new(),
@@ -63,7 +63,6 @@ impl ServerReplay {
         grace: Duration,
         report: &mut dyn FnMut(Violation),
     ) {
-        self.ranks.insert(rank);
         self.end_until(entry.sent_at);
         let mut violate = |found: &mut ServerAudit, rule, detail| {
             found.num_violations += 1;
@@ -140,7 +139,6 @@ impl ServerReplay {
         }
     }
 
-    /// Each rank keeps its distance to its own last request, as with a rate.
     fn crawl_delay_broken(&mut self, sent_at: i64, crawl_delay: Duration) -> Option<String> {
         let delay = i64::try_from(crawl_delay.as_micros()).ok().filter(|delay| *delay > 0)?;
         self.delayed.push_back(sent_at);
@@ -153,7 +151,7 @@ impl ServerReplay {
                 sent_at.saturating_sub(delay.saturating_mul(delays.cast_signed())).saturating_add(JITTER);
             let left = (self.delayed.len() - self.delayed.partition_point(|at| *at <= since)) as u64;
             let seconds = crawl_delay.as_secs_f64();
-            (left > delays + self.ranks.len() as u64).then(|| {
+            (left > delays + MORE).then(|| {
                 format!(
                     "{left} requests within {:.0} s, one each {seconds} s asked for",
                     seconds * delays as f64
@@ -210,7 +208,7 @@ impl ServerReplay {
         }
         [window, longest].into_iter().find_map(|window| {
             let seconds = window as f64 / SECOND as f64;
-            let allowed = (rate * seconds).ceil() + self.ranks.len() as f64;
+            let allowed = (rate * seconds).ceil() + MORE as f64;
             let left = self.num_since(entry.sent_at - window + JITTER);
             (left as f64 > allowed)
                 .then(|| format!("{left} requests within {seconds:.0} s, {rate} per second promised"))

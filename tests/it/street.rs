@@ -156,6 +156,7 @@ fn no_server_of_the_street_sees_more_than_it_was_promised_over_mpi() {
     assert!(counts.contains("dripping.example,8") || good_jpeg().len() > 10_000, "{counts}");
 
     let report: Value = serde_json::from_str(&project.ok(&["audit", "--json"])).unwrap();
+    assert_eq!(report["num_violations"], 0, "{report}");
     let num_seen: usize = street.iter().map(|server| server.log().len()).sum();
     assert_eq!(report["num_requests"], num_seen, "{report}");
     for server in &street {
