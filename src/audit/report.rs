@@ -56,6 +56,9 @@ pub struct ServerAudit {
     pub server_name: ServerName,
     pub num_requests: u64,
     pub received_bytes: u64,
+    /// When the first and the last request left, in microseconds since 1970.
+    pub first_sent_at: Option<i64>,
+    pub last_sent_at: Option<i64>,
     /// Requests per second; 0 is no limit.
     pub max_rate: Option<f64>,
     /// Most requests within any second.
@@ -85,6 +88,8 @@ impl ServerAudit {
             server_name,
             num_requests: 0,
             received_bytes: 0,
+            first_sent_at: None,
+            last_sent_at: None,
             max_rate: None,
             peak_rate: 0,
             max_connections: 0,

@@ -51,7 +51,9 @@ impl ServerReplay {
         }
     }
 
-    pub fn finish(self) -> ServerAudit {
+    /// After the last request; what its answer asked for counts as well.
+    pub fn finish(mut self) -> ServerAudit {
+        self.end_until(i64::MAX);
         self.found
     }
 
@@ -96,6 +98,8 @@ impl ServerReplay {
 
         let found = &mut self.found;
         found.num_requests += 1;
+        found.first_sent_at.get_or_insert(entry.sent_at);
+        found.last_sent_at = Some(entry.sent_at);
         found.received_bytes += entry.received_bytes;
         found.num_refusals += u64::from(matches!(entry.http_status, Some(429 | 503)));
         found.max_rate = Some(entry.max_rate);

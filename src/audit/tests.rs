@@ -109,6 +109,16 @@ fn without_a_limit_no_rate_is_too_fast() {
     assert!(audit(&[(0..3000).map(of).collect()]).is_clean());
 }
 
+/// Of a server that said stop and was sent nothing more, an administrator would have read that it had not.
+#[test]
+fn the_last_answer_counts_as_well_and_each_server_has_its_own_time() {
+    let report = audit(&[vec![refusal(0, 50, 10), request("b.example", 5000, 1)]]);
+    let server = &report.servers[0];
+    assert_eq!((server.num_embargoes, server.num_refusals), (1, 1));
+    assert_eq!(server.first_sent_at, server.last_sent_at);
+    assert!(report.servers[1].first_sent_at > server.last_sent_at);
+}
+
 #[test]
 fn nothing_may_leave_during_an_embargo_but_what_could_not_know() {
     let told = refusal(0, 50, 10);

@@ -214,6 +214,9 @@ impl Seen {
             .iter()
             .take(3)
             .map(|server| match server.seconds_left {
+                _ if status.is_paused(&server.server_name) => {
+                    format!("{} is left alone for now", server.server_name)
+                }
                 Some(left) => format!("{} {}", server.server_name, seconds(left)),
                 None => format!("{} nothing committed yet", server.server_name),
             })

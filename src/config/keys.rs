@@ -358,7 +358,7 @@ pub const KEYS: &[Key] = &[
          (`robots`); while it cannot be had for trouble of the server's, nothing else is asked for. The groups that count \
          are those of `ddl` and of the first word of `user_agent`, else those of `*`."),
     ddl("downloader_parameters.robots_txt_max_age", duration(0.0, 30.0 * DAY), "24h",
-        "A robots.txt is asked for again after so long, by each rank. RFC 9309 has a day as the most."),
+        "A robots.txt is asked for again after so long; the catalog keeps it meanwhile. RFC 9309 has a day as the most."),
     ddl("downloader_parameters.max_crawl_delay", duration(0.0, DAY), "30s",
         "The longest `Crawl-delay` of a robots.txt that is obeyed in full; a longer one counts as this, and 0 ignores all. \
          30 s is what crawlers that skip such sites altogether take for the limit; at that pace 10,000 images take 3.5 days."),
@@ -453,7 +453,7 @@ pub const KEYS: &[Key] = &[
     ddl("downloader_parameters.cpu_threads", integer(0, 4096), "0",
         "Threads that decode, resize and hash. 0: as many as the machine or the Slurm job gives this rank."),
     ddl("downloader_parameters.request_ledger", Kind::Bool, "true",
-        "Whether every request is written down in `logs/requests/`, some 20 bytes each, so that `ddl audit` can prove \
+        "Whether every request is written down in `logs/requests/`, 20 bytes each where a rank is busy and up to a kilobyte where it sends one in a second, so that `ddl audit` can prove \
          what servers saw."),
     ddl("downloader_parameters.stop_grace", duration(0.0, 3600.0), "15s",
         "After a request to stop: how long images under way may still arrive before parts are sealed. \

@@ -268,7 +268,7 @@ impl Resolved {
                 }
                 // One that cannot be used stops downloads, not other commands.
                 _ if !text.is_empty() => Value::Text(ProxyUrl::new(&text).into()),
-                _ => Value::Text(String::new()),
+                _ => Value::Text(NONE.to_owned()),
             };
             if let Some((name, _)) = found {
                 *origin = Origin::Environment(name.to_owned());

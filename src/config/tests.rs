@@ -307,6 +307,10 @@ fn proxies_come_from_the_variables_that_others_use() {
     assert_eq!((options.http_proxy, options.no_proxy), (None, vec![]));
     assert_eq!(options.https_proxy, Some(ProxyUrl::new("own.example")));
     assert_eq!(fetch(&parse("stored", &to_yaml_for_ranks(&own)).unwrap()).http_proxy, None);
+    assert!(
+        to_yaml(&own).contains("http_proxy: none\n"),
+        "nothing would be taken from the environment again"
+    );
 
     // It stops a download, for otherwise the proxy would be passed by, but not `ddl query`.
     let unusable = load("{}", &[("all_proxy", "socks5://me:secret@s.example")]);

@@ -196,6 +196,14 @@ impl Landlord {
         Some(embargo.left(now))
     }
 
+    /// Servers that are to be left alone at `now`: how long, and why.
+    pub fn embargoes(&self, now: u64) -> impl Iterator<Item = (&ServerName, Embargo)> {
+        self.servers.iter().filter_map(move |(server, estate)| {
+            let embargo = estate.embargo.filter(|embargo| embargo.until > now)?;
+            Some((server, embargo.left(now)))
+        })
+    }
+
     /// A number for a loan that ends all loans of a rank.
     pub fn number_of_nothing(&mut self) -> u64 {
         self.num_loans += 1;

@@ -13,6 +13,7 @@ use super::committer::Job;
 use super::coordinator::TICK;
 use super::landlord::{Landlord, LandlordAction, LandlordEvent};
 use super::protocol::{ServerOrder, ServerWord};
+use super::publish::PausedServer;
 use crate::catalog::ServerFact;
 use crate::model::{Embargo, Rank, ServerBudget, ServerKnowledge, ServerName, ServerNews};
 
@@ -59,6 +60,9 @@ impl Clock {
         self.started_at + self.started.elapsed().mul_f64(self.speed).as_millis() as u64
     }
 }
+
+/// Servers whose pauses are published.
+const MAX_PAUSED: usize = 20;
 
 impl Lending {
     /// `started_at`: milliseconds since 1970.
@@ -194,6 +198,20 @@ impl Lending {
         self.untold.retain(|(untold, _), _| *untold != rank);
         self.decide(self.clock.now(), LandlordEvent::Lost { rank }, &mut orders);
         orders
+    }
+
+    /// Servers that are left alone now, those that are longest first; no more than people read.
+    pub fn paused_servers(&self) -> Vec<PausedServer> {
+        let now = self.clock.now();
+        let mut embargoes: Vec<_> = self.landlord.embargoes(now).collect();
+        embargoes.sort_by(|(a, left), (b, other)| other.left.cmp(&left.left).then(a.cmp(b)));
+        let paused = |(server, embargo): (&ServerName, Embargo)| PausedServer {
+            server_name: server.to_string(),
+            until: now.saturating_add(u64::try_from(embargo.left.as_millis()).unwrap_or(u64::MAX)),
+            cause: embargo.cause.to_string(),
+            http_status: embargo.http_status,
+        };
+        embargoes.into_iter().take(MAX_PAUSED).map(paused).collect()
     }
 
     /// A number for the word that a rank which was lost has no loans.

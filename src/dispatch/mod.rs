@@ -44,7 +44,7 @@ pub use coordinator::{Action, Coordinator, CoordinatorEvent};
 pub use error::DispatchError;
 pub use lending::BudgetOf;
 pub use options::DispatchOptions;
-pub use publish::{PublishedStatus, ServerProgress, read_published};
+pub use publish::{PausedServer, PublishedStatus, ServerProgress, read_published};
 pub use rank_zero::{RunContext, RunEnding, RunReport, coordinate, dismiss, keep_in_touch};
 pub use server_line::ServerLine;
 #[cfg(test)]

@@ -35,6 +35,29 @@ pub struct PublishedStatus {
     pub unfinished_partitions: u64,
     /// Servers that will take longest at their present pace, longest first.
     pub slowest_servers: Vec<ServerProgress>,
+    /// Servers that are left alone now, those that are longest first.
+    #[serde(default)]
+    pub paused_servers: Vec<PausedServer>,
+}
+
+impl PublishedStatus {
+    /// Whether a server is among those of which it is known that they are left alone.
+    #[must_use]
+    pub fn is_paused(&self, server_name: &str) -> bool {
+        self.paused_servers.iter().any(|paused| paused.server_name == server_name)
+    }
+}
+
+/// A server that is sent nothing now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PausedServer {
+    pub server_name: String,
+    /// Milliseconds since 1970.
+    pub until: u64,
+    /// As in `errors.parquet`.
+    pub cause: String,
+    /// `None` where no answer led to it.
+    pub http_status: Option<u16>,
 }
 
 /// How one server stands.

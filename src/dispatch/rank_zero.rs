@@ -598,6 +598,7 @@ impl RankZero<'_> {
             lost_ranks: self.coordinator.num_lost() as u32,
             unfinished_partitions: self.coordinator.num_unfinished(),
             slowest_servers: self.slowest_servers(seconds),
+            paused_servers: self.lending.paused_servers(),
         }
     }
 

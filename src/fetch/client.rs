@@ -158,6 +158,11 @@ impl Target<'_> {
         self.connects_to.as_ref()
     }
 
+    /// Whether it goes through a proxy.
+    pub fn is_proxied(&self) -> bool {
+        self.is_proxied
+    }
+
     /// The name that a proxy is going to resolve by itself.
     pub fn name_for_proxy(&self) -> Option<&str> {
         match &self.connects_to {

@@ -460,7 +460,11 @@ impl Fetcher {
         match timeout_at(sent + first_byte.min(left), target.request(fresh).send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
-                let failed = Failed::new(classify::cause(&error, Phase::Header), classify::message(&error));
+                let mut message = classify::message(&error);
+                if target.is_proxied() {
+                    message = format!("through the proxy: {message}");
+                }
+                let failed = Failed::new(classify::cause(&error, Phase::Header), message);
                 // What this machine lacks at the moment it may have again.
                 let is_ours = failed.cause == FailureCause::Internal;
                 Err(Failed { retry: if is_ours { Retry::Backoff } else { failed.retry }, ..failed })

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::address_range::AddressRange;
 use super::connect_to::ConnectTo;
@@ -47,8 +47,10 @@ pub struct FetchOptions {
     /// PEM file with certificates to trust besides those of the platform.
     pub ca_certificate: Option<PathBuf>,
     /// Forward proxy of http requests; `None` is none. The environment is not looked at.
+    #[serde(deserialize_with = "proxy")]
     pub http_proxy: Option<ProxyUrl>,
     /// Forward proxy of https requests, likewise.
+    #[serde(deserialize_with = "proxy")]
     pub https_proxy: Option<ProxyUrl>,
     /// Names (with all below them), addresses and networks that are asked directly all the same; `*` is all.
     pub no_proxy: Vec<String>,
@@ -189,6 +191,12 @@ impl FetchOptions {
         }
         Ok(())
     }
+}
+
+/// `none` and nothing are no proxy.
+fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ProxyUrl>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.filter(|text| !text.is_empty() && text != "none").map(|text| ProxyUrl::new(&text)))
 }
 
 fn words(words: &[&str]) -> Vec<String> {

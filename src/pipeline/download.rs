@@ -175,6 +175,7 @@ where
 fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, PipelineError> {
     // The settings are checked before a run is recorded.
     let settings = download_settings(dataset, num_ranks)?;
+    settings.fetch.validate()?;
     let catalog = dataset.open_writer()?;
     catalog.pin_hash_algorithm(settings.imaging.hash_algorithm)?;
     let options: DispatchOptions =

@@ -10,6 +10,7 @@ use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::dispatch::DispatchError;
 use crate::export::ExportError;
+use crate::fetch::FetchError;
 use crate::ingest::IngestError;
 use crate::query::QueryError;
 use crate::storage::{ServerTableError, StorageError};
@@ -19,6 +20,8 @@ use crate::storage::{ServerTableError, StorageError};
 pub enum PipelineError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -84,6 +87,7 @@ impl PipelineError {
             Self::Check(CheckError::OlderCatalog { .. }) => Some(
                 "is this an older copy of the catalog? Then put the newest one back. Without a newer one, `ddl download` goes on from this one and downloads again what it does not know; `ddl check --repair --discard-newer` removes the files that are newer".into(),
             ),
+            Self::Fetch(_) => Some("`ddl config show` says where each value comes from".into()),
             Self::Check(_) | Self::Io { .. } => None,
         }
     }

@@ -14,7 +14,7 @@ const RATE: usize = 20;
 const CONNECTIONS: usize = 4;
 const URLS: usize = 100;
 /// Word of an embargo goes from one rank to the others through rank 0, on a machine that may be busy.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(1);
 /// Requests leave on time, but arrive when both sides are given the CPU.
 const A_SECOND: Duration = Duration::from_millis(950);
 
@@ -41,8 +41,8 @@ fn street() -> Vec<StreetServer> {
     let limited = |refusal| Manner { per_second: Some(10), refusal, latency: ms(20), ..Manner::default() };
     let mut street = healthy();
     street.extend([
-        StreetServer::start("seconds.example", limited(Refusal::Seconds(2))),
-        StreetServer::start("date.example", limited(Refusal::Date(3))),
+        StreetServer::start("seconds.example", limited(Refusal::Seconds(3))),
+        StreetServer::start("date.example", limited(Refusal::Date(4))),
         StreetServer::start("bare.example", limited(Refusal::Bare)),
         StreetServer::start("quota.example", Manner { quota: Some((10, ms(1000))), ..Manner::default() }),
         StreetServer::start(

@@ -15,7 +15,7 @@ pub(super) fn run(global: &GlobalArgs, args: &AuditArgs) -> anyhow::Result<Exit>
         let Some(server) = report.servers.iter().find(|server| server.server_name.as_str() == name) else {
             anyhow::bail!("no request to server `{name}` is in the ledger");
         };
-        print_line(letter(&report, server).trim_end())?;
+        print_line(letter(server).trim_end())?;
     } else if args.json {
         print_line(serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -31,7 +31,7 @@ fn text(report: &AuditReport, all: bool) -> String {
         format::count(report.servers.len() as u64),
         format::bytes(report.received_bytes),
         format::count(report.runs.len() as u64),
-        period(report),
+        period(report.first_sent_at, report.last_sent_at),
     );
     let mut servers: Vec<&ServerAudit> = report.servers.iter().collect();
     servers.sort_by_key(|server| (u64::MAX - server.num_violations, u64::MAX - server.num_requests));
@@ -132,7 +132,7 @@ fn robots_letter(server: &ServerAudit) -> String {
 }
 
 /// What a server's administrator may want to know.
-fn letter(report: &AuditReport, server: &ServerAudit) -> String {
+fn letter(server: &ServerAudit) -> String {
     let limit = match server.max_rate {
         Some(rate) if rate > 0.0 => format!("at most {rate} requests per second"),
         _ => "no fixed number of requests per second".to_owned(),
@@ -156,7 +156,7 @@ fn letter(report: &AuditReport, server: &ServerAudit) -> String {
          {kept}\n\n\
          If you want us to send less, or nothing, please answer to the address in our User-Agent.\n",
         name = server.server_name,
-        period = period(report),
+        period = period(server.first_sent_at, server.last_sent_at),
         requests = format::count(server.num_requests),
         bytes = format::bytes(server.received_bytes),
         connections = server.max_connections,
@@ -172,8 +172,8 @@ fn rate(server: &ServerAudit) -> String {
     server.max_rate.filter(|rate| *rate > 0.0).map_or("-".into(), |rate| rate.to_string())
 }
 
-fn period(report: &AuditReport) -> String {
-    match (report.first_sent_at, report.last_sent_at) {
+fn period(first_sent_at: Option<i64>, last_sent_at: Option<i64>) -> String {
+    match (first_sent_at, last_sent_at) {
         (Some(first), Some(last)) => format!("from {} to {}", utc(first), utc(last)),
         _ => "nothing was sent".into(),
     }
@@ -214,6 +214,8 @@ mod tests {
                 server_name,
                 num_requests: 12_345,
                 received_bytes: 5_000_000,
+                first_sent_at: Some(1_772_366_400_000_000),
+                last_sent_at: Some(1_772_370_000_000_000),
                 max_rate: Some(2.5),
                 peak_rate: 3,
                 max_connections: 4,
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_letter_admits_what_was_broken() {
-        let letter_of = |num| letter(&report(num), &report(num).servers[0]);
+        let letter_of = |num| letter(&report(num).servers[0]);
         assert!(letter_of(0).contains("these limits were kept"));
         assert!(letter_of(2).contains("2 requests that broke these limits"));
         assert!(letter_of(0).contains("allowed all 12,000 that we held against it"));

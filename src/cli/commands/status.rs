@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::super::args::{GlobalArgs, StatusArgs};
 use super::super::{Exit, format, print_line};
+use super::time::date_time;
 use crate::catalog::DispositionCounts;
 use crate::pipeline::{DatasetStatus, StatusSource, dataset_status};
 
@@ -103,6 +104,15 @@ pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
                 format::count(run.committed),
                 run.progress.in_flight
             );
+            for paused in run.paused_servers.iter().filter(|paused| paused.until > run.updated_at) {
+                let why =
+                    paused.http_status.map_or_else(|| paused.cause.clone(), |status| status.to_string());
+                text += &format!(
+                    "{} is left alone until {} UTC ({why})\n",
+                    paused.server_name,
+                    date_time(paused.until / 1000)
+                );
+            }
         }
         (Some(holder), _) => text += &format!("in use by {holder}\n"),
         (None, Some(run)) if run.state == "running" => {
@@ -141,6 +151,8 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
+    use crate::catalog::LockHolder;
+    use crate::dispatch::{PausedServer, PublishedStatus};
     use crate::pipeline::ServerStatus;
 
     fn status(pending: u64) -> DatasetStatus {
@@ -194,6 +206,33 @@ mod tests {
         assert!(!text.contains("bytes") && !text.contains("partitions"), "{text}");
         assert!(!published.is_done());
         assert!(serde_json::to_value(&published).unwrap()["num_servers"].is_null());
+    }
+
+    #[test]
+    fn servers_that_are_left_alone_are_named() {
+        let paused = |server_name: &str, until, http_status| PausedServer {
+            server_name: server_name.into(),
+            until,
+            cause: "connect".into(),
+            http_status,
+        };
+        let run = PublishedStatus {
+            state: "running".into(),
+            updated_at: 1_772_366_400_000,
+            paused_servers: vec![
+                paused("busy.example", 1_772_366_460_000, Some(429)),
+                paused("dead.example", 1_772_366_401_000, None),
+                paused("back.example", 1_772_366_400_000, None),
+            ],
+            ..PublishedStatus::default()
+        };
+        let in_use_by = Some(LockHolder::this_process(None));
+        let text = text(&DatasetStatus { in_use_by, run: Some(run), ..status(4) }, 1);
+        assert!(
+            text.contains("\nbusy.example is left alone until 2026-03-01 12:01:00 UTC (429)\n"),
+            "{text}"
+        );
+        assert!(text.contains("(connect)") && !text.contains("back.example"), "{text}");
     }
 
     #[test]
