@@ -151,7 +151,6 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::catalog::LockHolder;
     use crate::dispatch::{PausedServer, PublishedStatus};
     use crate::pipeline::ServerStatus;
 
@@ -226,7 +225,7 @@ mod tests {
             ],
             ..PublishedStatus::default()
         };
-        let in_use_by = Some(LockHolder::this_process(None));
+        let in_use_by = Some("process 7 on node a".to_owned());
         let text = text(&DatasetStatus { in_use_by, run: Some(run), ..status(4) }, 1);
         assert!(
             text.contains("\nbusy.example is left alone until 2026-03-01 12:01:00 UTC (429)\n"),
