@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
 
 use fast_image_resize::images::{Image as Pixels, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -18,8 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [folder, side, rounds] = &arguments[..] else { return Err("FOLDER SIDE ROUNDS".into()) };
     let (side, rounds): (usize, usize) = (side.parse()?, rounds.parse()?);
     let mut bodies = Vec::new();
-    for entry in fs::read_dir(Path::new(folder))? {
-        bodies.push(fs::read(entry?.path())?);
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jpg") {
+            bodies.push(fs::read(path)?);
+        }
     }
     let mut floor = Floor::new()?;
     let before = cpu_seconds();
