@@ -169,7 +169,7 @@ impl Catalog {
         {
             let mut table = txn.open_table(tables::SERVER_FACTS)?;
             for (server, fact) in facts {
-                table.insert((server.as_str(), fact.kind()), fact.encode().as_slice())?;
+                table.insert((server.as_str().as_bytes(), fact.kind()), fact.encode().as_slice())?;
             }
         }
         self.commit(txn)
@@ -200,8 +200,8 @@ impl CatalogView {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 table => table?,
             };
-            let mut facts = Vec::new();
-            for entry in table.range((server.as_str(), 0)..=(server.as_str(), u8::MAX))? {
+            let (name, mut facts) = (server.as_str().as_bytes(), Vec::new());
+            for entry in table.range((name, 0)..=(name, u8::MAX))? {
                 let (key, value) = entry?;
                 match ServerFact::decode(key.value().1, value.value()) {
                     Ok(fact) if fact.is_stale(now) => {}
@@ -290,11 +290,14 @@ mod tests {
         let txn = catalog.begin().unwrap();
         {
             let mut table = txn.open_table(tables::SERVER_FACTS).unwrap();
-            table.insert(("b", RECEIVED), [1, 0xff].as_slice()).unwrap();
+            table.insert((b"b".as_slice(), RECEIVED), [1, 0xff].as_slice()).unwrap();
             table
-                .insert(("b", LEARNT), encoding::encode(&(NOW, Some(f64::NAN), None::<u64>)).as_slice())
+                .insert(
+                    (b"b".as_slice(), LEARNT),
+                    encoding::encode(&(NOW, Some(f64::NAN), None::<u64>)).as_slice(),
+                )
                 .unwrap();
-            table.insert(("b", 77), [1].as_slice()).unwrap();
+            table.insert((b"b".as_slice(), 77), [1].as_slice()).unwrap();
         }
         catalog.commit(txn).unwrap();
         assert_eq!(facts_at(&catalog, "b", NOW).len(), 3);

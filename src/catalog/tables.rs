@@ -19,7 +19,7 @@ pub const URL_KEYS: TableDefinition<(u32, u32, u32), &[u8]> = TableDefinition::n
 /// (server, partition, epoch, sequence, chunk) -> records and digests of a part, in file order.
 pub const DIGESTS: TableDefinition<(u32, u32, u64, u32, u32), &[u8]> = TableDefinition::new("digests-1");
 /// (name of a server, kind of fact) -> `ServerFact`.
-pub const SERVER_FACTS: TableDefinition<(&str, u8), &[u8]> = TableDefinition::new("server_facts-1");
+pub const SERVER_FACTS: TableDefinition<(&[u8], u8), &[u8]> = TableDefinition::new("server_facts-1");
 /// Run id -> `RunRow` as JSON.
 pub const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs-1");
 /// Ingest number -> `IngestRow` as JSON.

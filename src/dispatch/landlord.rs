@@ -124,6 +124,34 @@ struct Limits {
     connections: u32,
 }
 
+/// What is known of who has asked a server before.
+#[derive(Clone, Copy, Debug)]
+enum Past {
+    /// Nobody, as far as is known.
+    Unknown,
+    /// The catalog knows of it: the run before may have been killed a moment ago.
+    Known,
+    /// It was lent in this run.
+    Lent,
+}
+
+impl Past {
+    /// How long a rank that had nothing keeps still under this part.
+    fn rest(self, Part { rate, .. }: Part) -> Duration {
+        let gap = if rate > 0.0 {
+            Duration::try_from_secs_f64(1.0 / rate).unwrap_or_default()
+        } else {
+            Duration::ZERO
+        };
+        match self {
+            Self::Unknown => Duration::ZERO,
+            Self::Known => gap,
+            Self::Lent if gap.is_zero() => gap,
+            Self::Lent => gap.max(Duration::from_millis(RATE_WINDOW_MS)),
+        }
+    }
+}
+
 /// A server that somebody borrows.
 #[derive(Debug)]
 struct Estate {
@@ -132,6 +160,7 @@ struct Estate {
     crawl_delays: [Duration; 2],
     embargo: Option<KnownEmbargo>,
     received: Received,
+    past: Past,
     borrowers: BTreeMap<Rank, Borrower>,
     /// Rates that nobody has any more, but somebody used a moment ago: (until, requests/s).
     cooling: Vec<(u64, f64)>,
@@ -199,8 +228,15 @@ impl Landlord {
     /// Servers that are to be left alone at `now`: how long, and why.
     pub fn embargoes(&self, now: u64) -> impl Iterator<Item = (&ServerName, Embargo)> {
         self.servers.iter().filter_map(move |(server, estate)| {
-            let embargo = estate.embargo.filter(|embargo| embargo.until > now)?;
-            Some((server, embargo.left(now)))
+            let complaints = Complaints::default();
+            let used_up = estate.bytes_free_at.map(|until| KnownEmbargo {
+                until,
+                cause: BUDGET_USED_UP,
+                http_status: None,
+                complaints,
+            });
+            let embargo = estate.embargo.into_iter().chain(used_up).max_by_key(|embargo| embargo.until)?;
+            (embargo.until > now).then(|| (server, embargo.left(now)))
         })
     }
 
@@ -298,6 +334,7 @@ impl Estate {
             crawl_delays: [Duration::ZERO; 2],
             embargo: None,
             received: Received::new(&budget, &ReceivedBytes::default(), now),
+            past: if facts.is_empty() { Past::Unknown } else { Past::Known },
             borrowers: BTreeMap::new(),
             cooling: Vec::new(),
             bytes_free_at: None,
@@ -451,6 +488,10 @@ impl Estate {
             *num_loans += 1;
             borrower.number = *num_loans;
             borrower.lent = grant;
+            let rest = self.past.rest(grant);
+            if !grant.is_nothing() {
+                self.past = Past::Lent;
+            }
             borrower.held = borrower.held.max(grant);
             borrower.is_new = false;
             borrower.must_answer = false;
@@ -460,6 +501,7 @@ impl Estate {
                 rate: if grant.rate.is_finite() { grant.rate } else { 0.0 },
                 max_connections: grant.connections,
                 bytes,
+                rest,
             };
             actions.push(LandlordAction::Lend {
                 rank,

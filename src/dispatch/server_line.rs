@@ -151,7 +151,7 @@ impl ServerDesk {
 
     /// Nothing that was lent counts any more: borrows it all anew.
     pub fn void(&self, number: u64, executor: &impl Executor) {
-        let nothing = Loan { number, rate: 0.0, max_connections: 0, bytes: None };
+        let nothing = Loan { number, rate: 0.0, max_connections: 0, bytes: None, rest: Duration::ZERO };
         for server in self.borrowed.keys() {
             executor.lend(server, nothing, None);
             self.line.borrow(server, 0);

@@ -374,7 +374,7 @@ async fn a_partition_whose_server_other_ranks_have_is_parked_until_it_is_lent() 
     let running = bench.start();
     until("parked", || bench.executor.num_parked() == 1).await;
     assert_eq!((servers.num_requests("a.example"), bench.executor.progress().in_flight), (0, 0));
-    let loan = Loan { number: 1, rate: 0.0, max_connections: 8, bytes: None };
+    let loan = Loan { number: 1, rate: 0.0, max_connections: 8, bytes: None, rest: Duration::ZERO };
     bench.executor.lend(&ServerName::from_catalog("a.example"), loan, None);
     let (parts, ending) = running.finish().await;
     assert_eq!((num_successes(&parts), ending), (5, ClaimEnding::Finished));

@@ -49,11 +49,6 @@ impl Gap {
         self.held_until = self.held_until.max(Some(at));
     }
 
-    /// The least time between two requests.
-    pub fn least(&self) -> Duration {
-        self.least.period
-    }
-
     /// The time between two requests.
     pub fn length(&self) -> Duration {
         self.least.period.max(self.wanted)

@@ -27,7 +27,7 @@ use super::addresses::Turn;
 use super::gap::{Gap, gap_of};
 pub(super) use permit::Permit;
 
-use self::lent::{Lent, SETTLED};
+use self::lent::Lent;
 use super::fetcher::MAX_PAUSE;
 use super::landlord::Landlord;
 use super::pause::{Complaint, Pause, Pauses};
@@ -42,6 +42,8 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(5);
 const LEARNT_CHANGE: f64 = 0.1;
 const LEARNT_AGAIN: Duration = Duration::from_secs(60);
 
+/// A pause that people would wonder about.
+const WORTH_TELLING: Duration = Duration::from_secs(60);
 /// How soon to look again whether the loan still holds: a word to rank 0 and back.
 const UNSURE: Duration = Duration::from_millis(10);
 
@@ -169,20 +171,20 @@ impl State {
     fn adopt_loan(&mut self, limits: ServerLimits) {
         let Some(loan) = self.lent.loan().filter(|loan| loan.max_connections > 0) else { return };
         self.set_least_gap();
-        let share = if limits.rate > 0.0 && loan.rate > 0.0 {
-            loan.rate / limits.rate
-        } else {
-            f64::from(loan.max_connections) / limits.max_connections as f64
-        };
+        // Not of the rates: a Crawl-delay is a low one, and no small part of what the server can do.
+        let share = f64::from(loan.max_connections) / limits.max_connections as f64;
         self.share = if share > 0.0 { share.min(1.0) } else { 1.0 };
         self.controller.set_share(self.share);
         self.ask();
     }
 
     /// Leaves the server alone as another rank was asked to.
-    fn hear(&mut self, embargo: Embargo, now: Instant) {
+    fn hear(&mut self, server: &ServerName, embargo: Embargo, now: Instant) {
         let Embargo { left, cause, http_status, complaints } = embargo;
         let left = left.min(MAX_PAUSE);
+        if left >= WORTH_TELLING {
+            tracing::warn!(%server, %cause, http_status, "server is left alone for {} s", left.as_secs());
+        }
         let later = left.mul_f64(SPREAD).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
         self.pauses.on_embargo(Complaint { cause, http_status }, complaints, now + left + later, now);
     }
@@ -280,12 +282,8 @@ impl Server {
         let (mut state, now) = (self.state(), Instant::now());
         let Some(had_none) = state.lent.take(loan, now) else { return };
         state.adopt_loan(self.limits);
-        if had_none && loan.number > 1 {
-            // Who had the turn before may have sent a request just now.
-            let gap = state.gap.least();
-            if !gap.is_zero() {
-                state.gap.hold_until(now + gap.max(SETTLED));
-            }
+        if had_none && !loan.rest.is_zero() {
+            state.gap.hold_until(now + loan.rest);
         }
         if learnt != LearntLimit::default() {
             let max_in_flight = learnt.max_in_flight.map(|most| scaled(most, state.share));
@@ -295,7 +293,7 @@ impl Server {
             state.ask();
         }
         if let Some(embargo) = embargo {
-            state.hear(embargo, now);
+            state.hear(&self.name, embargo, now);
         }
         self.accept(&mut state);
         drop(state);
@@ -304,7 +302,7 @@ impl Server {
 
     /// Another rank was asked to leave the server alone, or has found it in trouble.
     pub(super) fn embargo(&self, embargo: Embargo) {
-        self.state().hear(embargo, Instant::now());
+        self.state().hear(&self.name, embargo, Instant::now());
         self.changed.notify_one();
     }
 

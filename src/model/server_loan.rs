@@ -34,6 +34,9 @@ pub struct Loan {
     pub max_connections: u32,
     /// Bytes of bodies that may be received until the rank borrows again; `None` is no limit.
     pub bytes: Option<u64>,
+    /// A rank that had nothing before it sends nothing for so long: until now others, or the run before, may have
+    /// asked the server.
+    pub rest: Duration,
 }
 
 /// What a rate controller knows of a server that holds beyond the run.

@@ -73,6 +73,9 @@ fn text(report: &AuditReport, all: bool) -> String {
     if report.num_violations > report.violations.len() as u64 {
         text += &format!("... {} violations in all\n", format::count(report.num_violations));
     }
+    if report.num_requests == 0 {
+        return text + "no request is in the ledger: nothing can be said\n";
+    }
     text + if report.is_clean() { "kept: no server saw more than it was promised\n" } else { "NOT kept\n" }
 }
 

@@ -499,3 +499,32 @@ proptest! {
         prop_assert!(!world.landlord.knows(&server()) && world.landlord.due.is_empty(), "nothing is kept");
     }
 }
+
+/// Right after a kill the next run would ask again at once.
+#[test]
+fn who_had_nothing_keeps_still_for_as_long_as_others_may_have_asked() {
+    let rest = |facts: &[ServerFact], rate: f64| {
+        let mut landlord = Landlord::default();
+        landlord.acquaint(START, &server(), budget(rate, 8), facts);
+        let event = LandlordEvent::Borrow { rank: 0, server: server(), borrow: 1, received: 0 };
+        let actions = landlord.on_event(START, event);
+        let [LandlordAction::Lend { loan, .. }] = &actions[..] else { panic!("{actions:?}") };
+        loan.rest
+    };
+    let robots = RobotsTxt {
+        is_https: false,
+        fetched_at: START,
+        text: String::new(),
+        crawl_delay: Duration::from_secs(3),
+    };
+    let known = [ServerFact::RobotsTxt(robots)];
+    assert_eq!(rest(&[], 0.2), Duration::ZERO, "nobody has asked it");
+    assert_eq!(rest(&known, 0.2), Duration::from_secs(5));
+    assert_eq!(rest(&known, 10.0).as_secs_f64().round(), 3.0, "its Crawl-delay");
+    let mut town = Town::new(budget(1.0, 8));
+    town.borrow(0, 0);
+    assert_eq!(town.loans[&0].rest, Duration::ZERO);
+    town.say(LandlordEvent::GiveBack { rank: 0, server: server(), received: 0 });
+    assert_eq!(Past::Lent.rest(Part { rate: 10.0, connections: 1 }), Duration::from_secs(1));
+    assert_eq!(Past::Lent.rest(Part { rate: f64::INFINITY, connections: 1 }), Duration::ZERO);
+}

@@ -486,11 +486,12 @@ async fn what_is_damaged_of_a_server_is_as_if_it_were_not_known() {
     let folder = tempfile::tempdir().unwrap();
     drop(new_catalog(&folder, 1));
     tamper(&folder, |txn| {
-        let facts: redb::TableDefinition<(&str, u8), &[u8]> = redb::TableDefinition::new("server_facts-1");
+        let facts: redb::TableDefinition<(&[u8], u8), &[u8]> = redb::TableDefinition::new("server_facts-1");
         let mut facts = txn.open_table(facts).unwrap();
         for kind in 0..10 {
-            facts.insert(("cdn.example", kind), [1, 0xff].as_slice()).unwrap();
+            facts.insert((b"cdn.example".as_slice(), kind), [1, 0xff].as_slice()).unwrap();
         }
+        facts.insert((b"\xff\xfe".as_slice(), 0), [1].as_slice()).unwrap();
     });
     let catalog = open_catalog(&folder);
     let mut run = Run::start_on(folder, catalog, 1, LEASE, TICK);

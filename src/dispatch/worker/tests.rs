@@ -260,7 +260,7 @@ impl RankZeroEnd {
     }
 
     fn lend(&self, borrow: u64, number: u64) {
-        let loan = Loan { number, rate: 1.0, max_connections: 1, bytes: None };
+        let loan = Loan { number, rate: 1.0, max_connections: 1, bytes: None, rest: Duration::ZERO };
         let order = ServerOrder::Lend { borrow, loan, knowledge: None };
         self.say(ToWorker::Servers(vec![(ServerName::from_catalog("a.example"), order)]));
     }

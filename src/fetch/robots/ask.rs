@@ -188,7 +188,8 @@ impl Fetcher {
                 body::drain(response, permit.received()).await;
                 Ok(location.map_or(Answer::Unavailable, Answer::Redirect))
             }
-            408 | 425 | 429 | 500..=599 => {
+            // 407 is a proxy's word, and says nothing of the server.
+            407 | 408 | 425 | 429 | 500..=599 => {
                 let retry =
                     self.retry(&response, &permit, &mut trace, |status| status >= 500 || may_pass(status));
                 body::drain(response, permit.received()).await;

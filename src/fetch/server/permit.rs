@@ -8,11 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::addresses::Place;
 use super::super::pause::{Complaint, Pause};
 use super::super::rate::{Observation, Verdict};
-use super::{Server, State};
+use super::{Server, State, WORTH_TELLING};
 use crate::model::{Complaints, Embargo, FailureCause, ServerNews};
-
-/// A pause that people would wonder about.
-const WORTH_TELLING: Duration = Duration::from_secs(60);
 
 /// The right to one request to one server, from before it is sent until its body is complete.
 ///

@@ -188,7 +188,11 @@ impl Office {
                 self.bytes -= bytes.unwrap_or(0);
                 tenant.bytes += bytes.unwrap_or(0);
                 self.number += 1;
-                let loan = Loan { number: self.number, rate, max_connections, bytes };
+                // Another rank may have asked a moment ago, unless this is the first loan of all.
+                let gap = if rate > 0.0 { 1.0 / rate } else { 0.0 };
+                let rest = if rate > 0.0 && self.number > 1 { gap.max(1.0) } else { 0.0 };
+                let rest = Duration::from_secs_f64(rest);
+                let loan = Loan { number: self.number, rate, max_connections, bytes, rest };
                 let knowledge = had.is_none().then(|| self.knowledge.clone());
                 (tenant.loan, tenant.kept) = (Some(loan), false);
                 self.seen.lock().unwrap().loans.push((rank, loan));
@@ -385,7 +389,7 @@ async fn the_first_loan_brings_an_embargo() {
         http_status: None,
         complaints: Complaints::default(),
     });
-    let loan = Loan { number: 9, rate: 0.0, max_connections: 8, bytes: None };
+    let loan = Loan { number: 9, rate: 0.0, max_connections: 8, bytes: None, rest: Duration::ZERO };
     fetcher.lend(&name, loan, Some(ServerKnowledge { embargo, ..ServerKnowledge::default() }));
     let FetchOutcome::Failure(failure) = waiting.await.unwrap() else { panic!("it is paused") };
     assert!(matches!(failure.retry, Retry::ServerPaused { .. }) && failure.cause == cause && !failure.asked);

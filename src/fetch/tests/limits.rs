@@ -137,7 +137,11 @@ async fn a_quota_is_divided_as_the_limits_are() {
     let held = fetcher.server(&name);
     let lend = async {
         asked.0.notified().await;
-        fetcher.lend(&name, Loan { number: 1, rate: 0.0, max_connections: 4, bytes: None }, None);
+        fetcher.lend(
+            &name,
+            Loan { number: 1, rate: 0.0, max_connections: 4, bytes: None, rest: Duration::ZERO },
+            None,
+        );
     };
     let url = server.url("/");
     tokio::join!(body(&fetcher, &url), lend);

@@ -1,10 +1,12 @@
 use std::fs::File;
 use std::io::BufReader;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 
 use super::super::StorageError;
@@ -56,7 +58,9 @@ impl LedgerReader {
     /// When a batch holds what no ledger holds.
     pub fn next_batch(&mut self) -> Result<Option<Vec<RequestEntry>>, StorageError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        let batch = match stream.next() {
+        // Some damage that is not found by reading panics in the Arrow crates.
+        let batch = match catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or_else(|_| Some(damaged()))
+        {
             Some(Ok(batch)) => batch,
             Some(Err(_)) => {
                 self.end.is_cut_off = true;
@@ -91,6 +95,10 @@ impl LedgerReader {
     fn unexpected(&self, detail: &str) -> StorageError {
         StorageError::Unexpected { path: self.path.clone(), detail: detail.to_owned() }
     }
+}
+
+fn damaged() -> Result<RecordBatch, ArrowError> {
+    Err(ArrowError::IpcError("damaged".into()))
 }
 
 /// Whether the file ends with the mark of the end of an IPC stream: a continuation and a length of zero.
