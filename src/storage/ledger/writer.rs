@@ -118,12 +118,14 @@ fn write_all(
     entries: &Receiver<Option<(RequestEntry, u64)>>,
     waiting_text: &AtomicUsize,
 ) {
-    if let Err(error) = try_write_all(file, robots, entries, waiting_text) {
+    let mut is_over = false;
+    if let Err(error) = try_write_all(file, robots, entries, waiting_text, &mut is_over) {
         tracing::error!(
             path = %path.display(), %error,
             "the ledger of requests cannot be written; this rank's requests are missing in it from now on"
         );
-        while let Ok(Some(_)) = entries.recv() {}
+        // After the end nothing comes any more, and nobody hangs up.
+        while !is_over && matches!(entries.recv(), Ok(Some(_))) {}
     }
 }
 
@@ -132,6 +134,7 @@ fn try_write_all(
     robots: &RobotsPolicy,
     entries: &Receiver<Option<(RequestEntry, u64)>>,
     waiting_text: &AtomicUsize,
+    is_over: &mut bool,
 ) -> Result<(), ArrowError> {
     let robots = serde_json::to_string(robots).map_err(|error| ArrowError::ExternalError(error.into()))?;
     let metadata = HashMap::from([(ROBOTS_POLICY_KEY.to_owned(), robots)]);
@@ -139,14 +142,15 @@ fn try_write_all(
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
     let mut writer = StreamWriter::try_new_with_options(BufWriter::new(file), &schema, options)?;
     loop {
-        let (batch, is_over) = next_batch(entries);
+        let batch;
+        (batch, *is_over) = next_batch(entries);
         if !batch.is_empty() {
             writer.write(&to_arrow(&batch, &schema)?)?;
             writer.flush()?;
             let text = batch.iter().map(|(entry, _)| text_bytes(entry)).sum();
             waiting_text.fetch_sub(text, Ordering::Relaxed);
         }
-        if is_over {
+        if *is_over {
             return writer.finish();
         }
     }
@@ -223,4 +227,25 @@ fn to_arrow(batch: &[(RequestEntry, u64)], schema: &SchemaRef) -> Result<RecordB
         Arc::new(robots_txt.finish()),
     ];
     RecordBatch::try_new(schema.clone(), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The download had ended on a full disk, and its process never did.
+    #[test]
+    fn a_full_disk_at_the_very_end_is_an_end() {
+        let (send, entries) = mpsc::sync_channel(4);
+        send.send(None).unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (ended, ends) = mpsc::channel();
+        thread::spawn(move || {
+            let policy = RobotsPolicy::default();
+            write_all(Path::new("full"), full, &policy, &entries, &AtomicUsize::new(0));
+            ended.send(()).unwrap();
+        });
+        ends.recv_timeout(Duration::from_secs(30)).expect("it ends");
+        drop(send);
+    }
 }
