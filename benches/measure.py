@@ -6,10 +6,12 @@ processes count once, sampled ten times a second.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import dataclass
 
 
@@ -75,6 +77,28 @@ def run(command, cwd=None, env=None, check=True):
     if check and process.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\nexited with {process.returncode}:\n{output[-4000:]}")
     return Measured(wall, usage.ru_utime + usage.ru_stime, peak / 1024, output)
+
+
+class Nginx:
+    """A running nginx; `url` is answered as soon as it serves."""
+
+    def __init__(self, work, configuration, url):
+        path = f"{work}/nginx.conf"
+        with open(path, "w") as file:
+            file.write(configuration)
+        program = shutil.which("nginx") or "/usr/sbin/nginx"
+        self.process = subprocess.Popen([program, "-c", path, "-p", work], stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(url).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        sys.exit("nginx did not start")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
 
 
 def machine():

@@ -24,11 +24,9 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
-import urllib.request
 
 import photos
-from measure import machine, run, table
+from measure import Nginx, machine, run, table
 
 PORTS = range(23480, 23496)
 
@@ -65,27 +63,13 @@ VARIANTS = {
 }
 
 
-class Servers:
-    def __init__(self, work, folder, latency):
-        config = f"{work}/nginx.conf"
-        listen = " ".join(f"listen 127.0.0.1:{port};" for port in PORTS)
-        modules = ECHO if latency else ""
-        delay = DELAY.format(seconds=latency / 1000, photos=folder) if latency else ""
-        with open(config, "w") as file:
-            file.write(NGINX.format(work=work, listen=listen, photos=folder, modules=modules, delay=delay))
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-        self.process = subprocess.Popen([nginx, "-c", config, "-p", work], stderr=subprocess.DEVNULL)
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{PORTS[-1]}/00000.jpg").close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        sys.exit("nginx did not start")
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
+def servers(work, folder, latency):
+    """One nginx on all ports; each answer waits so many milliseconds."""
+    listen = " ".join(f"listen 127.0.0.1:{port};" for port in PORTS)
+    modules = ECHO if latency else ""
+    delay = DELAY.format(seconds=latency / 1000, photos=folder) if latency else ""
+    configuration = NGINX.format(work=work, listen=listen, photos=folder, modules=modules, delay=delay)
+    return Nginx(work, configuration, f"http://127.0.0.1:{PORTS[-1]}/00000.jpg")
 
 
 def main():
@@ -177,7 +161,7 @@ def pixel_seconds(floor, folder):
 def rounds(args, work, tasks, latency, env, count):
     """What each tool took for each task, once per round."""
     results = {}
-    servers = Servers(work, f"{work}/photos", latency)
+    nginx = servers(work, f"{work}/photos", latency)
     try:
         for _ in range(args.rounds):
             for task, commands in tasks.items():
@@ -193,7 +177,7 @@ def rounds(args, work, tasks, latency, env, count):
                         sys.exit(f"{name} ({task}) has {images} of {args.urls} images:\n{result.output[-3000:]}")
                     results.setdefault((task, name), []).append(result)
     finally:
-        servers.stop()
+        nginx.stop()
         shutil.rmtree(f"{work}/output", ignore_errors=True)
     return results
 

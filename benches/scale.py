@@ -17,11 +17,9 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 
 import photos
-from measure import machine, run, table
+from measure import Nginx, machine, run, table
 
 PORT = 23479
 
@@ -48,28 +46,6 @@ user_agent: ddl-bench (bench@ddl.example)
 allow_private_networks: true
 {more}
 """
-
-
-class Server:
-    def __init__(self, work, folder, delay):
-        self.log = f"{work}/access.log"
-        open(self.log, "w").close()
-        with open(f"{work}/nginx.conf", "w") as file:
-            delay = DELAY.format(photos=folder) if delay else ""
-            file.write(NGINX.format(work=work, port=PORT, photos=folder, delay=delay))
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-        self.process = subprocess.Popen([nginx, "-c", f"{work}/nginx.conf", "-p", work], stderr=subprocess.DEVNULL)
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/00000.jpg").close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        sys.exit("nginx did not start")
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 class OpenFiles:
@@ -106,16 +82,19 @@ def measure(ddl, work, folder, urls, more, delay):
         file.write(CONFIG.format(work=work, more=more))
     command = [ddl, "--no-progress", "-q", "-c", config]
     ingest = run([*command, "ingest"])
-    server, files = Server(work, folder, delay), OpenFiles(ddl)
+    open(f"{work}/access.log", "w").close()
+    delay = DELAY.format(photos=folder) if delay else ""
+    configuration = NGINX.format(work=work, port=PORT, photos=folder, delay=delay)
+    nginx, files = Nginx(work, configuration, f"http://127.0.0.1:{PORT}/00000.jpg"), OpenFiles(ddl)
     try:
         download = run([*command, "download"])
     finally:
-        server.stop()
+        nginx.stop()
         most_files = files.stop()
     counted = run([*command, "query", "--format", "csv", "SELECT count(*), count(DISTINCT server_name) FROM images"])
     images, servers = map(int, counted.output.split()[-1].split(","))
     first, last = {}, 0.0
-    with open(server.log) as file:
+    with open(f"{work}/access.log") as file:
         for line in file:
             at, address = line.split()
             first.setdefault(address, float(at))

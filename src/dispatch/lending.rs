@@ -208,7 +208,7 @@ impl Lending {
         let paused = |(server, embargo): (&ServerName, Embargo)| PausedServer {
             server_name: server.to_string(),
             until: now.saturating_add(u64::try_from(embargo.left.as_millis()).unwrap_or(u64::MAX)),
-            cause: embargo.cause.to_string(),
+            cause: if embargo.is_for_bytes() { "byte budget".into() } else { embargo.cause.to_string() },
             http_status: embargo.http_status,
         };
         embargoes.into_iter().take(MAX_PAUSED).map(paused).collect()

@@ -38,6 +38,7 @@ pub mod protocol;
 mod publish;
 mod rank_zero;
 mod server_line;
+mod tally;
 mod worker;
 
 pub use coordinator::{Action, Coordinator, CoordinatorEvent};

@@ -54,7 +54,7 @@ pub struct PausedServer {
     pub server_name: String,
     /// Milliseconds since 1970.
     pub until: u64,
-    /// As in `errors.parquet`.
+    /// As in `errors.parquet`, or `byte budget`.
     pub cause: String,
     /// `None` where no answer led to it.
     pub http_status: Option<u16>,

@@ -1,6 +1,5 @@
 //! The coordinator's loop: messages, commits, the clock and signals in; grants and answers out.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +12,12 @@ use super::committer::{self, Job, JobResult, Origin};
 use super::coordinator::{TICK, num_ticks};
 use super::lending::{BudgetOf, Lending, Orders};
 use super::protocol::{AnswerTo, ToCoordinator, ToWorker};
-use super::publish::{PublishedStatus, Publisher, ServerProgress};
+use super::publish::{PublishedStatus, Publisher};
+use super::tally::Tally;
 use super::{Action, Coordinator, CoordinatorEvent, DispatchError, DispatchOptions};
 use crate::catalog::{Catalog, CatalogError, DispositionCounts, Report, RunRow};
 use crate::cluster::{Outbox, wire};
-use crate::model::{Epoch, PartitionKey, Rank, RecordState, RunId, ServerId, ServerName};
+use crate::model::{Epoch, PartitionKey, Rank, RecordState, RunId};
 use crate::runtime::Shutdown;
 
 /// After a stop and the grace that what is under way has, ranks get this long to say goodbye; and again after
@@ -28,8 +28,6 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_FILES_GONE: u32 = 3;
 /// How often rank 0 says a word to every rank.
 const WORD_INTERVAL: Duration = Duration::from_secs(5);
-/// Servers named in the status.
-const MAX_SLOWEST: usize = 5;
 
 /// What one run needs to know.
 pub struct RunContext {
@@ -85,29 +83,6 @@ pub struct RunReport {
     pub set_aside: Vec<(String, String)>,
 }
 
-struct ServerTally {
-    folder: ServerName,
-    shared: bool,
-    pending: u64,
-    done_in_run: u64,
-}
-
-impl ServerTally {
-    /// What is left as a multiple of what the run has done; `None` as long as nothing has come.
-    fn runs_left(&self) -> Option<f64> {
-        (self.done_in_run > 0).then(|| self.pending as f64 / self.done_in_run as f64)
-    }
-
-    /// Longest first, then by pending records, then by name.
-    fn by_time_left(&self, other: &Self) -> Ordering {
-        let left = |server: &Self| server.runs_left().unwrap_or(f64::INFINITY);
-        left(other)
-            .total_cmp(&left(self))
-            .then(other.pending.cmp(&self.pending))
-            .then_with(|| self.folder.cmp(&other.folder))
-    }
-}
-
 /// Everything the loop keeps.
 struct RankZero<'a> {
     coordinator: Coordinator,
@@ -115,7 +90,7 @@ struct RankZero<'a> {
     lease_timeout: Duration,
     run: RunRow,
     counts: DispositionCounts,
-    servers: HashMap<ServerId, ServerTally>,
+    servers: Tally,
     outbox: Outbox,
     jobs: std::sync::mpsc::Sender<Job>,
     settings: String,
@@ -202,20 +177,12 @@ async fn run_to_end(
 ) -> Result<RunReport, DispatchError> {
     let RunContext { catalog, options, mut run, settings, status_folder, num_ranks, budget_of } = context;
     let view = catalog.view()?;
-    let mut servers: HashMap<ServerId, ServerTally> = view
-        .servers()?
-        .into_iter()
-        .map(|row| {
-            (row.id, ServerTally { folder: row.folder, shared: row.shared, pending: 0, done_in_run: 0 })
-        })
-        .collect();
+    let mut servers = Tally::of(view.servers()?);
     let mut counts = DispositionCounts::default();
     let mut work = Vec::new();
     view.for_each_partition(|key, row| {
         counts += row.counts;
-        if let Some(server) = servers.get_mut(&key.server_id) {
-            server.pending += row.counts.pending;
-        }
+        servers.count_pending(key.server_id, row.counts.pending);
         if row.needs_work() {
             work.push(key);
         }
@@ -532,18 +499,14 @@ impl RankZero<'_> {
             }
         }
         self.run.image_bytes += part.image_bytes;
-        if let Some(server) = self.servers.get_mut(&part.partition.server_id) {
-            let done = part.outcomes.len() as u64;
-            server.pending = server.pending.saturating_sub(done);
-            server.done_in_run += done;
-        }
+        self.servers.count_done(part.partition.server_id, part.outcomes.len() as u64);
     }
 
     fn decide(&mut self, from: Rank, event: CoordinatorEvent) -> Result<(), DispatchError> {
         for action in self.coordinator.on_event(from, event) {
             match action {
                 Action::Grant { rank, partition, epoch } => {
-                    let Some(server) = self.servers.get(&partition.server_id) else {
+                    let Some(server) = self.servers.get(partition.server_id) else {
                         let trouble = "the catalog does not have its server".to_owned();
                         self.set_aside(rank, partition, epoch, trouble)?;
                         continue;
@@ -579,7 +542,7 @@ impl RankZero<'_> {
     }
 
     fn name_of(&self, partition: PartitionKey) -> String {
-        let folder = self.servers.get(&partition.server_id).map(|server| server.folder.to_string());
+        let folder = self.servers.get(partition.server_id).map(|server| server.folder.to_string());
         format!("server_name={}/partition_id={}", folder.unwrap_or_default(), partition.partition_id)
     }
 
@@ -597,28 +560,9 @@ impl RankZero<'_> {
             num_ranks: self.num_ranks,
             lost_ranks: self.coordinator.num_lost() as u32,
             unfinished_partitions: self.coordinator.num_unfinished(),
-            slowest_servers: self.slowest_servers(seconds),
+            slowest_servers: self.servers.slowest(seconds),
             paused_servers: self.lending.paused_servers(),
         }
-    }
-
-    /// Twice a second over all servers: nothing is allocated but for the few that are named.
-    fn slowest_servers(&self, seconds: f64) -> Vec<ServerProgress> {
-        let mut slowest: Vec<&ServerTally> = Vec::with_capacity(MAX_SLOWEST + 1);
-        for server in self.servers.values().filter(|server| server.pending > 0) {
-            let place = slowest.partition_point(|other| other.by_time_left(server) == Ordering::Less);
-            if place < MAX_SLOWEST {
-                slowest.insert(place, server);
-                slowest.truncate(MAX_SLOWEST);
-            }
-        }
-        let name = |server: &ServerTally| ServerProgress {
-            server_name: server.folder.to_string(),
-            pending: server.pending,
-            per_second: server.done_in_run as f64 / seconds,
-            seconds_left: server.runs_left().map(|runs| runs * seconds),
-        };
-        slowest.into_iter().map(name).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::Response;
-use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, LOCATION};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
@@ -15,17 +15,16 @@ use super::classify::{self, Phase};
 use super::client::{Clients, IDLE_TIMEOUT, Target};
 use super::dns::Dns;
 use super::error::FetchError;
+use super::failed::{Failed, NoBody, is_complaint, may_pass, misconfigured, refused};
 use super::guard::Guard;
 use super::landlord::Landlord;
 use super::opt_out::OptOuts;
 use super::options::FetchOptions;
 use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
-use super::rate_limit_headers::RateLimitHeaders;
 use super::request_log::{Log, RequestLog, Trace};
-use super::retry::retry_after;
 use super::robots::{RobotsCache, agents};
 use super::rules::ServerRules;
-use super::server::{Permit, Refusal, Server};
+use super::server::{Permit, Server};
 use super::servers::Servers;
 use crate::model::{
     Embargo, FailureCause, Loan, RequestPurpose, ServerKnowledge, ServerName, SkipReason, without_credentials,
@@ -44,12 +43,10 @@ const CROWDED: usize = 2048;
 const FEW_FILES: usize = 16 * 1024;
 /// Idle connections to one server then.
 const FEW_IDLE: usize = 2;
-/// No `Retry-After` is longer than this, whatever `max_retry_after` says.
-pub(super) const MAX_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Fetches URLs; owns the connections and the [`Server`]s. Cheap to share behind an `Arc`.
 pub struct Fetcher {
-    options: FetchOptions,
+    pub(super) options: FetchOptions,
     pub(super) clients: Clients,
     pub(super) servers: Servers,
     addresses: Arc<Addresses>,
@@ -67,38 +64,6 @@ pub struct Fetcher {
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetcher").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// Why a hop came to nothing; becomes a [`FetchFailure`].
-#[derive(Clone, Debug)]
-pub(super) struct Failed {
-    pub cause: FailureCause,
-    pub http_status: Option<u16>,
-    pub message: String,
-    pub retry: Retry,
-}
-
-/// Why there is no body.
-pub(super) enum NoBody {
-    Failed(Failed),
-    Skipped(FetchSkip),
-}
-
-impl From<Failed> for NoBody {
-    fn from(failed: Failed) -> Self {
-        Self::Failed(failed)
-    }
-}
-
-impl Failed {
-    pub fn new(cause: FailureCause, message: impl Into<String>) -> Self {
-        let retry = if is_complaint(cause) { Retry::Backoff } else { Retry::Never };
-        Self { cause, http_status: None, message: message.into(), retry }
-    }
-
-    pub fn with_status(self, http_status: u16) -> Self {
-        Self { http_status: Some(http_status), ..self }
     }
 }
 
@@ -480,69 +445,6 @@ impl Fetcher {
             }
         }
     }
-
-    /// How long the response's Retry-After asks for, as far as it is obeyed.
-    fn retry_after(&self, response: &Response) -> Option<Duration> {
-        let asked = response.headers().get(RETRY_AFTER)?;
-        self.bounded(retry_after(asked, SystemTime::now())?)
-    }
-
-    /// How long nothing more is granted, as far as that is obeyed.
-    fn exhausted_for(&self, response: &Response) -> Option<Duration> {
-        let read = || RateLimitHeaders::read(response.headers(), SystemTime::now()).exhausted_for;
-        self.options.respect_rate_limit_headers.then(read).flatten().and_then(|wait| self.bounded(wait))
-    }
-
-    fn bounded(&self, wait: Duration) -> Option<Duration> {
-        // A zero says nothing.
-        Some(wait.min(self.options.max_retry_after).min(MAX_PAUSE)).filter(|wait| !wait.is_zero())
-    }
-
-    /// What any answer may say of the server's limits. A `Retry-After` beside it says better how long to wait.
-    fn heed_rate_limit(&self, response: &Response, permit: &Permit, trace: &mut Trace<'_>) {
-        if !self.options.respect_rate_limit_headers {
-            return;
-        }
-        let RateLimitHeaders { exhausted_for, gap } =
-            RateLimitHeaders::read(response.headers(), SystemTime::now());
-        if let Some(gap) = gap {
-            permit.server().set_quota_gap(gap.min(self.options.max_crawl_delay));
-        }
-        let wait = exhausted_for.and_then(|wait| self.retry_after(response).or_else(|| self.bounded(wait)));
-        if let Some(wait) = wait {
-            trace.rests_until(permit.exhausted(response.status().as_u16(), wait));
-        }
-    }
-
-    /// What an error status means for the URL; tells the server of it. `may_pass` knows the statuses that are
-    /// complaints without a `Retry-After`.
-    pub(super) fn retry(
-        &self,
-        response: &Response,
-        permit: &Permit,
-        trace: &mut Trace<'_>,
-        may_pass: fn(u16) -> bool,
-    ) -> Retry {
-        let asked = self.retry_after(response);
-        trace.asked_to_wait(asked);
-        match (response.status().as_u16(), asked) {
-            (http_status @ (429 | 503), _) | (http_status @ (408 | 425 | 500..=599), Some(_)) => {
-                match permit.throttled(http_status, asked.or_else(|| self.exhausted_for(response))) {
-                    Some(pause) if pause.given_up => Retry::Never,
-                    Some(pause) => Retry::Throttled { until: pause.until },
-                    None => Retry::Throttled { until: std::time::Instant::now() },
-                }
-            }
-            (http_status, None) if may_pass(http_status) => {
-                permit.complained(FailureCause::HttpStatus, Some(http_status));
-                Retry::Backoff
-            }
-            _ => {
-                permit.replied();
-                Retry::Never
-            }
-        }
-    }
 }
 
 /// Idle connections to one server, and servers known at once from which on each needs a reason: together at most a
@@ -550,56 +452,6 @@ impl Fetcher {
 fn idle_limits(files: usize, max_idle: usize) -> (usize, usize) {
     let max_idle = if files < FEW_FILES { max_idle.min(FEW_IDLE) } else { max_idle };
     (max_idle, (files / 4 / max_idle.max(1)).clamp(1, CROWDED))
-}
-
-/// Whether a status says that the server is in trouble: it may pass.
-pub(super) fn may_pass(http_status: u16) -> bool {
-    matches!(http_status, 408 | 425 | 500 | 502 | 504 | 509 | 520..=530)
-}
-
-/// Whether a failure says that the server, or the way to it, is in trouble: it may pass.
-pub(super) fn is_complaint(cause: FailureCause) -> bool {
-    use FailureCause::{
-        BadResponse, Connect, ConnectTimeout, ConnectionLost, Dns, FirstByteTimeout, RequestTimeout, Tls,
-        TruncatedBody,
-    };
-    matches!(
-        cause,
-        Dns | Connect
-            | Tls
-            | ConnectTimeout
-            | FirstByteTimeout
-            | RequestTimeout
-            | ConnectionLost
-            | TruncatedBody
-            | BadResponse
-    )
-}
-
-/// `connect_to` does not work for a URL: trying again changes nothing.
-pub(super) fn misconfigured(message: &'static str) -> Failed {
-    Failed { retry: Retry::Never, ..Failed::new(FailureCause::Connect, message) }
-}
-
-/// No request was sent.
-pub(super) fn refused(server: &ServerName, refusal: Refusal) -> Failed {
-    let pause = match refusal {
-        Refusal::Paused(pause) => pause,
-        Refusal::Closed => {
-            let retry = Retry::ServerPaused { until: std::time::Instant::now() };
-            return Failed { retry, ..Failed::new(FailureCause::Internal, "no more requests are sent") };
-        }
-    };
-    let (message, retry) = if pause.given_up {
-        let since = httpdate::fmt_http_date(SystemTime::now() - pause.since.elapsed());
-        let message = format!(
-            "not asked: server `{server}` has failed every request since {since}, longer than `server_patience`"
-        );
-        (message, Retry::Never)
-    } else {
-        (format!("server `{server}` is paused"), Retry::ServerPaused { until: pause.until })
-    };
-    Failed { cause: pause.cause, http_status: pause.http_status, message, retry }
 }
 
 fn content_type(response: &Response) -> Option<String> {

@@ -69,6 +69,7 @@ mod connect_to;
 mod content_encoding;
 mod dns;
 mod error;
+mod failed;
 mod fetcher;
 mod gap;
 pub mod guard;
@@ -87,6 +88,7 @@ mod rules;
 mod server;
 mod servers;
 mod tls;
+mod told_to_wait;
 
 #[cfg(test)]
 mod tests;

@@ -28,10 +28,10 @@ use super::gap::{Gap, gap_of};
 pub(super) use permit::Permit;
 
 use self::lent::Lent;
-use super::fetcher::MAX_PAUSE;
 use super::landlord::Landlord;
 use super::pause::{Complaint, Pause, Pauses};
 use super::rate::{LearntLimit, RateController, ServerLimit};
+use super::told_to_wait::MAX_PAUSE;
 use crate::model::{Embargo, Loan, ServerName, ServerNews};
 
 /// How much later than the others hear of it an embargo ends for each rank, as a part of it and at most: a server
@@ -180,10 +180,16 @@ impl State {
 
     /// Leaves the server alone as another rank was asked to.
     fn hear(&mut self, server: &ServerName, embargo: Embargo, now: Instant) {
+        let is_for_bytes = embargo.is_for_bytes();
         let Embargo { left, cause, http_status, complaints } = embargo;
         let left = left.min(MAX_PAUSE);
         if left >= WORTH_TELLING {
-            tracing::warn!(%server, %cause, http_status, "server is left alone for {} s", left.as_secs());
+            let seconds = left.as_secs();
+            if is_for_bytes {
+                tracing::warn!(%server, "its byte budget is used up: server is left alone for {seconds} s");
+            } else {
+                tracing::warn!(%server, %cause, http_status, "server is left alone for {seconds} s");
+            }
         }
         let later = left.mul_f64(SPREAD).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
         self.pauses.on_embargo(Complaint { cause, http_status }, complaints, now + left + later, now);

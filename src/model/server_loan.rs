@@ -68,6 +68,14 @@ pub struct Embargo {
     pub complaints: Complaints,
 }
 
+impl Embargo {
+    /// Whether no answer has led to it: the bytes that may be received of the server are used up.
+    #[must_use]
+    pub fn is_for_bytes(&self) -> bool {
+        self.cause == FailureCause::HttpStatus && self.http_status.is_none()
+    }
+}
+
 /// What a server has done of late but complain: nothing. All zero where there is nothing to tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Complaints {

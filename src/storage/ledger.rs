@@ -188,6 +188,22 @@ mod tests {
         assert!(end.num_lost > 0, "or this shows nothing");
     }
 
+    /// Some of it made the Arrow crates panic.
+    #[test]
+    fn damage_is_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &(0..5000).map(entry).collect::<Vec<_>>());
+        let whole = fs::read(&path).unwrap();
+        for at in (whole.len() / 4..whole.len() - 100).step_by(whole.len() / 40) {
+            let mut damaged = whole.clone();
+            damaged[at..at + 40].fill(0xff);
+            fs::write(&path, damaged).unwrap();
+            let mut reader = LedgerReader::open(&path).unwrap();
+            // Or an error: what matters is that it comes to an end.
+            while let Ok(Some(_)) = reader.next_batch() {}
+        }
+    }
+
     #[test]
     fn a_kill_costs_the_last_batch_only() {
         let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ mod real_list;
 mod renditions;
 mod resume;
 mod retry;
+mod smoke;
 mod street;
 mod support;
 mod terminal;

@@ -1,7 +1,9 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
+use super::estate::Past;
+use super::limits::{LEAST_DIVIDED_RATE, Part};
 use super::*;
 use crate::model::RobotsTxt;
 
@@ -86,8 +88,11 @@ fn a_lone_borrower_has_all_and_others_get_whole_requests_per_second() {
     town.pass(2000);
     assert_eq!(town.lent(), [(5.0, 4), (5.0, 4)]);
     town.give_back(0, 0);
+    assert_eq!(town.lent(), [(5.0, 8)], "who leaves may have asked a moment ago");
+    town.pass(1000);
     assert_eq!(town.lent(), [(10.5, 8)]);
     town.give_back(2, 0);
+    town.pass(1000);
     assert!(!town.landlord.knows(&server()) && town.landlord.due.is_empty(), "nothing is kept");
 }
 
@@ -172,8 +177,10 @@ fn what_a_lost_rank_had_goes_to_others() {
     town.borrow(1, 0);
     assert_eq!(town.loans[&1].max_connections, 0);
     town.say(LandlordEvent::Lost { rank: 0 });
+    town.pass(1000);
     assert_eq!(town.loans[&1].max_connections, 1);
     town.say(LandlordEvent::Lost { rank: 1 });
+    town.pass(1000);
     assert!(!town.landlord.knows(&server()));
 }
 

@@ -9,8 +9,8 @@ use super::*;
 use crate::catalog::{CatalogOptions, ManifestFile, NewPartition};
 use crate::cluster::{Endpoint, local};
 use crate::model::{
-    Complaints, Embargo, FailureCause, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge,
-    ServerNews, UrlKey,
+    Complaints, Embargo, FailureCause, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerId, ServerKnowledge,
+    ServerName, ServerNews, UrlKey,
 };
 
 const LEASE: Duration = Duration::from_secs(120);
@@ -289,19 +289,6 @@ async fn a_rank_that_seals_for_long_is_waited_for_as_long_as_it_reports() {
     }
     assert!(matches!(run.heard_by(0).await, ToWorker::Dismissed { lost_ranks: true }), "then no longer");
     run.coordinator.await.unwrap().unwrap();
-}
-
-#[test]
-fn the_slowest_servers_come_first() {
-    let tally = |name: &str, pending, done_in_run| ServerTally {
-        folder: ServerName::from_catalog(name),
-        shared: false,
-        pending,
-        done_in_run,
-    };
-    let mut servers = [tally("b", 10, 0), tally("a", 10, 0), tally("c", 20, 10), tally("d", 90, 30)];
-    servers.sort_by(ServerTally::by_time_left);
-    assert_eq!(servers.map(|server| server.folder.to_string()), ["a", "b", "d", "c"]);
 }
 
 impl Run {

@@ -8,7 +8,8 @@ use url::Url;
 
 use super::super::body::{self, BodyMemory};
 use super::super::client::Target;
-use super::super::fetcher::{Attempt, Failed, Fetcher, NoBody, is_complaint, location, may_pass, refused};
+use super::super::failed::{Failed, NoBody, is_complaint, may_pass, refused};
+use super::super::fetcher::{Attempt, Fetcher, location};
 use super::super::outcome::FetchSkip;
 use super::super::request_log::Trace;
 use super::super::server::{Permit, Server};

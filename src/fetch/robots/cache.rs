@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::super::fetcher::Failed;
+use super::super::failed::Failed;
 use super::rules::Rules;
 use crate::model::{RobotsTxt, ServerName};
 

@@ -38,16 +38,7 @@ impl Trust {
         let folder = tempfile::tempdir().unwrap();
         // Twice: a file may hold several.
         std::fs::write(folder.path().join("ca.pem"), authority.pem().repeat(2)).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap();
+        let server = config_of(&certificate, &key);
         Self { folder, server }
     }
 
@@ -60,14 +51,10 @@ impl Trust {
     }
 }
 
-/// Self-signed, expired and of another name, all at once.
-fn bad_certificate() -> TlsAcceptor {
-    let key = KeyPair::generate().unwrap();
-    let mut bad = CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
-    (bad.not_before, bad.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
-    let certificate = bad.self_signed(&key).unwrap();
+/// A server with this certificate.
+fn config_of(certificate: &rcgen::Certificate, key: &KeyPair) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -75,8 +62,16 @@ fn bad_certificate() -> TlsAcceptor {
             vec![certificate.der().clone()],
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
+        .unwrap()
+}
+
+/// Self-signed, expired and of another name, all at once.
+fn bad_certificate() -> TlsAcceptor {
+    let key = KeyPair::generate().unwrap();
+    let mut bad = CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
+    (bad.not_before, bad.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+    let certificate = bad.self_signed(&key).unwrap();
+    TlsAcceptor::from(Arc::new(config_of(&certificate, &key)))
 }
 
 #[tokio::test]

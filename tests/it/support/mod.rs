@@ -10,7 +10,6 @@
 
 pub mod nasty;
 pub mod project;
-mod smoke;
 pub mod street;
 pub mod terminal;
 pub mod tls;

@@ -5,6 +5,7 @@
 //! [`StreetServer::embargoes_broken`].
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,6 +16,14 @@ use tokio::time::sleep;
 
 use super::Listener;
 use super::nasty::good_jpeg;
+use super::project::Project;
+
+/// Requests per second that a server may be sent, where nothing else is set for it.
+pub const RATE: usize = 20;
+/// Likewise under way at once.
+pub const CONNECTIONS: usize = 4;
+/// On each server but the slow ones.
+pub const URLS: usize = 100;
 
 /// How a server treats those who ask it.
 #[derive(Clone, Debug, Default)]
@@ -289,4 +298,86 @@ async fn write(stream: &mut TcpStream, state: &State, answer: Answer) -> io::Res
         body.truncate(length / 2);
     }
     Ok(body)
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const ROBOTS: &str =
+    "User-agent: *\nDisallow: /private/\nAllow: /private/but\n\nUser-agent: other\nDisallow: /\n";
+const CRAWL_DELAY: &str = "User-agent: ddl-tests\nCrawl-delay: 0.5\n";
+const NOBODY: &str = "User-agent: *\nDisallow: /\n";
+
+/// Servers without a flaw: what they get done must not depend on the others.
+pub fn healthy() -> Vec<StreetServer> {
+    let slow = Manner { latency: ms(150), ..Manner::default() };
+    vec![
+        StreetServer::start("fast.example", Manner::default()),
+        StreetServer::start("far.example", slow),
+        StreetServer::start("small.example", Manner { latency: ms(20), ..Manner::default() }),
+    ]
+}
+
+/// All of them.
+pub fn street() -> Vec<StreetServer> {
+    let limited = |refusal| Manner { per_second: Some(10), refusal, latency: ms(20), ..Manner::default() };
+    let mut street = healthy();
+    street.extend([
+        StreetServer::start("seconds.example", limited(Refusal::Seconds(3))),
+        StreetServer::start("date.example", limited(Refusal::Date(4))),
+        StreetServer::start("bare.example", limited(Refusal::Bare)),
+        StreetServer::start("quota.example", Manner { quota: Some((10, ms(1000))), ..Manner::default() }),
+        StreetServer::start(
+            "crowded.example",
+            Manner { at_once: Some(2), latency: ms(100), ..Manner::default() },
+        ),
+        StreetServer::start("mute.example", Manner { is_mute: true, ..Manner::default() }),
+        StreetServer::start("banning.example", Manner { bans_after: Some(20), ..Manner::default() }),
+        StreetServer::start("failing.example", Manner { fails_each: Some(7), ..Manner::default() }),
+        StreetServer::start("cut.example", Manner { truncates: true, ..Manner::default() }),
+        StreetServer::start("dripping.example", Manner { drips: Some(ms(1)), ..Manner::default() }),
+        StreetServer::start("private.example", Manner { robots_txt: Some(ROBOTS), ..Manner::default() }),
+        StreetServer::start("patient.example", Manner { robots_txt: Some(CRAWL_DELAY), ..Manner::default() }),
+        StreetServer::start("closed.example", Manner { robots_txt: Some(NOBODY), ..Manner::default() }),
+        StreetServer::start(
+            "pointing.example",
+            Manner { redirects_to: Some("content.example"), ..Manner::default() },
+        ),
+        StreetServer::start("content.example", Manner { latency: ms(30), ..Manner::default() }),
+    ]);
+    street
+}
+
+/// A project whose list has so many URLs of each server but `content.example`, which only redirects lead to.
+pub fn street_project(street: &[StreetServer]) -> Project {
+    let routes: Vec<String> = street.iter().map(|server| format!("'{}'", server.route())).collect();
+    let settings = format!(
+        "rate_control: fixed\n\
+         connect_to: [{}]\n\
+         servers: {{small.example: {{rate_limit: 1, max_connections: 1}}}}\n\
+         schedule_rules: {{1: 4}}\n\
+         downloader_parameters:\n  {{default_rate_limit: {RATE}, max_connections_per_server: {CONNECTIONS}, batch_size: 20,\n   \
+          first_byte_timeout: 1s, request_timeout: 20s, server_patience: 6s, retry_backoff: 100ms, max_attempts: 3}}",
+        routes.join(", "),
+    );
+    let mut urls = Vec::new();
+    for server in street.iter().filter(|server| server.name != "content.example") {
+        let number = match server.name {
+            "small.example" => 10,
+            "patient.example" => 12,
+            "dripping.example" => 8,
+            "mute.example" => 40,
+            _ => URLS,
+        };
+        for n in 0..number {
+            let folder = ["public", "private", "private/but"][n % 3];
+            let mut url = String::new();
+            write!(url, "http://{}/{folder}/{n}.jpg", server.name).unwrap();
+            urls.push(url);
+        }
+    }
+    let project = Project::routed(&settings).with_urls(urls);
+    project.ok(&["ingest"]);
+    project
 }

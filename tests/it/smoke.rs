@@ -11,8 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::nasty::{Behaviour, NastyServer, RetryAfter, good_jpeg, gzip_bomb, huge_png};
-use super::tls::{Reply, TestAuthority, TlsFarm};
+use crate::support::nasty::{Behaviour, NastyServer, RetryAfter, good_jpeg, gzip_bomb, huge_png};
+use crate::support::tls::{Reply, TestAuthority, TlsFarm};
 
 /// What came before the connection ended, the reader had `MAX_BYTES`, or nothing came for 300 ms.
 struct Seen {
