@@ -192,15 +192,16 @@ mod tests {
     #[test]
     fn damage_is_an_end() {
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), &(0..5000).map(entry).collect::<Vec<_>>());
+        let path = write(folder.path(), &(0..40).map(entry).collect::<Vec<_>>());
         let whole = fs::read(&path).unwrap();
-        for at in (whole.len() / 4..whole.len() - 100).step_by(whole.len() / 40) {
+        for at in (0..whole.len() - 40).step_by(8) {
             let mut damaged = whole.clone();
             damaged[at..at + 40].fill(0xff);
             fs::write(&path, damaged).unwrap();
-            let mut reader = LedgerReader::open(&path).unwrap();
             // Or an error: what matters is that it comes to an end.
-            while let Ok(Some(_)) = reader.next_batch() {}
+            if let Ok(mut reader) = LedgerReader::open(&path) {
+                while let Ok(Some(_)) = reader.next_batch() {}
+            }
         }
     }
 
