@@ -34,8 +34,26 @@ pub mod query;
 pub mod runtime;
 pub mod slurm;
 pub mod storage;
+pub mod tools;
 
 use std::path::Path;
+
+/// Runs a tool over the dataset of a configuration file, as `ddl tool` does, quietly.
+///
+/// # Errors
+/// Whatever ends it early; run it again to go on.
+pub fn apply_tool(
+    config_path: &Path,
+    tool_name: &str,
+) -> Result<pipeline::ToolEnding, pipeline::PipelineError> {
+    let chain = config::Chain { files: vec![config_path.to_owned()], ..config::Chain::default() };
+    let dataset = pipeline::Dataset::new(config::load(&chain)?)?;
+    let cluster = cluster::launch(&cluster::ClusterOptions::default())?;
+    let request = pipeline::ToolRequest { name: tool_name.to_owned(), stage: None, reset: None };
+    let shutdown = runtime::Shutdown::new();
+    pipeline::tool(&dataset, &request, cluster, &shutdown, |_| |_: &dispatch::PublishedStatus| {})
+        .map(|(ending, _)| ending)
+}
 
 /// Downloads what is pending in the dataset of a configuration file, as `ddl download` does, quietly.
 ///

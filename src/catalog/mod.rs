@@ -27,6 +27,7 @@ mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod upgrade;
 mod view;
 mod writer;
@@ -38,6 +39,7 @@ pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
 pub use retry::SetBack;
 pub use rows::{DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow};
+pub use tools::{ToolPartition, ToolPiece, ToolReport, ToolRow, ToolStage};
 pub use upgrade::FORMAT;
 pub use view::{CatalogReader, CatalogView};
 pub use writer::{Catalog, CatalogOptions, NewPartition};

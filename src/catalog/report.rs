@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{self, PackedStates, RecordStatus};
 use super::rows::DispositionCounts;
-use super::{Catalog, CatalogError, PartitionRow, PartitionStage, tables};
+use super::tools::commit_piece;
+use super::{Catalog, CatalogError, PartitionRow, PartitionStage, ToolReport, tables};
 use crate::model::{
     ContentDigest, DataFile, Disposition, Epoch, PartId, PartRow, PartitionKey, RecordIndex, RecordState,
 };
@@ -72,6 +73,8 @@ pub enum Report {
     Compacted(CompactionReport),
     /// The `completed` marker stands and the parts are gone.
     Finished(PartitionKey),
+    /// A tool has gone through the partition.
+    Tool(ToolReport),
 }
 
 impl Catalog {
@@ -89,6 +92,7 @@ impl Catalog {
                 Report::Part(part) => commit_part(&txn, part),
                 Report::Compacted(compaction) => commit_compaction(&txn, compaction),
                 Report::Finished(partition) => commit_finish(&txn, *partition),
+                Report::Tool(report) => commit_piece(&txn, report),
             })
             .collect::<Result<Vec<_>, _>>()?;
         self.commit(txn)?;

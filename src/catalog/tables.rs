@@ -20,6 +20,11 @@ pub const URL_KEYS: TableDefinition<(u32, u32, u32), &[u8]> = TableDefinition::n
 pub const DIGESTS: TableDefinition<(u32, u32, u64, u32, u32), &[u8]> = TableDefinition::new("digests-1");
 /// (name of a server, kind of fact) -> `ServerFact`.
 pub const SERVER_FACTS: TableDefinition<(&[u8], u8), &[u8]> = TableDefinition::new("server_facts-1");
+/// Name of a tool -> `ToolRow`.
+pub const TOOLS: TableDefinition<&str, &[u8]> = TableDefinition::new("tools-1");
+/// (tool, server, partition) -> `ToolPartition`.
+pub const TOOL_PARTITIONS: TableDefinition<(&str, u32, u32), &[u8]> =
+    TableDefinition::new("tool_partitions-1");
 /// Run id -> `RunRow` as JSON.
 pub const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs-1");
 /// Ingest number -> `IngestRow` as JSON.

@@ -83,6 +83,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Answers SQL over everything; without SQL, opens a prompt
     Query(QueryArgs),
+    /// Goes through the images: says which should go, or makes new ones of them
+    Tool(ToolArgs),
     /// Writes what remains of the dataset in another form
     #[command(subcommand)]
     Export(ExportCommand),
@@ -235,7 +237,7 @@ pub struct StatusArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Tables: urls, images, errors, servers, partitions, runs, ingests.
+Tables: urls, images, errors, servers, partitions, runs, ingests, tools, verdicts, tool_NAME.
 
 Examples:
   ddl query \"SELECT server_name, count(*) FROM urls WHERE disposition = 'failed' GROUP BY 1 ORDER BY 2 DESC\"
@@ -254,6 +256,38 @@ pub struct QueryArgs {
     /// Writes the answer to a file: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A tool has three stages: filter (what), schedule (where) and run. All are done as far as they are not done; what is
+downloaded is never changed. `ddl export --clean NAME` leaves out what a tool removes.
+
+Examples:
+  ddl tool size                              images whose shorter side is below `threshold_size`
+  mpirun -n 4 ddl tool size                  the same with four ranks
+  ddl tool size --stage filter               chooses, and looks no further
+  ddl tool size --reset filter               starts again
+  ddl query \"SELECT tool, reason, count(*) FROM verdicts GROUP BY ALL\"")]
+pub struct ToolArgs {
+    /// Name of the tool
+    pub name: String,
+    /// Only this stage
+    #[arg(long, value_enum, value_name = "STAGE")]
+    pub stage: Option<StageChoice>,
+    /// Starts again from this stage on
+    #[arg(long, value_enum, value_name = "STAGE")]
+    pub reset: Option<StageChoice>,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StageChoice {
+    Filter,
+    Schedule,
+    Run,
 }
 
 #[derive(Debug, Subcommand)]

@@ -116,6 +116,31 @@ fn line(position: u64, length: u64, message: &str) -> String {
     format!("{} of {}: {}", format::count(position), format::count(length), message.replace('\n', "; "))
 }
 
+/// Shows a tool's run.
+pub(super) struct ToolProgress {
+    display: Display,
+    started: Instant,
+}
+
+impl ToolProgress {
+    pub(super) fn new(global: &GlobalArgs) -> Self {
+        let display =
+            Display::new(global, "{bar:30} {percent:>3} %  {human_pos} of {human_len} partitions  {msg}");
+        Self { display, started: Instant::now() }
+    }
+
+    pub(super) fn show(&mut self, status: &PublishedStatus) {
+        if status.state != "running" {
+            return self.display.clear();
+        }
+        let done = status.partitions.saturating_sub(status.unfinished_partitions);
+        let per_second = status.committed as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        self.display.show(done, status.partitions, || {
+            format!("{} images, {per_second:.0}/s", format::count(status.committed))
+        });
+    }
+}
+
 /// Shows a download.
 pub(super) struct DownloadProgress {
     display: Display,

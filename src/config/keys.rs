@@ -182,10 +182,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("ingest_parameters", "How lists are read and cut into partitions."),
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
-    (
-        "tools_parameters",
-        "What the tools do, and the jobs that run them. Without effect as yet: there are no tools.",
-    ),
+    ("tools_parameters", "What the tools do (`ddl tool`), and the jobs that run them."),
     ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
 ];
 
@@ -301,7 +298,7 @@ pub const KEYS: &[Key] = &[
     dd("output_structure.ignored_table", Kind::Inside, "ignored_servers.csv", "Servers that are not asked."),
     dd("output_structure.inner_checkpoint_file", Kind::Inside, "inner_checkpoint.yaml",
         "Accepted, without effect: progress is in the catalog."),
-    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools; today `uuid_ref` of `tol200m_fathomNet` only."),
+    dd("output_structure.tools_folder", Kind::Inside, "tools", "Results of tools, each in a folder of its own; and `uuid_ref` of `tol200m_fathomNet`."),
 
     ddl("columns.url", Kind::Text, "",
         "The image's URL. Default: the first of `identifier`, `url`, `image_url`, `photo_url`, `accessURI`, \

@@ -13,6 +13,7 @@ use tokio::sync::mpsc as async_mpsc;
 
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, runs_of};
+use super::rank_zero::ToolWork;
 use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage, Refusal, Report, ServerFact};
 use crate::model::{Epoch, PartitionKey, Rank, ServerName};
 use crate::runtime::catch_panic;
@@ -86,6 +87,7 @@ pub(super) enum JobResult {
 /// Starts the thread. It ends when the sender of jobs is dropped.
 pub(super) fn start(
     catalog: Arc<Catalog>,
+    tool: Option<ToolWork>,
 ) -> std::io::Result<(mpsc::Sender<Job>, async_mpsc::UnboundedReceiver<JobResult>, JoinHandle<()>)> {
     let (jobs, job_queue) = mpsc::channel();
     let (results, result_queue) = async_mpsc::unbounded_channel();
@@ -96,7 +98,7 @@ pub(super) fn start(
                 std::iter::once(first).chain(job_queue.try_iter().take(MAX_BATCH - 1)).collect();
             let origins: Vec<Origin> = batch.iter().filter_map(Job::origin).collect();
             let mut batch_results = Vec::new();
-            let run = || run_batch(&catalog, batch, &mut batch_results);
+            let run = || run_batch(&catalog, tool.as_ref(), batch, &mut batch_results);
             let failure = if failed { None } else { guard(run).err() };
             failed |= failure.is_some();
             if failed && batch_results.is_empty() {
@@ -130,7 +132,12 @@ fn guard<T>(work: impl FnOnce() -> Result<T, DispatchError>) -> Result<T, Dispat
 
 /// Commits and loads a batch. A failure of a load after the commit leaves the results of the commit in
 /// `results`.
-fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -> Result<(), DispatchError> {
+fn run_batch(
+    catalog: &Catalog,
+    tool: Option<&ToolWork>,
+    batch: Vec<Job>,
+    results: &mut Vec<JobResult>,
+) -> Result<(), DispatchError> {
     let mut origins = Vec::new();
     let mut reports = Vec::new();
     let mut facts = Vec::new();
@@ -138,6 +145,14 @@ fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -
     for job in batch {
         match job {
             Job::Commit { origin, report } => {
+                if let (Report::Tool(report), Some(tool)) = (&report, tool)
+                    && !(tool.settle)(report)?
+                {
+                    let answer = Err(Refusal { partition: report.partition, reason: "its files are gone" });
+                    let report = Report::Tool(report.clone());
+                    results.push(JobResult::Committed { origin, report, answer });
+                    continue;
+                }
                 origins.push(origin);
                 reports.push(report);
             }
@@ -172,7 +187,7 @@ fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -
     for load in loads {
         results.push(match load {
             Job::Load { rank, partition, epoch, folder, shared } => {
-                match load_claim(&view, partition, epoch, folder, shared) {
+                match load_claim(&view, tool, partition, epoch, folder, shared) {
                     Ok(claim) => JobResult::Loaded { rank, claim: Box::new(claim) },
                     Err(error @ (CatalogError::Inconsistent(_) | CatalogError::Corrupted(_))) => {
                         JobResult::Unusable { rank, partition, epoch, detail: error.to_string() }
@@ -198,6 +213,7 @@ fn run_batch(catalog: &Catalog, batch: Vec<Job>, results: &mut Vec<JobResult>) -
 
 fn load_claim(
     view: &CatalogView,
+    tool: Option<&ToolWork>,
     partition: PartitionKey,
     epoch: Epoch,
     folder: ServerName,
@@ -216,6 +232,7 @@ fn load_claim(
         states: runs_of(states.into_iter().map(|status| status.state)),
         parts: row.parts,
         compacted: row.stage != PartitionStage::Open,
+        scheduled: tool.map(|tool| view.tool_partition(&tool.name, partition)).transpose()?.flatten(),
     })
 }
 
@@ -236,7 +253,7 @@ mod tests {
     async fn every_report_is_answered_when_the_catalog_fails_and_the_error_is_told_once() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap();
-        let (jobs, mut results, thread) = start(Arc::new(catalog)).unwrap();
+        let (jobs, mut results, thread) = start(Arc::new(catalog), None).unwrap();
         let (origins, reports): (Vec<_>, Vec<_>) = (0..5).map(finish_what_is_not_there).unzip();
         reports.into_iter().for_each(|job| jobs.send(job).unwrap());
         let mut failures = 0;
@@ -264,7 +281,7 @@ mod tests {
     async fn a_partition_that_cannot_be_loaded_is_no_failure_of_the_catalog() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap();
-        let (jobs, mut results, thread) = start(Arc::new(catalog)).unwrap();
+        let (jobs, mut results, thread) = start(Arc::new(catalog), None).unwrap();
         for partition_id in 0..2 {
             let partition = PartitionKey { server_id: ServerId(7), partition_id };
             let (epoch, folder) = (Epoch::new(1, 1), ServerName::from_catalog("s"));

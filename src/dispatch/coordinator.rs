@@ -27,10 +27,6 @@ use crate::model::{Epoch, PartitionKey, Rank, RunId, ServerId};
 /// How often the coordinator must be told that time passes.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// Claims that one rank may hold on one server: a second one starts while the last records of the first are
-/// still being retried.
-const MAX_CLAIMS_PER_RANK_AND_SERVER: usize = 2;
-
 #[derive(Clone, Debug)]
 pub enum CoordinatorEvent {
     /// Any word that asks for nothing: a sign of life.
@@ -393,6 +389,7 @@ impl Coordinator {
 
     /// Changes a server and keeps its places right: no set is changed elsewhere.
     fn change_server<T>(&mut self, id: ServerId, change: impl FnOnce(&mut Server) -> T) -> Option<T> {
+        let max_claims = self.options.claims_per_rank_and_server;
         let server = self.servers.get_mut(&id)?;
         let place = server.place(id);
         self.unheld.remove(&place);
@@ -412,7 +409,7 @@ impl Coordinator {
             self.roomy.insert(place);
         }
         for (rank, &claims) in &server.holders {
-            if claims < MAX_CLAIMS_PER_RANK_AND_SERVER {
+            if claims < max_claims {
                 self.ranks.get_mut(rank)?.seconds.insert(place);
             }
         }

@@ -10,7 +10,7 @@
 //!   downloads, seals a part
 //!   Part             ------------>   one catalog commit for all parts that wait
 //!                    <------------   Answer: committed, or refused (then drop the partition)
-//!   compacts         ------------>   Compacted, Finished
+//!   compacts         ------------>   Compacted, Finished; of a tool: Tool, which ends the claim
 //!   Borrow: a server ------------>   asks the catalog what is known of it
 //!                    <------------   Lend: a part of its limits; less than before, when others come
 //!   Accept, GiveBack ------------>   lends to others what is free
@@ -46,7 +46,9 @@ pub use error::DispatchError;
 pub use lending::BudgetOf;
 pub use options::DispatchOptions;
 pub use publish::{PausedServer, PublishedStatus, ServerProgress, read_published};
-pub use rank_zero::{RunContext, RunEnding, RunReport, coordinate, dismiss, keep_in_touch};
+pub use rank_zero::{
+    RunContext, RunEnding, RunReport, Settle, ToolWork, Work, coordinate, dismiss, keep_in_touch,
+};
 pub use server_line::ServerLine;
 #[cfg(test)]
 pub(crate) use worker::Reports;

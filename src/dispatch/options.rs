@@ -21,6 +21,10 @@ pub struct DispatchOptions {
     /// After a request to stop, what is under way may take so long to end (the workers' affair); rank 0 waits
     /// that long for their goodbyes, and a while.
     pub stop_grace: Duration,
+    /// Claims that one rank may hold on one server: in a download a second one starts while the last records of the
+    /// first are still being retried. Not the user's to set.
+    #[serde(skip)]
+    pub claims_per_rank_and_server: usize,
     /// How often rank 0 publishes `status/status.json`.
     pub status_interval: Duration,
 }
@@ -33,12 +37,24 @@ impl Default for DispatchOptions {
             max_open_partitions: 256,
             max_connections_per_server: 4,
             stop_grace: Duration::from_secs(15),
+            claims_per_rank_and_server: 2,
             status_interval: Duration::from_secs(2),
         }
     }
 }
 
 impl DispatchOptions {
+    /// For work that asks no server for anything: any number of ranks on any partitions.
+    #[must_use]
+    pub fn without_servers(self) -> Self {
+        Self {
+            schedule_rules: BTreeMap::from([(1, u32::MAX)]),
+            max_connections_per_server: u32::MAX,
+            claims_per_rank_and_server: usize::MAX,
+            ..self
+        }
+    }
+
     /// Ranks that may work at once on a server with so many partitions left.
     #[must_use]
     pub fn max_ranks_on_server(&self, remaining: u32) -> u32 {

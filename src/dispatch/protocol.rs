@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{CompactionReport, PartReport};
+use crate::catalog::{CompactionReport, PartReport, ToolPartition, ToolReport};
 use crate::model::{
     Embargo, Epoch, Loan, PartId, PartRow, PartitionKey, RecordIndex, RecordState, RunId, ServerKnowledge,
     ServerName, ServerNews,
@@ -27,6 +27,8 @@ pub enum ToCoordinator {
         partition: PartitionKey,
         epoch: Epoch,
     },
+    /// A tool has gone through the partition, which ends the claim.
+    Tool(ToolReport),
     /// The rank gives a claim back. With trouble, the partition is set aside for this run.
     Release {
         partition: PartitionKey,
@@ -148,6 +150,7 @@ pub enum AnswerTo {
     Part(PartId),
     Compacted,
     Finished,
+    Tool,
 }
 
 /// Leave to work on a partition, as long as the rank shows signs of life.
@@ -166,6 +169,8 @@ pub struct Claim {
     pub parts: Vec<PartRow>,
     /// Whether `successes.parquet` stands, and only the marker and the sweep are left.
     pub compacted: bool,
+    /// What a tool has to do here.
+    pub scheduled: Option<ToolPartition>,
 }
 
 impl Claim {

@@ -17,6 +17,9 @@ use crate::model::RunId;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PublishedStatus {
     pub run_id: RunId,
+    /// As `runs.kind`: `download`, or `tool` and its name.
+    #[serde(default)]
+    pub kind: String,
     /// Milliseconds since 1970.
     pub started_at: u64,
     pub updated_at: u64,
@@ -33,6 +36,9 @@ pub struct PublishedStatus {
     pub num_ranks: u32,
     pub lost_ranks: u32,
     pub unfinished_partitions: u64,
+    /// Partitions that were unfinished when the run began.
+    #[serde(default)]
+    pub partitions: u64,
     /// Servers that will take longest at their present pace, longest first.
     pub slowest_servers: Vec<ServerProgress>,
     /// Servers that are left alone now, those that are longest first.

@@ -15,10 +15,11 @@ use super::protocol::{AnswerTo, ToCoordinator, ToWorker};
 use super::publish::{PublishedStatus, Publisher};
 use super::tally::Tally;
 use super::{Action, Coordinator, CoordinatorEvent, DispatchError, DispatchOptions};
-use crate::catalog::{Catalog, CatalogError, DispositionCounts, Report, RunRow};
+use crate::catalog::{Catalog, CatalogError, DispositionCounts, Report, RunRow, ToolReport};
 use crate::cluster::{Outbox, wire};
 use crate::model::{Epoch, PartitionKey, Rank, RecordState, RunId};
 use crate::runtime::Shutdown;
+use crate::storage::StorageError;
 
 /// After a stop and the grace that what is under way has, ranks get this long to say goodbye; and again after
 /// each report, for somebody is still sealing.
@@ -29,8 +30,27 @@ const MAX_FILES_GONE: u32 = 3;
 /// How often rank 0 says a word to every rank.
 const WORD_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What the ranks do with partitions.
+#[derive(Clone)]
+pub enum Work {
+    Download,
+    Tool(ToolWork),
+}
+
+/// A tool that goes through the partitions that are scheduled for it.
+#[derive(Clone)]
+pub struct ToolWork {
+    pub name: String,
+    pub settle: Settle,
+}
+
+/// Gives the files of a tool's report their final names, before the report is committed. False when they are gone: then
+/// the report is refused.
+pub type Settle = Arc<dyn Fn(&ToolReport) -> Result<bool, StorageError> + Send + Sync>;
+
 /// What one run needs to know.
 pub struct RunContext {
+    pub work: Work,
     pub catalog: Arc<Catalog>,
     pub options: DispatchOptions,
     /// The run as it will be recorded; counts are filled in.
@@ -103,6 +123,8 @@ struct RankZero<'a> {
     goodbye_ticks: u32,
     started: Instant,
     num_ranks: u32,
+    /// Partitions of this run.
+    num_partitions: u64,
     observe: &'a mut (dyn FnMut(&PublishedStatus) + Send),
 }
 
@@ -175,35 +197,45 @@ async fn run_to_end(
     observe: &mut (dyn FnMut(&PublishedStatus) + Send),
     num_not_gone: &mut usize,
 ) -> Result<RunReport, DispatchError> {
-    let RunContext { catalog, options, mut run, settings, status_folder, num_ranks, budget_of } = context;
+    let RunContext { work, catalog, options, mut run, settings, status_folder, num_ranks, budget_of } =
+        context;
     let view = catalog.view()?;
     let mut servers = Tally::of(view.servers()?);
     let mut counts = DispositionCounts::default();
-    let mut work = Vec::new();
+    let mut partitions = Vec::new();
     view.for_each_partition(|key, row| {
         counts += row.counts;
         servers.count_pending(key.server_id, row.counts.pending);
-        if row.needs_work() {
-            work.push(key);
+        if matches!(work, Work::Download) && row.needs_work() {
+            partitions.push(key);
         }
     })?;
+    let tool = match work {
+        Work::Download => None,
+        Work::Tool(tool) => {
+            let scheduled = view.tool_partitions(&tool.name)?;
+            partitions.extend(scheduled.iter().filter(|(_, row)| row.done.is_none()).map(|(key, _)| *key));
+            Some(tool)
+        }
+    };
     drop(view);
     run.run_id = catalog.start_run(run.clone())?;
     tracing::info!(
         run_id = run.run_id,
         num_ranks,
-        partitions = work.len(),
+        partitions = partitions.len(),
         pending = counts.pending,
         "coordinating the run"
     );
-    let (jobs, mut results, committer) = committer::start(catalog.clone())
+    let (jobs, mut results, committer) = committer::start(catalog.clone(), tool)
         .map_err(|error| DispatchError::CatalogThread { message: error.to_string() })?;
     let mut publisher = Publisher::new(status_folder, options.status_interval);
     let goodbye_ticks = num_ticks(options.stop_grace + GOODBYE_TIMEOUT);
     let mut state = RankZero {
+        num_partitions: partitions.len() as u64,
         lending: Lending::new(budget_of, jobs.clone(), now_ms(), tick),
         lease_timeout: options.lease_timeout,
-        coordinator: Coordinator::new(options, run.run_id, num_ranks, work),
+        coordinator: Coordinator::new(options, run.run_id, num_ranks, partitions),
         run,
         counts,
         servers,
@@ -357,6 +389,7 @@ impl RankZero<'_> {
             ToCoordinator::Finished { partition, epoch } => {
                 self.on_report(from, epoch, Report::Finished(partition))
             }
+            ToCoordinator::Tool(report) => self.on_report(from, report.piece.epoch, Report::Tool(report)),
             ToCoordinator::Release { partition, epoch, trouble: None } => {
                 self.decide(from, CoordinatorEvent::Release { partition, epoch })
             }
@@ -476,7 +509,7 @@ impl RankZero<'_> {
                 let refusal = answer.as_ref().err().map(ToString::to_string);
                 self.answer(origin, refusal.as_deref())?;
                 match (report, answer) {
-                    (Report::Finished(partition), Ok(())) => {
+                    (Report::Finished(partition) | Report::Tool(ToolReport { partition, .. }), Ok(())) => {
                         self.decide(origin.rank, CoordinatorEvent::Finished { partition })
                     }
                     _ => Ok(()),
@@ -486,7 +519,14 @@ impl RankZero<'_> {
     }
 
     fn count(&mut self, report: &Report) {
-        let Report::Part(part) = report else { return };
+        let part = match report {
+            Report::Part(part) => part,
+            Report::Tool(report) => {
+                self.run.success += report.piece.num_images;
+                return;
+            }
+            Report::Compacted(_) | Report::Finished(_) => return,
+        };
         for outcome in &part.outcomes {
             let Some(state) = RecordState::from_byte(outcome.state) else { continue };
             self.counts.pending -= 1;
@@ -550,6 +590,7 @@ impl RankZero<'_> {
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
         PublishedStatus {
             run_id: self.run.run_id,
+            kind: self.run.kind.clone(),
             started_at: self.run.started_at,
             updated_at: now_ms(),
             state: state.into(),
@@ -560,6 +601,7 @@ impl RankZero<'_> {
             num_ranks: self.num_ranks,
             lost_ranks: self.coordinator.num_lost() as u32,
             unfinished_partitions: self.coordinator.num_unfinished(),
+            partitions: self.num_partitions,
             slowest_servers: self.servers.slowest(seconds),
             paused_servers: self.lending.paused_servers(),
         }
@@ -571,6 +613,7 @@ fn answer_key(report: &Report) -> (PartitionKey, AnswerTo) {
         Report::Part(report) => (report.partition, AnswerTo::Part(report.part.part)),
         Report::Compacted(report) => (report.partition, AnswerTo::Compacted),
         Report::Finished(partition) => (*partition, AnswerTo::Finished),
+        Report::Tool(report) => (report.partition, AnswerTo::Tool),
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, RankProgress, ToCoordinator, ToWorker};
 use super::server_line::{ServerDesk, ServerLine, boot_ms};
-use crate::catalog::{CompactionReport, PartReport};
+use crate::catalog::{CompactionReport, PartReport, ToolReport};
 use crate::cluster::{Inbox, Outbox, wire};
 use crate::model::{Embargo, Epoch, Loan, PartitionKey, Rank, RunId, ServerKnowledge, ServerName};
 use crate::runtime::{Shutdown, StopReason};
@@ -132,6 +132,14 @@ impl ClaimHandle {
     pub async fn report_finished(&self) -> Result<(), ExecutorError> {
         let message = ToCoordinator::Finished { partition: self.partition, epoch: self.epoch };
         self.request(message, AnswerTo::Finished).await
+    }
+
+    /// Reports what a tool made of the partition; returns when it is committed, and the claim has ended.
+    ///
+    /// # Errors
+    /// `Refused` when the claim has ended before.
+    pub async fn report_tool(&self, report: ToolReport) -> Result<(), ExecutorError> {
+        self.request(ToCoordinator::Tool(report), AnswerTo::Tool).await
     }
 
     async fn request(&self, message: ToCoordinator, to: AnswerTo) -> Result<(), ExecutorError> {

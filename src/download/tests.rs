@@ -170,6 +170,7 @@ impl Bench {
             states: vec![(0, urls.len() as u32)],
             parts: Vec::new(),
             compacted: false,
+            scheduled: None,
         };
         Self { executor, claim, _folder: folder }
     }

@@ -46,7 +46,7 @@ async fn export_in_slices(
     session.register_ordered_images("ordered_images")?;
     // A line of its own, so that a comment in the condition ends.
     let condition = options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
-    let mut slices = slices(session.num_images_by_partition(), slice_images).into_iter();
+    let mut slices = session.image_slices(slice_images).into_iter();
     let mut next_slice = async || match slices.next() {
         Some((first, last)) => {
             let sql = format!(
@@ -81,24 +81,6 @@ async fn export_in_slices(
     written.await.map_err(in_part)
 }
 
-/// Cuts partitions with so many images each into runs (first, last); at least one run, if only for the
-/// names of the columns.
-fn slices(images: impl Iterator<Item = u64>, slice_images: u64) -> Vec<(usize, usize)> {
-    let mut slices = vec![(0, 0)];
-    let mut in_slice = 0;
-    for (partition, images) in images.enumerate() {
-        if images > 0 && in_slice > 0 && in_slice + images > slice_images {
-            slices.push((partition, partition));
-            in_slice = 0;
-        }
-        in_slice += images;
-        if let Some((_, last)) = slices.last_mut() {
-            *last = partition;
-        }
-    }
-    slices
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -114,17 +96,6 @@ mod tests {
 
     fn options(output: PathBuf, where_sql: Option<&str>) -> ManifestOptions {
         ManifestOptions { output, where_sql: where_sql.map(str::to_owned) }
-    }
-
-    #[test]
-    fn slices_cover_all_partitions() {
-        let check = |images: &[u64], expect: &[(usize, usize)]| {
-            assert_eq!(slices(images.iter().copied(), 10), expect, "{images:?}");
-        };
-        check(&[], &[(0, 0)]);
-        check(&[0, 0], &[(0, 1)]);
-        check(&[4, 6, 1], &[(0, 1), (2, 2)]);
-        check(&[25, 1, 30, 0], &[(0, 0), (1, 1), (2, 3)]);
     }
 
     #[tokio::test]

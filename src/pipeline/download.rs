@@ -4,18 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-
 use super::ingest::now_ms;
+use super::ranks::{self, ALONE};
 use super::{Dataset, PipelineError};
 use crate::catalog::{LockHolder, RunRow};
 use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config::{self, ConfigError, Resolved, contact_of};
-use crate::dispatch::{
-    DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, coordinate, dismiss,
-    keep_in_touch, sort_mail, work,
-};
+use crate::dispatch::{DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, Work};
 use crate::download::{DownloadExecutor, DownloadSettings, RenditionRule, Renditions};
 use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules, robots_policy};
 use crate::model::{Rank, RequestEntry, RunId, ServerName};
@@ -26,12 +21,6 @@ use crate::storage::{LedgerWriter, read_server_list, read_server_rates};
 /// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
 /// filesystem may take longer.
 const JOB_END_MARGIN: Duration = Duration::from_secs(120);
-/// Once rank 0 has ended the run, its own worker gets this long to let go.
-const WORKER_FAREWELL: Duration = Duration::from_secs(30);
-
-/// Leaving without waiting for others.
-const ALONE: Farewell = Farewell { lost_ranks: true };
-
 /// How `ddl download` ended.
 #[derive(Debug)]
 pub enum DownloadEnding {
@@ -106,8 +95,7 @@ pub(super) fn watch_job_end(shutdown: &Shutdown) {
     }
 }
 
-/// Works, and on rank 0 coordinates. Says how to leave, too: a rank that fails by itself leaves alone, but
-/// rank 0 leaves with the others also when the run has failed, for it has told them.
+/// One rank of a download.
 async fn run_rank<O>(
     dataset: &Dataset,
     endpoint: Endpoint,
@@ -118,17 +106,8 @@ async fn run_rank<O>(
 where
     O: FnMut(&PublishedStatus) + Send,
 {
-    let Endpoint { rank, size, outbox, inbox } = endpoint;
-    let (to_worker, worker_inbox) = mpsc::unbounded_channel();
-    let (to_coordinator, coordinator_inbox) = mpsc::unbounded_channel();
-    let is_coordinator = rank == 0;
-    let mut background = JoinSet::new();
-    background.spawn(async move {
-        if let Err(error) = sort_mail(inbox, to_worker, is_coordinator.then_some(to_coordinator)).await {
-            tracing::error!(%error, "cannot read what another rank sent");
-        }
-    });
-    let worker = work(outbox.clone(), worker_inbox, shutdown.clone(), |run, settings, line| {
+    let (rank, size) = (endpoint.rank, endpoint.size);
+    let make_executor = |run: RunId, settings: &str, line| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
             .and_then(|resolved| {
@@ -142,34 +121,15 @@ where
             })
             .map_err(|error| error.to_string())
             .and_then(DownloadExecutor::new)
+    };
+    let make_context = async || tokio::task::block_in_place(|| run_context(dataset, size)).map(Some);
+    let (ended, farewell) =
+        ranks::run_rank(endpoint, shutdown, make_executor, make_context, make_observer).await;
+    let ending = ended.map(|report| match report {
+        Some(report) => DownloadEnding::Coordinated(Box::new(report)),
+        None => DownloadEnding::Worked,
     });
-    if !is_coordinator {
-        return match worker.await {
-            Ok(farewell) => (Ok(DownloadEnding::Worked), farewell),
-            Err(error) => (Err(error.into()), ALONE),
-        };
-    }
-    background.spawn(keep_in_touch(outbox.clone(), size));
-    let context = match tokio::task::block_in_place(|| run_context(dataset, size)) {
-        Ok(context) => context,
-        Err(error) => {
-            dismiss(&outbox, size, false);
-            return (Err(error), Farewell { lost_ranks: false });
-        }
-    };
-    let mut observer = make_observer(size);
-    let coordinator = coordinate(context, outbox, coordinator_inbox, shutdown.clone(), &mut observer);
-    tokio::pin!(coordinator, worker);
-    let (report, worked) = tokio::select! {
-        report = &mut coordinator => (report, tokio::time::timeout(WORKER_FAREWELL, worker).await),
-        worked = &mut worker => match worked {
-            Ok(farewell) => (coordinator.await, Ok(Ok(farewell))),
-            Err(error) => return (Err(error.into()), ALONE),
-        },
-    };
-    let farewell = worked.ok().and_then(Result::ok).unwrap_or(ALONE);
-    let ending = report.map(|report| DownloadEnding::Coordinated(Box::new(report)));
-    (ending.map_err(PipelineError::from), farewell)
+    (ending, farewell)
 }
 
 fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, PipelineError> {
@@ -192,6 +152,7 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
         ..RunRow::default()
     };
     Ok(RunContext {
+        work: Work::Download,
         catalog: Arc::new(catalog),
         options,
         run,

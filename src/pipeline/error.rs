@@ -14,6 +14,7 @@ use crate::fetch::FetchError;
 use crate::ingest::IngestError;
 use crate::query::QueryError;
 use crate::storage::{ServerTableError, StorageError};
+use crate::tools::ToolError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +39,8 @@ pub enum PipelineError {
     Check(#[from] CheckError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     #[error(transparent)]
     ServerTable(#[from] ServerTableError),
     #[error(transparent)]
@@ -73,6 +76,7 @@ impl PipelineError {
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Audit(error) => error.hint(),
+            Self::Tool(error) => error.hint(),
             Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
             Self::Ingest(error) => error.hint(),
             Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => error.hint(),

@@ -2,7 +2,7 @@
 //!
 //! Here the configuration meets the rooms: every verb turns resolved values into the options of the rooms
 //! that it needs, opens the dataset, and lets them work. `cli` puts a terminal around it; the library's two
-//! entry points, [`crate::download_images`] and later ones, are these verbs too.
+//! entry points, [`crate::download_images`] and [`crate::apply_tool`], are these verbs too.
 
 mod audit;
 mod check;
@@ -10,8 +10,10 @@ mod dataset;
 mod download;
 mod error;
 mod ingest;
+mod ranks;
 mod retry;
 mod status;
+mod tool;
 
 pub use audit::audit;
 pub use check::{check, repair};
@@ -21,3 +23,4 @@ pub use error::PipelineError;
 pub use ingest::ingest;
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
+pub use tool::{ToolEnding, ToolRequest, tool};

@@ -9,7 +9,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::catalog::{CatalogError, CatalogView, PartitionRow, PartitionStage, ServerRow};
+use crate::catalog::{
+    CatalogError, CatalogView, PartitionRow, PartitionStage, ServerRow, ToolPiece, ToolRow,
+};
 use crate::model::{PartitionKey, ServerId, ServerName};
 use crate::storage::DatasetLayout;
 
@@ -19,6 +21,8 @@ pub(super) enum FileKind {
     Urls,
     Images,
     Errors,
+    /// What a tool says of single images: its position among [`Dataset::tools`].
+    Verdicts(usize),
 }
 
 /// A partition and where it stands.
@@ -51,6 +55,15 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
+/// What a tool has made.
+pub(super) struct ToolFiles {
+    pub name: String,
+    pub row: ToolRow,
+    pub num_partitions: u64,
+    /// Of the partitions that are done.
+    pub pieces: HashMap<PartitionKey, ToolPiece>,
+}
+
 /// Why a file could not be read, noted where it happens: on its way up through the engine an error loses
 /// its type.
 #[derive(Debug)]
@@ -69,12 +82,17 @@ pub(super) struct Dataset {
     pub partitions: Vec<Partition>,
     /// Partitions with errors that may no longer be their records' last word.
     pub unsettled: HashSet<usize>,
+    /// Tools that ran, by name.
+    pub tools: Vec<ToolFiles>,
+    /// The tool whose images are the images; else those that were downloaded.
+    pub from: Option<usize>,
     members: OnceLock<HashMap<ServerId, Vec<ServerName>>>,
     fault: Mutex<Option<FileFault>>,
 }
 
 impl Dataset {
-    pub fn open(layout: DatasetLayout, view: CatalogView) -> Result<Self, CatalogError> {
+    /// `from` names the tool whose images are to be the images.
+    pub fn open(layout: DatasetLayout, view: CatalogView, from: Option<&str>) -> Result<Self, CatalogError> {
         let root = layout.root();
         let find = |source| CatalogError::Io { action: "find", path: root.to_owned(), source };
         let real_root = root.canonicalize().map_err(find)?;
@@ -94,7 +112,17 @@ impl Dataset {
         partitions.sort_by(|a, b| (&a.folder, a.key.partition_id).cmp(&(&b.folder, b.key.partition_id)));
         let unsettled =
             (0..partitions.len()).filter(|&p| may_hold_stale_errors(&partitions[p].row)).collect();
+        let mut tools = Vec::new();
+        for (name, row) in view.tools()? {
+            let partitions = view.tool_partitions(&name)?;
+            let num_partitions = partitions.len() as u64;
+            let pieces = partitions.into_iter().filter_map(|(key, row)| Some((key, row.done?))).collect();
+            tools.push(ToolFiles { name, row, num_partitions, pieces });
+        }
+        let from = from.and_then(|name| tools.iter().position(|tool| tool.name == name));
         Ok(Self {
+            tools,
+            from,
             layout,
             real_root,
             view,
@@ -113,7 +141,22 @@ impl Dataset {
         let parts = |file: fn(&crate::model::PartRow) -> crate::model::DataFile| {
             row.parts.iter().map(move |part| (part.part, file(part)))
         };
+        let of_tool = |tool: usize, file: fn(&ToolPiece) -> crate::model::DataFile| {
+            let tool = self.tools.get(tool)?;
+            let file = file(tool.pieces.get(key)?);
+            Some((tool.name.as_str(), file.bytes, file.num_rows))
+        };
         let files: Vec<(PathBuf, u64, u64)> = match (kind, row.stage) {
+            (FileKind::Verdicts(tool), _) => of_tool(tool, |piece| piece.verdicts)
+                .map(|(tool, bytes, rows)| (layout.tool_verdicts(tool, folder, id), bytes, rows))
+                .into_iter()
+                .collect(),
+            (FileKind::Images, _) if self.from.is_some() => self
+                .from
+                .and_then(|tool| of_tool(tool, |piece| piece.images))
+                .map(|(tool, bytes, rows)| (layout.tool_images(tool, folder, id), bytes, rows))
+                .into_iter()
+                .collect(),
             (FileKind::Urls, _) => {
                 let home = layout.manifest_folder(folder, id);
                 row.manifest_files
@@ -138,6 +181,12 @@ impl Dataset {
             .filter(|(_, (_, _, num_rows))| *num_rows > 0)
             .map(|(part, (path, bytes, num_rows))| NamedFile { path, part: part as i32, bytes, num_rows })
             .collect()
+    }
+
+    /// Whether the tool that `from` names has made images.
+    pub fn has_images_of_tool(&self) -> bool {
+        let pieces = self.from.and_then(|tool| self.tools.get(tool)).map(|tool| &tool.pieces);
+        pieces.is_some_and(|pieces| pieces.values().any(|piece| piece.images.num_rows > 0))
     }
 
     /// Whether any folder is shared by several servers.

@@ -28,6 +28,8 @@ pub enum QueryError {
     UnknownTable { name: String, nearest: Option<String> },
     #[error("there is no column `{name}`")]
     UnknownColumn { name: String, nearest: Option<String> },
+    #[error("the tool `{tool}` has made no images")]
+    NoImages { tool: String },
     #[error("this query cannot be run: {message}")]
     Plan { message: String },
     /// A file that the catalog names is not there: it moved since the view was taken and could not be found
@@ -66,6 +68,7 @@ impl QueryError {
             | Self::UnknownColumn { nearest: Some(name), .. } => {
                 Some(format!("did you mean `{}`?", quoted(name)))
             }
+            Self::NoImages { .. } => Some("`ddl tool resize` makes some; `SELECT * FROM tools` lists what ran".into()),
             Self::UnknownTable { .. } => Some("`SHOW TABLES` lists them".into()),
             Self::UnknownColumn { .. } => Some("`DESCRIBE urls` lists the columns of a table".into()),
             Self::ReadOnly { .. } => Some("write a result to a file with `--format` and `-o FILE`".into()),

@@ -25,7 +25,7 @@ use parquet::arrow::RowNumber;
 use super::dataset::{Dataset, FileKind, NamedFile};
 use super::prune;
 use super::reader::{DatasetReaders, FileId};
-use crate::storage::{errors_schema, successes_schema};
+use crate::storage::{errors_schema, successes_schema, verdicts_schema};
 
 /// Hidden columns.
 pub(super) mod hidden {
@@ -66,6 +66,7 @@ impl FileTable {
             }
             FileKind::Images => successes_schema(),
             FileKind::Errors => errors_schema(),
+            FileKind::Verdicts(_) => verdicts_schema(),
         };
         let constants: Fields = [
             Field::new(hidden::PARTITION, DataType::Int32, false),

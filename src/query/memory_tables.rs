@@ -1,4 +1,4 @@
-//! Tables that the catalog holds itself: `servers`, `partitions`, `runs`, `ingests`.
+//! Tables that the catalog holds itself: `servers`, `partitions`, `runs`, `ingests`, `tools`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use datafusion::common::Result;
 use datafusion::datasource::MemTable;
 
 use super::dataset::Dataset;
-use crate::catalog::{DispositionCounts, IngestRow, PartitionStage, RunRow};
+use crate::catalog::{DispositionCounts, IngestRow, PartitionStage, RunRow, ToolPiece, ToolStage};
 use crate::model::{Disposition, ServerId, ServerName};
 
 fn table(columns: Vec<(&'static str, ArrayRef)>) -> Result<MemTable> {
@@ -114,6 +114,24 @@ pub(super) fn runs(rows: &[RunRow]) -> Result<MemTable> {
         ("skipped", int64(rows, |r| r.skipped)),
         ("image_bytes", int64(rows, |r| r.image_bytes)),
         ("configuration", text(rows, |r| Some(&r.configuration))),
+    ])
+}
+
+/// One row per tool that ran.
+pub(super) fn tools(dataset: &Dataset) -> Result<MemTable> {
+    let rows = &dataset.tools;
+    let sum = |value: fn(&ToolPiece) -> u64| int64(rows, move |t| t.pieces.values().map(value).sum());
+    let is_completed = rows.iter().map(|t| Some(t.row.stage == ToolStage::Completed));
+    table(vec![
+        ("tool", text(rows, |t| Some(&t.name))),
+        ("completed", Arc::new(BooleanArray::from_iter(is_completed))),
+        ("selected", int64(rows, |t| t.row.num_selected)),
+        ("num_partitions", int64(rows, |t| t.num_partitions)),
+        ("done", int64(rows, |t| t.pieces.len() as u64)),
+        ("images", sum(|piece| piece.num_images)),
+        ("removed", sum(|piece| piece.num_removed)),
+        ("new_images", sum(|piece| piece.images.num_rows)),
+        ("parameters", text(rows, |t| Some(&t.row.parameters))),
     ])
 }
 

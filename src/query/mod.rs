@@ -1,7 +1,7 @@
 //! SQL over a dataset, read-only.
 //!
 //! A [`QuerySession`] sees one consistent state of the catalog. Which files exist is the catalog's word alone:
-//! nothing is listed on disk, so what no commit names does not show. Files that a download moves under a query are found again (`reader.rs`). Seven tables:
+//! nothing is listed on disk, so what no commit names does not show. Files that a download moves under a query are found again (`reader.rs`). The tables:
 //!
 //! | table | is | comes from |
 //! |---|---|---|
@@ -10,6 +10,8 @@
 //! | `errors` | the last word on every failed record | `errors.parquet`, parts of open partitions |
 //! | `servers`, `partitions` | sums over the states | the catalog |
 //! | `runs`, `ingests` | what was done when | the catalog |
+//! | `tools` | how far each tool is | the catalog |
+//! | `verdicts`, `tool_NAME` | what tools say of single images | `verdicts.parquet` in `tools/` |
 //!
 //! Where each limit bites: operators share `memory_bytes` and spill beyond it, `max_temp_bytes` at most; a query that touches image
 //! bytes works on few rows at a time; results stream.

@@ -194,7 +194,8 @@ impl OpenedFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let before: u64 = files[..at].iter().map(|file| file.num_rows).sum();
                 let found = match id.kind {
-                    FileKind::Urls => None,
+                    FileKind::Urls | FileKind::Verdicts(_) => None,
+                    FileKind::Images if dataset.from.is_some() => None,
                     FileKind::Images => Self::moved_images(dataset, id.partition, before, &files[at])?,
                     FileKind::Errors => Self::moved_errors(dataset, id.partition, before, &files[at])?,
                 };

@@ -1,5 +1,6 @@
 //! One consistent state of a dataset, open for SQL.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -15,12 +16,13 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures_util::StreamExt;
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, FileKind};
 use super::error::explain;
 use super::spill::SpillFolder;
 use super::statement::{MixedCase, check_condition, mixed_case, parse, reads_images, refuse_writes};
 use super::{QueryError, QueryOptions, memory_tables, views};
-use crate::catalog::CatalogView;
+use crate::catalog::{CatalogView, PartitionRow};
+use crate::model::{PartitionKey, ServerName};
 use crate::storage::DatasetLayout;
 
 /// Rows that a query with image bytes works on at a time: at half a megabyte each, 16 MiB. The usual 8,192
@@ -28,20 +30,25 @@ use crate::storage::DatasetLayout;
 const ROWS_WITH_IMAGES: usize = 32;
 
 /// Name and meaning of each table, in the order in which they are listed.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 9] = [
     ("urls", "every ingested record and what became of it"),
     ("images", "every downloaded image with its record; `file` and `row` say where it is stored"),
     ("errors", "the last word on every record that failed"),
     ("servers", "sums per server (or per folder that small servers share)"),
     ("partitions", "how far each partition is"),
-    ("runs", "every run of `ddl download` and `ddl retry`"),
+    ("runs", "every run of `ddl download`, `ddl retry` and `ddl tool`"),
     ("ingests", "every run of `ddl ingest`"),
+    ("tools", "how far each tool is, and how many images it removes"),
+    ("verdicts", "what all tools say of single images; `tool_NAME` has those of one"),
 ];
+const TOOL_DOC: &str = "what the tool says of single images";
 
 /// SQL over one dataset, as one view of the catalog has it.
 pub struct QuerySession {
     context: SessionContext,
     dataset: Arc<Dataset>,
+    /// Names and meanings of the tables.
+    tables: Vec<(String, &'static str)>,
     mixed_case: MixedCase,
 }
 
@@ -73,12 +80,28 @@ impl QuerySession {
         view: CatalogView,
         options: &QueryOptions,
     ) -> Result<Self, QueryError> {
+        Self::open_from(layout, view, options, None)
+    }
+
+    /// As [`QuerySession::open`]; with a tool's name, `images` are the images that it has made.
+    ///
+    /// # Errors
+    /// As [`QuerySession::open`], and `NoImages` when the tool has made none.
+    pub fn open_from(
+        layout: &DatasetLayout,
+        view: CatalogView,
+        options: &QueryOptions,
+        from: Option<&str>,
+    ) -> Result<Self, QueryError> {
         let manifest = view.manifest_schema()?.unwrap_or_else(empty_manifest);
         let (runs, ingests) = (view.runs()?, view.ingests()?);
-        let dataset = Arc::new(Dataset::open(layout.clone(), view)?);
+        let dataset = Arc::new(Dataset::open(layout.clone(), view, from)?);
+        if let Some(tool) = from.filter(|_| !dataset.has_images_of_tool()) {
+            return Err(QueryError::NoImages { tool: tool.to_owned() });
+        }
         let context = context(layout, options).map_err(|error| explain(&error, &[]))?;
         let register = || -> Result<MixedCase, DataFusionError> {
-            let tables: [Arc<dyn TableProvider>; 7] = [
+            let tables: [Arc<dyn TableProvider>; 9] = [
                 Arc::new(views::urls(&dataset, &manifest)?),
                 Arc::new(views::images(&dataset)?),
                 Arc::new(views::errors(&dataset)?),
@@ -86,16 +109,23 @@ impl QuerySession {
                 Arc::new(memory_tables::partitions(&dataset)?),
                 Arc::new(memory_tables::runs(&runs)?),
                 Arc::new(memory_tables::ingests(&ingests)?),
+                Arc::new(memory_tables::tools(&dataset)?),
+                Arc::new(views::verdicts(&dataset, &[])?),
             ];
             let mut columns = Vec::new();
             for ((name, _), table) in TABLES.into_iter().zip(tables) {
                 columns.extend(table.schema().fields().iter().map(|field| field.name().clone()));
                 context.register_table(name, table)?;
             }
+            for (position, tool) in dataset.tools.iter().enumerate() {
+                context.register_table(tool_table(&tool.name), Arc::new(views::tool(&dataset, position)?))?;
+            }
             Ok(mixed_case(&columns))
         };
         let mixed_case = register().map_err(|error| explain(&error, &[]))?;
-        Ok(Self { context, dataset, mixed_case })
+        let mut tables: Vec<_> = TABLES.iter().map(|&(name, doc)| (name.to_owned(), doc)).collect();
+        tables.extend(dataset.tools.iter().map(|tool| (tool_table(&tool.name), TOOL_DOC)));
+        Ok(Self { context, dataset, tables, mixed_case })
     }
 
     /// The tables there are.
@@ -104,8 +134,9 @@ impl QuerySession {
     /// None that a user can cause.
     pub async fn tables(&self) -> Result<Vec<TableInfo>, QueryError> {
         let mut tables = Vec::new();
-        for (name, doc) in TABLES {
-            let table = self.context.table_provider(name).await.map_err(|error| self.explain(&error))?;
+        for (name, doc) in &self.tables {
+            let table =
+                self.context.table_provider(name.as_str()).await.map_err(|error| self.explain(&error))?;
             let columns = table
                 .schema()
                 .fields()
@@ -115,7 +146,7 @@ impl QuerySession {
                     data_type: field.data_type().to_string(),
                 })
                 .collect();
-            tables.push(TableInfo { name: name.to_owned(), columns, doc });
+            tables.push(TableInfo { name: name.clone(), columns, doc });
         }
         Ok(tables)
     }
@@ -160,6 +191,18 @@ impl QuerySession {
         Ok(DataFrame::new(state, plan))
     }
 
+    /// Partitions with their folders, in the order of the dataset: the position of each is its `ddl:partition` in what
+    /// [`QuerySession::register_ordered_images`] registers.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = (PartitionKey, &ServerName, &PartitionRow)> {
+        self.dataset.partitions.iter().map(|partition| (partition.key, &partition.folder, &partition.row))
+    }
+
+    /// The files of a partition's images, with their rows.
+    pub(crate) fn image_files(&self, partition: usize) -> Vec<(PathBuf, u64)> {
+        let files = self.dataset.files(FileKind::Images, partition);
+        files.into_iter().map(|file| (file.path, file.num_rows)).collect()
+    }
+
     /// Where the dataset is.
     #[must_use]
     pub fn layout(&self) -> &DatasetLayout {
@@ -198,9 +241,10 @@ impl QuerySession {
         register().map_err(|error| self.explain(&error))
     }
 
-    /// Images per partition, in the order of the dataset.
-    pub(crate) fn num_images_by_partition(&self) -> impl Iterator<Item = u64> + '_ {
-        self.dataset.partitions.iter().map(|partition| partition.row.counts.success)
+    /// The dataset in runs of whole partitions (first, last), each with no more images than that unless one
+    /// partition alone has; at least one run, if only for the names of the columns.
+    pub(crate) fn image_slices(&self, max_images: u64) -> Vec<(usize, usize)> {
+        slices(self.dataset.partitions.iter().map(|partition| partition.row.counts.success), max_images)
     }
 
     fn touches_images(
@@ -217,6 +261,22 @@ impl QuerySession {
         let optimized = state.optimize(explained).map_err(|error| self.explain(&error))?;
         Ok(reads_images(&optimized))
     }
+}
+
+fn slices(images: impl Iterator<Item = u64>, slice_images: u64) -> Vec<(usize, usize)> {
+    let mut slices = vec![(0, 0)];
+    let mut in_slice = 0;
+    for (partition, images) in images.enumerate() {
+        if images > 0 && in_slice > 0 && in_slice + images > slice_images {
+            slices.push((partition, partition));
+            in_slice = 0;
+        }
+        in_slice += images;
+        if let Some((_, last)) = slices.last_mut() {
+            *last = partition;
+        }
+    }
+    slices
 }
 
 /// The rows of a query.
@@ -252,11 +312,21 @@ impl RowStream {
     }
 }
 
+/// The table of one tool.
+fn tool_table(name: &str) -> String {
+    format!("tool_{name}")
+}
+
 fn explain_with(dataset: &Dataset, error: &DataFusionError) -> QueryError {
     match dataset.take_fault() {
         Some(fault) if matches!(fault.path.try_exists(), Ok(false)) => QueryError::Moved { path: fault.path },
         Some(fault) => QueryError::Damaged { path: fault.path, detail: fault.detail },
-        None => explain(error, &TABLES.map(|(name, _)| name)),
+        None => {
+            let tools: Vec<_> = dataset.tools.iter().map(|tool| tool_table(&tool.name)).collect();
+            let known: Vec<&str> =
+                TABLES.iter().map(|&(name, _)| name).chain(tools.iter().map(String::as_str)).collect();
+            explain(error, &known)
+        }
     }
 }
 
@@ -288,4 +358,20 @@ fn empty_manifest() -> Schema {
     let mut fields: Vec<_> = crate::storage::manifest_core_columns().into_iter().map(text).collect();
     fields.push(Field::new("record", DataType::Int32, true));
     Schema::new(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_all_partitions() {
+        let check = |images: &[u64], expect: &[(usize, usize)]| {
+            assert_eq!(slices(images.iter().copied(), 10), expect, "{images:?}");
+        };
+        check(&[], &[(0, 0)]);
+        check(&[0, 0], &[(0, 1)]);
+        check(&[4, 6, 1], &[(0, 1), (2, 2)]);
+        check(&[25, 1, 30, 0], &[(0, 0), (1, 1), (2, 3)]);
+    }
 }

@@ -6,7 +6,7 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::common::Result;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 
 use super::dataset::{Dataset, FileKind};
 use super::file_table::{FileTable, hidden};
@@ -81,6 +81,32 @@ pub(super) fn errors(dataset: &Arc<Dataset>) -> Result<ViewTable> {
         ))?;
     }
     Ok(ViewTable::new(plan.project(columns)?.build()?, None))
+}
+
+/// `tool_<name>`: what one tool says of single images.
+pub(super) fn tool(dataset: &Arc<Dataset>, tool: usize) -> Result<ViewTable> {
+    Ok(ViewTable::new(tool_plan(dataset, tool, Vec::new())?.build()?, None))
+}
+
+/// `verdicts`: what all tools say.
+pub(super) fn verdicts(dataset: &Arc<Dataset>, more: &[Expr]) -> Result<ViewTable> {
+    // Without tools, a table without files.
+    let mut plan = tool_plan(dataset, 0, more.to_vec())?;
+    for tool in 1..dataset.tools.len() {
+        plan = plan.union(tool_plan(dataset, tool, more.to_vec())?.build()?)?;
+    }
+    Ok(ViewTable::new(plan.build()?, None))
+}
+
+fn tool_plan(dataset: &Arc<Dataset>, tool: usize, more: Vec<Expr>) -> Result<LogicalPlanBuilder> {
+    let name = dataset.tools.get(tool).map_or("", |tool| tool.name.as_str());
+    let table = FileTable::new(dataset.clone(), FileKind::Verdicts(tool), &Schema::empty());
+    let mut columns = vec![ident("uuid"), lit(name).alias("tool")];
+    columns.extend(["verdict", "reason", "witness", "distance"].map(ident));
+    columns.extend(place(dataset, true));
+    columns.push(ident("record"));
+    columns.extend(more);
+    scan("verdicts", table)?.project(columns)
 }
 
 fn scan(name: &str, table: FileTable) -> Result<LogicalPlanBuilder> {

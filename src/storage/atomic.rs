@@ -126,6 +126,29 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     file.commit().map(drop)
 }
 
+/// Gives a file that is whole and synced another name in its folder, durably. False when it is not there.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn rename_durably(from: &Path, to: &Path) -> Result<bool, StorageError> {
+    match fs::rename(from, to) {
+        Ok(()) => sync_folder(to).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StorageError::io("rename", from)(error)),
+    }
+}
+
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// When it is there and stays.
+pub fn remove_if_there(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a folder, and those above it that are missing, so that a power failure does not take them away with
 /// the files in them.
 ///

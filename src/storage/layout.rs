@@ -80,6 +80,36 @@ impl DatasetLayout {
         self.root.join(&self.options.tools_folder)
     }
 
+    /// `tools/<name>/`.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools().join(name)
+    }
+
+    /// Folder of what a tool made of a partition.
+    #[must_use]
+    pub fn tool_folder(&self, name: &str, folder: &ServerName, partition_id: u32) -> PathBuf {
+        partition_folder(&self.tool(name), folder, partition_id)
+    }
+
+    /// What a tool says of single images.
+    #[must_use]
+    pub fn tool_verdicts(&self, name: &str, folder: &ServerName, partition_id: u32) -> PathBuf {
+        self.tool_folder(name, folder, partition_id).join("verdicts.parquet")
+    }
+
+    /// Images that a tool has made, with the columns of [`DatasetLayout::successes`].
+    #[must_use]
+    pub fn tool_images(&self, name: &str, folder: &ServerName, partition_id: u32) -> PathBuf {
+        self.tool_folder(name, folder, partition_id).join("successes.parquet")
+    }
+
+    /// What the filter of a tool chose.
+    #[must_use]
+    pub fn filter_table(&self, name: &str) -> PathBuf {
+        self.tool(name).join("filter_table").join("filter.parquet")
+    }
+
     #[must_use]
     pub fn exports(&self) -> PathBuf {
         self.root.join("exports")

@@ -6,6 +6,7 @@
 mod atomic;
 mod checksum;
 mod compact;
+mod csv_file;
 mod error;
 mod layout;
 mod ledger;
@@ -15,10 +16,12 @@ mod reopen;
 mod schema;
 mod server_tables;
 mod sweep;
+mod table_writer;
 
-pub use atomic::{AtomicFile, create_folder, sync_folder, write_atomically};
+pub use atomic::{AtomicFile, create_folder, remove_if_there, rename_durably, sync_folder, write_atomically};
 pub use checksum::{Checksum, Checksummed};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
+pub use csv_file::CsvFile;
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
 pub use ledger::{LedgerEnd, LedgerReader, LedgerWriter, ledger_files};
@@ -27,6 +30,8 @@ pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
 pub use reopen::{ErrorFacts, final_files_as_part, read_error_facts, remove_final_files, remove_marker};
 pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
+    verdicts_schema,
 };
 pub use server_tables::{ServerTableError, read_server_list, read_server_rates};
 pub use sweep::{epoch_in, sweep_parts};
+pub use table_writer::TableWriter;

@@ -113,6 +113,25 @@ pub fn errors_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// Schema of a tool's `verdicts.parquet`.
+#[must_use]
+pub fn verdicts_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let number = |name: &str, nullable| Field::new(name, DataType::Int32, nullable);
+        let always = |name: &str| Field::new(name, DataType::Utf8, false);
+        Arc::new(Schema::new(vec![
+            always("uuid"),
+            number("record", false),
+            always("verdict"),
+            always("reason"),
+            text("witness"),
+            number("distance", true),
+            text("shared_server_name"),
+        ]))
+    });
+    SCHEMA.clone()
+}
+
 pub(super) fn successes_properties(options: StorageOptions) -> WriterProperties {
     let image = ColumnPath::from("image");
     let image_compression = if options.raw_pixels { zstd(3) } else { Compression::UNCOMPRESSED };
@@ -146,6 +165,6 @@ fn common_properties(options: StorageOptions) -> parquet::file::properties::Writ
     builder
 }
 
-fn zstd(level: i32) -> Compression {
+pub(super) fn zstd(level: i32) -> Compression {
     Compression::ZSTD(ZstdLevel::try_new(level).expect("a level between 1 and 22"))
 }

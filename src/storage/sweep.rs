@@ -64,6 +64,7 @@ pub fn epoch_in(name: &str) -> Option<Epoch> {
     let numbers = name
         .strip_prefix("successes-")
         .or_else(|| name.strip_prefix("errors-"))
+        .or_else(|| name.strip_prefix("verdicts-"))
         .or_else(|| name.split_once(".parquet.tmp-").map(|(_, writer)| writer))?;
     let mut numbers = numbers.split('-');
     let run: RunId = numbers.next()?.parse().ok()?;

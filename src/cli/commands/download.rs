@@ -53,7 +53,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
     Ok(exit)
 }
 
-fn stopping(reason: StopReason) -> &'static str {
+pub(super) fn stopping(reason: StopReason) -> &'static str {
     match reason {
         StopReason::Interrupt => {
             "stopping: what is under way may still arrive, then parts are sealed; Ctrl-C again stops at once"
@@ -164,7 +164,7 @@ fn json(report: &RunReport) -> serde_json::Value {
 }
 
 /// `_exit`: without the exit routines of any library.
-fn leave_at_once(exit: Exit) -> ! {
+pub(super) fn leave_at_once(exit: Exit) -> ! {
     // SAFETY: `_exit` has no preconditions; nothing in this process is left to be flushed.
     unsafe { libc::_exit(exit as i32) }
 }

@@ -13,6 +13,7 @@ mod query;
 mod retry;
 mod status;
 pub(super) mod time;
+mod tool;
 
 use clap::CommandFactory as _;
 
@@ -30,6 +31,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Retry(args) => retry::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Query(args) => query::run(&global, &args),
+        Command::Tool(args) => tool::run(&global, &args),
         Command::Export(command) => export::run(&global, &command),
         Command::Check(args) => check::run(&global, &args),
         Command::Audit(args) => audit::run(&global, &args),

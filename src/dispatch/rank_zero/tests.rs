@@ -76,6 +76,7 @@ impl Run {
     ) -> Self {
         let ranks = local::endpoints(num_ranks);
         let context = RunContext {
+            work: Work::Download,
             catalog: Arc::new(catalog),
             options: DispatchOptions { lease_timeout, ..DispatchOptions::default() },
             run: RunRow::default(),

@@ -143,6 +143,7 @@ fn claim(epoch: Epoch) -> Claim {
         states: Vec::new(),
         parts: Vec::new(),
         compacted: false,
+        scheduled: None,
     }
 }
 

@@ -1,0 +1,191 @@
+//! `ddl tool`: the three stages of one tool; alone, or as one rank of many.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::download::watch_job_end;
+use super::ingest::now_ms;
+use super::ranks::{self, ALONE};
+use super::{Dataset, PipelineError};
+use crate::catalog::{Catalog, LockHolder, RunRow};
+use crate::cluster::{Cluster, Ending};
+use crate::config;
+use crate::dispatch::{DispatchOptions, PublishedStatus, RunContext, RunReport, ToolWork, Work};
+use crate::imaging::ImagingOptions;
+use crate::model::{ImageEncoding, ServerBudget};
+use crate::query::{QueryOptions, QuerySession};
+use crate::runtime::{Shutdown, install_signals};
+use crate::slurm::JobEnvironment;
+use crate::storage::StorageOptions;
+use crate::tools::{self, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolOptions};
+
+/// What is asked of a tool.
+#[derive(Clone, Debug)]
+pub struct ToolRequest {
+    /// Its name, or distributed-downloader's.
+    pub name: String,
+    /// Only this stage; else all, as far as they are not done.
+    pub stage: Option<Stage>,
+    /// From which stage on to start again.
+    pub reset: Option<Reset>,
+}
+
+/// How `ddl tool` ended.
+#[derive(Debug)]
+pub enum ToolEnding {
+    /// On rank 0, or alone. Without a run there was nothing to go through.
+    Coordinated { run: Option<Box<RunReport>>, stages: StagesReport },
+    /// On another rank, whose work rank 0 has reported.
+    Worked,
+    /// A second Ctrl-C: ended on the spot.
+    Forced,
+}
+
+/// Runs a tool. `make_observer` is called on rank 0 only, and what it returns is shown the status about twice a second.
+///
+/// The second value says how the process must end where ranks were lost (see [`Ending`]).
+///
+/// # Errors
+/// Whatever ends a stage early; what is committed stays committed.
+pub fn tool<O>(
+    dataset: &Dataset,
+    request: &ToolRequest,
+    cluster: Cluster,
+    shutdown: &Shutdown,
+    make_observer: impl FnOnce(u32) -> O,
+) -> Result<(ToolEnding, Ending), PipelineError>
+where
+    O: FnMut(&PublishedStatus) + Send,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("net")
+        .build()
+        .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
+    let Cluster { endpoint, membership } = cluster;
+    let is_rank_zero = endpoint.rank == 0;
+    let (result, farewell) = runtime.block_on(async {
+        if let Err(source) = install_signals(shutdown) {
+            let error = PipelineError::Io { action: "listen for signals".into(), source };
+            return (Err(error), ALONE);
+        }
+        watch_job_end(shutdown);
+        let (rank, size) = (endpoint.rank, endpoint.size);
+        let make_executor = |_, settings: &str, _| {
+            let resolved = config::parse("settings of rank 0", settings).map_err(PipelineError::from);
+            let made = resolved.and_then(Dataset::new).and_then(|dataset| {
+                let tool = find(&dataset, &request.name)?;
+                let storage = storage_options(&dataset)?;
+                let threads = dataset.resolved.read("downloader_parameters.cpu_threads")?;
+                Ok((tool, dataset.layout, storage, threads))
+            });
+            let (tool, layout, storage, threads) = made.map_err(|error| error.to_string())?;
+            ToolExecutor::new(tool, layout, storage, rank, threads)
+        };
+        let make_context = async || prepare(dataset, request, size).await;
+        tokio::select! {
+            ended = ranks::run_rank(endpoint, shutdown, make_executor, make_context, make_observer) => {
+                let (ended, farewell) = ended;
+                (ended.map(Some), farewell)
+            }
+            _ = shutdown.wait_forced() => (Ok(None), ALONE),
+        }
+    });
+    let finished = result.and_then(|ended| match ended {
+        None => Ok(ToolEnding::Forced),
+        Some(_) if !is_rank_zero => Ok(ToolEnding::Worked),
+        Some(run) => {
+            let stages = finish(dataset, &request.name)?;
+            Ok(ToolEnding::Coordinated { run: run.map(Box::new), stages })
+        }
+    });
+    runtime.shutdown_background();
+    let ending = match &finished {
+        Ok(ToolEnding::Forced) => {
+            drop(membership);
+            Ending::Finished
+        }
+        Ok(_) | Err(_) => membership.finish(farewell.lost_ranks),
+    };
+    Ok((finished?, ending))
+}
+
+/// The first two stages, and what the third needs if there is anything to go through.
+async fn prepare(
+    dataset: &Dataset,
+    request: &ToolRequest,
+    num_ranks: u32,
+) -> Result<Option<RunContext>, PipelineError> {
+    let tool = find(dataset, &request.name)?;
+    let storage = storage_options(dataset)?;
+    let dispatch: DispatchOptions =
+        dataset.resolved.section(&["", "downloader_parameters", "catalog_parameters"], &[])?;
+    let catalog = Arc::new(dataset.open_writer()?);
+    catalog.pin_hash_algorithm(storage.hash_algorithm)?;
+    let session = session(dataset, &catalog)?;
+    let has_work =
+        tools::prepare(&*tool, &catalog, &session, num_ranks, request.stage, request.reset).await?;
+    // It reads the catalog as long as it lives, and the run closes that.
+    drop(session);
+    has_work.then(|| context(dataset, &*tool, catalog, dispatch, num_ranks)).transpose()
+}
+
+fn finish(dataset: &Dataset, name: &str) -> Result<StagesReport, PipelineError> {
+    let catalog = dataset.open_writer()?;
+    Ok(tools::finish(&*find(dataset, name)?, &catalog, &session(dataset, &catalog)?)?)
+}
+
+fn session(dataset: &Dataset, catalog: &Catalog) -> Result<QuerySession, PipelineError> {
+    let options: QueryOptions = dataset.resolved.section(&["query_parameters"], &[])?;
+    Ok(QuerySession::open(&dataset.layout, catalog.view()?, &options)?)
+}
+
+fn context(
+    dataset: &Dataset,
+    tool: &dyn Tool,
+    catalog: Arc<Catalog>,
+    options: DispatchOptions,
+    num_ranks: u32,
+) -> Result<RunContext, PipelineError> {
+    let holder = LockHolder::this_process(JobEnvironment::read().job_id);
+    let run = RunRow {
+        kind: format!("tool {}", tool.name()),
+        started_at: now_ms(),
+        ddl_version: env!("CARGO_PKG_VERSION").into(),
+        num_ranks,
+        node: holder.node,
+        job: holder.job,
+        configuration: config::to_yaml(&dataset.resolved),
+        ..RunRow::default()
+    };
+    let folders: HashMap<_, _> =
+        catalog.view()?.servers()?.into_iter().map(|server| (server.id, server.folder)).collect();
+    let settle = tools::settle(dataset.layout.clone(), move |key| folders.get(&key.server_id).cloned());
+    Ok(RunContext {
+        work: Work::Tool(ToolWork { name: tool.name().to_owned(), settle }),
+        catalog,
+        options: options.without_servers(),
+        run,
+        settings: config::to_yaml_for_ranks(&dataset.resolved),
+        status_folder: dataset.layout.status(),
+        num_ranks,
+        // A tool asks no server for anything.
+        budget_of: Arc::new(|_| ServerBudget {
+            rate: 0.0,
+            max_connections: 1,
+            bytes_per_hour: 0,
+            bytes_per_day: 0,
+        }),
+    })
+}
+
+fn find(dataset: &Dataset, name: &str) -> Result<Box<dyn Tool>, PipelineError> {
+    let options: ToolOptions = dataset.resolved.section(&["tools_parameters"], &[])?;
+    Ok(tools::find(name, &options)?)
+}
+
+fn storage_options(dataset: &Dataset) -> Result<StorageOptions, PipelineError> {
+    let imaging: ImagingOptions = dataset.resolved.section(&["", "downloader_parameters"], &[])?;
+    let raw_pixels = imaging.image_encoding == ImageEncoding::Raw;
+    Ok(StorageOptions { hash_algorithm: imaging.hash_algorithm, raw_pixels })
+}

@@ -1,0 +1,50 @@
+//! What can go wrong with a tool.
+
+use std::path::PathBuf;
+
+use crate::catalog::CatalogError;
+use crate::query::QueryError;
+use crate::storage::StorageError;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ToolError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("there is no tool `{name}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!("; is `{nearest}` meant?")))]
+    Unknown { name: String, nearest: Option<String>, known: Vec<String> },
+    #[error("the filter of `{tool}` has not been run")]
+    NotFiltered { tool: String },
+    #[error("the images have changed since the filter of `{tool}` was run")]
+    Changed { tool: String },
+    /// A file of a partition; other partitions can be gone through.
+    #[error("cannot read `{}`: {detail}", path.display())]
+    Damaged { path: PathBuf, detail: String },
+    #[error("told to stop")]
+    Stopped,
+    /// What a tool itself says.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ToolError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Catalog(error) => error.hint(),
+            Self::Query(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+            Self::Unknown { known, .. } => Some(format!("there are {}", known.join(", "))),
+            Self::NotFiltered { tool } | Self::Changed { tool } => {
+                Some(format!("`ddl tool {tool}` goes through all stages"))
+            }
+            Self::Damaged { .. } => Some("`ddl check --deep` says what is damaged".into()),
+            Self::Stopped | Self::Failed(_) => None,
+        }
+    }
+}

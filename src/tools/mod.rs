@@ -1,0 +1,42 @@
+//! Tools: what goes through the downloaded images and says which of them should go, or makes new ones of them.
+//!
+//! A [`Tool`] has three stages, as in distributed-downloader, and what each has done is in the catalog:
+//!
+//! | stage | who | does | leaves in `tools/<name>/` |
+//! |---|---|---|---|
+//! | filter | rank 0 | chooses images, or whole partitions, by what their columns say | `filter_table/` |
+//! | schedule | rank 0 | one entry per partition, balanced by bytes | `schedule.csv` |
+//! | run | all ranks | goes through partitions as they are claimed | `server_name=S/partition_id=P/` |
+//!
+//! A partition's piece is `verdicts.parquet`, `successes.parquet` (new images), both, or neither. It is written and
+//! synced under a name of its claim; rank 0 gives it its own name and commits it ([`settle`]). What is committed is
+//! not done again as long as the tool's parameters and the partition's images are the same. Nothing under
+//! `downloaded_images/` is ever written.
+//!
+//! A verdict says `remove` of one image, or `flag` (nothing comes of that). They take effect where they are asked for:
+//! `ddl export --clean NAME`. A piece depends on the images and the parameters alone, so it is the same whatever the
+//! number of ranks.
+
+mod checkpoint;
+mod error;
+mod executor;
+mod filter;
+mod options;
+mod registry;
+mod run;
+mod schedule;
+mod size;
+mod stages;
+mod tool;
+mod verdict;
+
+pub use error::ToolError;
+pub use executor::{ToolExecutor, settle};
+pub use filter::{FilterInput, FilterTable};
+pub use options::ToolOptions;
+pub use registry::{find, names};
+pub use run::{RunInput, RunOutput, SelectedRow};
+pub use schedule::PartitionLoad;
+pub use stages::{Reset, Stage, StagesReport, finish, input_fingerprint, prepare};
+pub use tool::{Selects, Tool};
+pub use verdict::{Verdict, VerdictKind};

@@ -1,0 +1,267 @@
+//! What rank 0 does of a tool: the first two stages, and what comes after the third.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+
+use super::filter::keys;
+use super::{FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, schedule};
+use crate::catalog::{Catalog, CatalogView, PartitionRow, PartitionStage, ToolPartition, ToolRow, ToolStage};
+use crate::model::{PartitionKey, ServerName};
+use crate::query::QuerySession;
+use crate::storage::DatasetLayout;
+
+/// A stage of a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Filter,
+    Schedule,
+    Run,
+}
+
+/// From which stage on a tool starts again.
+pub type Reset = Stage;
+
+/// How a tool stands after its stages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StagesReport {
+    pub tool: String,
+    pub completed: bool,
+    /// Partitions that it goes through, and how many of them are done.
+    pub partitions: u64,
+    pub done: u64,
+    /// Images in those that are done.
+    pub images: u64,
+    pub removed: u64,
+    /// Verdicts that remove nothing.
+    pub flagged: u64,
+    /// Images that it has made.
+    pub new_images: u64,
+}
+
+/// The fingerprint of all images: the same as long as no file of them is another.
+#[must_use]
+pub fn input_fingerprint(session: &QuerySession) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for (key, _, row) in session.partitions() {
+        if row.counts.success > 0 {
+            hasher.update(&key.server_id.0.to_le_bytes());
+            hasher.update(&key.partition_id.to_le_bytes());
+            hasher.update(&partition_fingerprint(row).to_le_bytes());
+        }
+    }
+    first_eight(&hasher)
+}
+
+fn partition_fingerprint(row: &PartitionRow) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    let files = match row.stage {
+        PartitionStage::Open => row.parts.iter().map(|part| part.successes).collect(),
+        PartitionStage::Compacted | PartitionStage::Finished => vec![row.successes],
+    };
+    for file in files.iter().filter(|file| file.num_rows > 0) {
+        hasher.update(&file.crc32.to_le_bytes());
+        hasher.update(&file.bytes.to_le_bytes());
+        hasher.update(&file.num_rows.to_le_bytes());
+    }
+    first_eight(&hasher)
+}
+
+fn first_eight(hasher: &blake3::Hasher) -> u64 {
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// Does the first two stages as far as they are not done, or `only` one of them, after a reset if one is asked for. True
+/// when partitions are left to be run.
+///
+/// # Errors
+/// `NotFiltered` or `Changed` when `only` asks for a stage whose predecessor is not done; what is committed stays.
+pub async fn prepare(
+    tool: &dyn Tool,
+    catalog: &Catalog,
+    session: &QuerySession,
+    num_ranks: u32,
+    only: Option<Stage>,
+    reset: Option<Reset>,
+) -> Result<bool, ToolError> {
+    let stages = Stages { tool, catalog, layout: session.layout(), session };
+    let view = catalog.view()?;
+    let mut row = view.tool(tool.name())?;
+    let mut before: HashMap<_, _> = view.tool_partitions(tool.name())?.into_iter().collect();
+    drop(view);
+    let input = input_fingerprint(session);
+    let same_parameters = row.parameters == tool.parameters();
+    let has_changed = row.stage > ToolStage::New && !(same_parameters && row.input == input);
+    if has_changed {
+        tracing::info!(tool = tool.name(), "its parameters or the images have changed: it starts again");
+        row.stage = ToolStage::New;
+    }
+    match reset {
+        Some(Stage::Filter) => {
+            row.stage = ToolStage::New;
+            before.clear();
+        }
+        Some(Stage::Schedule) => row.stage = row.stage.min(ToolStage::Filtered),
+        Some(Stage::Run) if row.stage >= ToolStage::Scheduled => {
+            row.stage = ToolStage::Scheduled;
+            before.values_mut().for_each(|partition| partition.done = None);
+            stages.commit(&row, before.iter().map(|(&key, row)| (key, row.clone())).collect())?;
+        }
+        Some(Stage::Run) | None => {}
+    }
+    if row.stage == ToolStage::New {
+        if matches!(only, Some(Stage::Schedule | Stage::Run)) {
+            let tool = tool.name().to_owned();
+            return Err(if has_changed {
+                ToolError::Changed { tool }
+            } else {
+                ToolError::NotFiltered { tool }
+            });
+        }
+        let keep = tool.selects() == Selects::Partitions && same_parameters;
+        row = ToolRow { stage: ToolStage::New, parameters: tool.parameters(), input, num_selected: 0 };
+        stages.filter(&mut row, if keep { before } else { HashMap::new() }).await?;
+    }
+    if only == Some(Stage::Filter) {
+        return Ok(false);
+    }
+    if row.stage == ToolStage::Filtered {
+        stages.schedule(&mut row, num_ranks)?;
+    }
+    if only == Some(Stage::Schedule) {
+        return Ok(false);
+    }
+    let partitions = catalog.view()?.tool_partitions(tool.name())?;
+    Ok(partitions.iter().any(|(_, partition)| partition.done.is_none()))
+}
+
+struct Stages<'a> {
+    tool: &'a dyn Tool,
+    catalog: &'a Catalog,
+    layout: &'a DatasetLayout,
+    session: &'a QuerySession,
+}
+
+impl Stages<'_> {
+    async fn filter(
+        &self,
+        row: &mut ToolRow,
+        mut before: HashMap<PartitionKey, ToolPartition>,
+    ) -> Result<(), ToolError> {
+        let name = self.tool.name();
+        let selects = self.tool.selects();
+        // From here on the catalog names nothing that the filter is about to replace.
+        let kept: Vec<_> = before.iter().map(|(&key, row)| (key, row.clone())).collect();
+        self.commit(row, kept)?;
+        let input = FilterInput::new(self.session)?;
+        let mut table = FilterTable::create(&self.layout.filter_table(name), selects)?;
+        self.tool.filter(&input, &mut table).await?;
+        let (file, mut rows) = table.finish()?;
+        // Nothing of them could be chosen; the run sets them aside, so the tool does not end as if they were done.
+        for &position in input.damaged() {
+            rows.entry(position).or_default();
+        }
+        let keys = keys(self.session);
+        let mut partitions = Vec::with_capacity(rows.len());
+        let by_position: Vec<_> = self.session.partitions().collect();
+        for (position, (first_row, num_rows)) in rows {
+            let (Some(&key), Some((_, _, partition))) = (keys.get(position), by_position.get(position))
+            else {
+                return Err(ToolError::Failed(format!(
+                    "the filter names partition {position}: there is none"
+                )));
+            };
+            let input = partition_fingerprint(partition);
+            let done = before.remove(&key).filter(|old| old.input == input).and_then(|old| old.done);
+            let (num_images, image_bytes) = (partition.counts.success, partition.image_bytes);
+            let row = ToolPartition { rank: 0, num_images, image_bytes, first_row, num_rows, input, done };
+            partitions.push((key, row));
+        }
+        row.stage = ToolStage::Filtered;
+        row.num_selected = file.num_rows;
+        self.commit(row, partitions)
+    }
+
+    fn schedule(&self, row: &mut ToolRow, num_ranks: u32) -> Result<(), ToolError> {
+        let name = self.tool.name();
+        let mut partitions = in_order(self.session, &self.catalog.view()?, name)?;
+        let loads: Vec<_> = partitions
+            .iter()
+            .map(|(_, folder, id, row)| PartitionLoad {
+                folder: folder.clone(),
+                partition_id: *id,
+                num_images: row.num_images,
+                image_bytes: row.image_bytes,
+            })
+            .collect();
+        for ((.., row), rank) in partitions.iter_mut().zip(self.tool.schedule(&loads, num_ranks)) {
+            row.rank = rank;
+        }
+        let path = self.layout.tool(name).join("schedule.csv");
+        schedule::write(&path, partitions.iter().map(|(_, folder, id, row)| (folder, *id, row)))?;
+        row.stage = ToolStage::Scheduled;
+        self.commit(row, partitions.into_iter().map(|(key, _, _, row)| (key, row)).collect())
+    }
+
+    /// Commits how far the tool is, then removes what is no longer named.
+    fn commit(&self, row: &ToolRow, partitions: Vec<(PartitionKey, ToolPartition)>) -> Result<(), ToolError> {
+        self.catalog.schedule_tool(self.tool.name(), row, &partitions)?;
+        let done: HashMap<PartitionKey, _> =
+            partitions.into_iter().filter_map(|(key, row)| Some((key, row.done?))).collect();
+        for (key, folder, _) in self.session.partitions() {
+            if !done.contains_key(&key) {
+                let path = self.layout.tool_folder(self.tool.name(), folder, key.partition_id);
+                let _ = fs::remove_dir_all(path);
+            }
+        }
+        checkpoint::write_checkpoint(self.layout, self.tool.name(), row.stage)
+    }
+}
+
+/// A tool's partitions in the order of the dataset.
+fn in_order(
+    session: &QuerySession,
+    view: &CatalogView,
+    name: &str,
+) -> Result<Vec<(PartitionKey, ServerName, u32, ToolPartition)>, ToolError> {
+    let mut rows: BTreeMap<PartitionKey, ToolPartition> = view.tool_partitions(name)?.into_iter().collect();
+    let partitions = session.partitions();
+    Ok(partitions
+        .filter_map(|(key, folder, _)| Some((key, folder.clone(), key.partition_id, rows.remove(&key)?)))
+        .collect())
+}
+
+/// After the third stage: marks the tool as completed if it is, and writes what people look for.
+///
+/// # Errors
+/// When the catalog or a file cannot be written.
+pub fn finish(tool: &dyn Tool, catalog: &Catalog, session: &QuerySession) -> Result<StagesReport, ToolError> {
+    let (name, layout) = (tool.name(), session.layout());
+    let view = catalog.view()?;
+    let partitions = in_order(session, &view, name)?;
+    let mut row = view.tool(name)?;
+    drop(view);
+    let mut report = StagesReport { tool: name.to_owned(), ..StagesReport::default() };
+    for (.., partition) in &partitions {
+        report.partitions += 1;
+        let Some(piece) = &partition.done else { continue };
+        report.done += 1;
+        report.images += piece.num_images;
+        report.removed += piece.num_removed;
+        report.flagged += piece.verdicts.num_rows - piece.num_removed;
+        report.new_images += piece.images.num_rows;
+    }
+    if row.stage == ToolStage::Scheduled && report.done == report.partitions {
+        row.stage = ToolStage::Completed;
+        catalog.put_tool(name, &row)?;
+    }
+    report.completed = row.stage == ToolStage::Completed;
+    checkpoint::write_verification(
+        layout,
+        name,
+        partitions.iter().map(|(_, folder, id, row)| (folder, *id, row)),
+    )?;
+    checkpoint::write_checkpoint(layout, name, row.stage)?;
+    Ok(report)
+}
