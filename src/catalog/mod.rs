@@ -38,7 +38,10 @@ pub use facts::{MAX_ROBOTS_TXT_BYTES, ReceivedBytes, ServerFact};
 pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
 pub use retry::SetBack;
-pub use rows::{DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow};
+pub use rows::{
+    DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow,
+    images_fingerprint,
+};
 pub use tools::{ToolPartition, ToolPiece, ToolReport, ToolRow, ToolStage};
 pub use upgrade::FORMAT;
 pub use view::{CatalogReader, CatalogView};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DataFile, Disposition, Epoch, PartRow, RecordState, RunId, ServerId, ServerName};
+use crate::model::{
+    DataFile, Disposition, Epoch, PartRow, PartitionKey, RecordState, RunId, ServerId, ServerName,
+};
 
 /// A folder of partitions: a server of its own, or `SHARED-nnnn`, in which small servers live together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,24 @@ pub enum PartitionStage {
     Finished,
 }
 
+/// The fingerprint of the images of many partitions, in an order of their own.
+#[must_use]
+pub fn images_fingerprint<'a>(partitions: impl Iterator<Item = (PartitionKey, &'a PartitionRow)>) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for (key, row) in partitions.filter(|(_, row)| row.counts.success > 0) {
+        hasher.update(&key.server_id.0.to_le_bytes());
+        hasher.update(&key.partition_id.to_le_bytes());
+        hasher.update(&row.images_fingerprint().to_le_bytes());
+    }
+    first_eight_bytes(&hasher)
+}
+
+fn first_eight_bytes(hasher: &blake3::Hasher) -> u64 {
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRow {
     pub counts: DispositionCounts,
@@ -134,6 +154,19 @@ impl PartitionRow {
     pub fn num_records(&self) -> u32 {
         // A partition holds at most a million records (`batch_size`).
         self.counts.total() as u32
+    }
+
+    /// The same as long as no file of images is another.
+    #[must_use]
+    pub fn images_fingerprint(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        let parts = self.parts.iter().map(|part| part.successes);
+        for file in parts.chain([self.successes]).filter(|file| file.num_rows > 0) {
+            hasher.update(&file.crc32.to_le_bytes());
+            hasher.update(&file.bytes.to_le_bytes());
+            hasher.update(&file.num_rows.to_le_bytes());
+        }
+        first_eight_bytes(&hasher)
     }
 
     /// Whether a worker is still needed: to download, to compact or to finish.

@@ -296,7 +296,8 @@ pub enum ExportCommand {
     #[command(after_help = "\
 Examples:
   ddl export manifest -o images.parquet
-  ddl export manifest -o cc0.csv --where \"license LIKE '%publicdomain%'\"")]
+  ddl export manifest -o cc0.csv --where \"license LIKE '%publicdomain%'\"
+  ddl export manifest -o clean.parquet --clean size,verify,dedup --attribution attribution.csv")]
     Manifest {
         /// File to write: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
         #[arg(short, long, value_name = "FILE")]
@@ -304,6 +305,21 @@ Examples:
         /// Only images for which this SQL condition holds
         #[arg(long = "where", value_name = "SQL")]
         condition: Option<String>,
+        /// Leaves out what these tools remove
+        #[arg(long, value_name = "TOOL", value_delimiter = ',')]
+        clean: Vec<String>,
+        /// With --clean: also follows tools that have not seen all images
+        #[arg(long, requires = "clean")]
+        allow_stale: bool,
+        /// Leaves out partition_id, record, file and row: equal datasets then make equal bytes
+        #[arg(long)]
+        portable: bool,
+        /// Also writes a CSV of licences and rights holders, with the number of images of each
+        #[arg(long, value_name = "FILE")]
+        attribution: Option<PathBuf>,
+        /// Also writes a CSV of GBIF dataset keys, with the number of images of each
+        #[arg(long, value_name = "FILE")]
+        derived_dataset: Option<PathBuf>,
     },
 }
 

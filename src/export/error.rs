@@ -17,6 +17,16 @@ pub enum ExportError {
     UnknownFormat { path: PathBuf },
     #[error("`{}` belongs to the dataset and is not written over", path.display())]
     OwnFile { path: PathBuf },
+    #[error("the tool `{tool}` has not been run")]
+    ToolNotRun { tool: String },
+    #[error("the tool `{tool}` has not gone through all images yet")]
+    ToolIncomplete { tool: String },
+    #[error("the images have changed since the tool `{tool}` was run")]
+    ToolStale { tool: String },
+    #[error("an export follows {max} tools at most")]
+    TooManyTools { max: usize },
+    #[error("the lists have no column `{name}`")]
+    NoColumn { name: &'static str },
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     /// What goes into a pipe or a device cannot be taken back.
@@ -44,7 +54,14 @@ impl ExportError {
             Self::OwnFile { .. } => Some("choose another place, such as `exports/` in the dataset".into()),
             Self::Storage(error) => error.hint(),
             Self::InPart { .. } => Some("write to a file: it is replaced whole, or not at all".into()),
-            Self::Write { .. } => None,
+            Self::ToolNotRun { tool } => {
+                Some(format!("`ddl tool {tool}` first; `SELECT * FROM tools` lists what ran"))
+            }
+            Self::ToolIncomplete { tool } | Self::ToolStale { tool } => {
+                Some(format!("`ddl tool {tool}` goes on; `--allow-stale` follows what it has said so far"))
+            }
+            Self::NoColumn { .. } => Some("`DESCRIBE urls` lists the columns".into()),
+            Self::TooManyTools { .. } | Self::Write { .. } => None,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! sort of everything are never needed.
 
 use super::target::{Target, format_of};
-use super::{ExportError, ExportReport, ManifestOptions};
+use super::{ExportError, ManifestOptions, ManifestReport, clean, credits};
 use crate::query::output::RowWriter;
 use crate::query::{OutputOptions, QuerySession};
 
@@ -20,17 +20,42 @@ const COLUMNS: &str = "uuid, source_id, identifier, server_name, partition_id, r
     image_format, image_bytes, perceptual_hash, is_license_full, license, source, title, label, content_type, \
     file, row";
 
+/// Without what depends on the order of the list and of the downloads.
+const PORTABLE_COLUMNS: &str = "uuid, source_id, identifier, server_name, original_size, resized_size, \
+    resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, image_format, \
+    image_bytes, perceptual_hash, is_license_full, license, source, title, label, content_type";
+
+/// Which images an export takes, in slices of the dataset.
+pub(super) struct Selection<'a> {
+    options: &'a ManifestOptions,
+    pub slices: Vec<(usize, usize)>,
+}
+
+impl Selection<'_> {
+    /// A query for the chosen images of a slice.
+    pub fn sql(&self, columns: &str, slice: (usize, usize)) -> String {
+        // A line of its own, so that a comment in the condition ends.
+        let condition = self.options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
+        let (first, last) = slice;
+        format!(
+            "select {columns} from ordered_images as images \
+             where \"ddl:partition\" between {first} and {last} and {condition} and {}",
+            clean::condition(&self.options.clean.tools, slice)
+        )
+    }
+}
+
 /// Writes the manifest. The file appears when it is whole.
 ///
 /// A subquery in the condition is answered once per slice.
 ///
 /// # Errors
-/// When the name tells no format, the condition does not hold as SQL, a file of the dataset cannot be read, or
-/// the disk is full.
+/// When the name tells no format, the condition does not hold as SQL, a tool has not been run, a file of the dataset
+/// cannot be read, or the disk is full.
 pub async fn export_manifest(
     session: &QuerySession,
     options: &ManifestOptions,
-) -> Result<ExportReport, ExportError> {
+) -> Result<ManifestReport, ExportError> {
     export_in_slices(session, options, SLICE_IMAGES).await
 }
 
@@ -38,22 +63,20 @@ async fn export_in_slices(
     session: &QuerySession,
     options: &ManifestOptions,
     slice_images: u64,
-) -> Result<ExportReport, ExportError> {
+) -> Result<ManifestReport, ExportError> {
     let (format, gzip) = format_of(&options.output)?;
     if let Some(sql) = &options.where_sql {
         session.check_condition(sql)?;
     }
-    session.register_ordered_images("ordered_images")?;
-    // A line of its own, so that a comment in the condition ends.
-    let condition = options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
-    let mut slices = session.image_slices(slice_images).into_iter();
+    clean::check(session, &options.clean)?;
+    session.register_ordered()?;
+    let selection = Selection { options, slices: session.image_slices(slice_images) };
+    let (columns, order) =
+        if options.portable { (PORTABLE_COLUMNS, "server_name, uuid") } else { (COLUMNS, "record") };
+    let mut slices = selection.slices.iter();
     let mut next_slice = async || match slices.next() {
-        Some((first, last)) => {
-            let sql = format!(
-                "select {COLUMNS} from ordered_images as images \
-                 where \"ddl:partition\" between {first} and {last} and {condition} \
-                 order by \"ddl:partition\", record"
-            );
+        Some(&slice) => {
+            let sql = format!("{} order by \"ddl:partition\", {order}", selection.sql(columns, slice));
             session.stream(&sql).await.map(Some)
         }
         None => Ok(None),
@@ -78,7 +101,15 @@ async fn export_in_slices(
             batch = rows.next().await?;
         }
     };
-    written.await.map_err(in_part)
+    let file = written.await.map_err(in_part)?;
+    let removals = clean::removals(session, &options.clean.tools, &selection.slices).await?;
+    if let Some(path) = &options.attribution {
+        credits::attribution(session, &selection, path).await?;
+    }
+    if let Some(path) = &options.derived_dataset {
+        credits::derived_dataset(session, &selection, path).await?;
+    }
+    Ok(ManifestReport { file, removals })
 }
 
 #[cfg(test)]
@@ -92,10 +123,11 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;
+    use crate::export::CleanOptions;
     use crate::query::tests::fixture::Fixture;
 
     fn options(output: PathBuf, where_sql: Option<&str>) -> ManifestOptions {
-        ManifestOptions { output, where_sql: where_sql.map(str::to_owned) }
+        ManifestOptions { output, where_sql: where_sql.map(str::to_owned), ..ManifestOptions::default() }
     }
 
     #[tokio::test]
@@ -104,7 +136,8 @@ mod tests {
         let session = fixture.session();
         let path = fixture.outside("exports/manifest.csv");
         let report = export_manifest(&session, &options(path.clone(), None)).await.unwrap();
-        assert_eq!((report.num_rows, report.bytes), (6, fs::metadata(&path).unwrap().len()));
+        let file = report.file;
+        assert_eq!((file.num_rows, file.bytes), (6, fs::metadata(&path).unwrap().len()));
         let text = fs::read_to_string(&path).unwrap();
         let header = "uuid,source_id,identifier,server_name,partition_id,record,original_size,resized_size,\
             height,width,hashsum_original,hashsum_resized,image_format,image_bytes,perceptual_hash,\
@@ -170,6 +203,76 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_tools_remove_is_left_out_and_counted() {
+        let fixture = Fixture::full(100);
+        let (a, b) = (fixture.key("a.example"), fixture.key("b.example:8080"));
+        let shared = fixture.key("SHARED-0001");
+        fixture.add_tool("size", &[(a, "a.example", &[0, 3]), (shared, "SHARED-0001", &[0])]);
+        fixture.add_tool("dedup", &[(a, "a.example", &[3]), (b, "b.example:8080", &[1])]);
+        let session = fixture.session();
+        let verdicts = crate::query::tests::csv(
+            &session,
+            "select tool, server_name, record, reason, distance from verdicts order by 1, 2, 3",
+        );
+        insta::assert_snapshot!(verdicts.await, @r"
+        tool,server_name,record,reason,distance
+        dedup,a.example,3,reason-3,7
+        dedup,b.example:8080,1,reason-1,
+        size,a.example,0,reason-0,
+        size,a.example,3,reason-3,7
+        size,c.example,0,reason-0,
+        ");
+        let path = fixture.outside("clean.csv");
+        let mut options = options(path.clone(), Some("server_name <> 'b.example:8080' or record = 1"));
+        let clean = |tools: &[&str]| CleanOptions {
+            tools: tools.iter().map(|&tool| tool.to_owned()).collect(),
+            allow_stale: false,
+        };
+        let left = async |options: &ManifestOptions, slice_images| {
+            let report = export_in_slices(&session, options, slice_images).await.unwrap();
+            let text = fs::read_to_string(&options.output).unwrap();
+            let uuids: Vec<_> =
+                text.lines().skip(1).map(|line| line.split(',').next().unwrap().to_owned()).collect();
+            let uuids: Vec<_> = uuids.into_iter().filter(|uuid| uuid.starts_with("uuid-")).collect();
+            (uuids, report.removals)
+        };
+        options.clean = clean(&["size"]);
+        assert_eq!(left(&options, 1).await.0, ["uuid-a.example-2", "uuid-b.example:8080-1"]);
+        options.clean = clean(&["size", "dedup"]);
+        options.attribution = Some(fixture.outside("attribution.csv"));
+        let (uuids, removals) = left(&options, 1).await;
+        assert_eq!(uuids, ["uuid-a.example-2"]);
+        assert_eq!((removals.images, removals.removed), (6, 4));
+        assert_eq!((removals.of("size"), removals.of("dedup")), (3, 2));
+        let both = removals.by_tools.iter().find(|by| by.tools.len() == 2).unwrap();
+        assert_eq!((both.tools.join("+"), both.images), ("size+dedup".to_owned(), 1));
+        // However it is sliced.
+        assert_eq!(left(&options, 1000).await, (uuids, removals));
+        let attribution = fs::read_to_string(fixture.outside("attribution.csv")).unwrap();
+        assert_eq!(attribution, "license,source,is_license_full,images\nNot provided,Not provided,false,1\n");
+
+        options.clean = clean(&["verify"]);
+        let error = export_manifest(&session, &options).await.unwrap_err();
+        assert_eq!(error.to_string(), "the tool `verify` has not been run");
+        options.clean = clean(&["size"]);
+        options.derived_dataset = Some(fixture.outside("derived.csv"));
+        let error = export_manifest(&session, &options).await.unwrap_err();
+        assert_eq!(error.to_string(), "the lists have no column `datasetKey`");
+        options.derived_dataset = None;
+
+        // More images have come since.
+        fixture.add_part(b, "b.example:8080", 1, &[3], &[]);
+        let session = fixture.session();
+        let error = export_manifest(&session, &options).await.unwrap_err();
+        assert!(
+            matches!(&error, ExportError::ToolStale { .. })
+                && error.hint().unwrap().contains("--allow-stale")
+        );
+        options.clean.allow_stale = true;
+        assert_eq!(export_manifest(&session, &options).await.unwrap().file.num_rows, 2);
+    }
+
+    #[tokio::test]
     async fn a_failed_export_leaves_what_was_there() {
         let fixture = Fixture::full(100);
         let session = fixture.session();
@@ -195,7 +298,7 @@ mod tests {
         for name in ["m.csv", "m.parquet", "m.ndjson"] {
             let path = fixture.outside(name);
             let report = export_manifest(&fixture.session(), &options(path, None)).await.unwrap();
-            assert_eq!(report.num_rows, 0);
+            assert_eq!(report.file.num_rows, 0);
         }
         assert!(fs::read_to_string(fixture.outside("m.csv")).unwrap().starts_with("uuid,source_id"));
     }

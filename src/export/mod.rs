@@ -4,13 +4,16 @@
 //! for exporters comes with the second of them.
 
 mod answer;
+mod clean;
+mod credits;
 mod error;
 mod manifest;
 mod options;
 mod target;
 
 pub use answer::export_answer;
+pub use clean::{CleanOptions, Removals, RemovedBy};
 pub use error::ExportError;
 pub use manifest::export_manifest;
-pub use options::{AnswerOptions, ManifestOptions};
+pub use options::{AnswerOptions, ManifestOptions, ManifestReport};
 pub use target::ExportReport;

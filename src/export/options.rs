@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::clean::{CleanOptions, Removals};
+use super::target::ExportReport;
 use crate::query::OutputFormat;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +17,26 @@ pub struct ManifestOptions {
     /// Which images: a condition over the columns of the table `images`. All, if none is given.
     #[serde(rename = "where")]
     pub where_sql: Option<String>,
+    /// Leaves out what tools remove.
+    #[serde(skip)]
+    pub clean: CleanOptions,
+    /// Leaves out what depends on the order of the list and of the downloads (`partition_id`, `record`, `file`, `row`),
+    /// and orders the rows of a partition by `uuid`.
+    #[serde(skip)]
+    pub portable: bool,
+    /// A CSV file to write beside: images by licence and rights holder.
+    #[serde(skip)]
+    pub attribution: Option<PathBuf>,
+    /// A CSV file to write beside: images by `datasetKey`, for GBIF.
+    #[serde(skip)]
+    pub derived_dataset: Option<PathBuf>,
+}
+
+/// What an export of a manifest did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManifestReport {
+    pub file: ExportReport,
+    pub removals: Removals,
 }
 
 #[derive(Clone, Debug, PartialEq)]

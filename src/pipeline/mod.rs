@@ -23,4 +23,4 @@ pub use error::PipelineError;
 pub use ingest::ingest;
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
-pub use tool::{ToolEnding, ToolRequest, tool};
+pub use tool::{ToolEnding, ToolRequest, find_tool, tool};

@@ -74,7 +74,7 @@ where
         let make_executor = |_, settings: &str, _| {
             let resolved = config::parse("settings of rank 0", settings).map_err(PipelineError::from);
             let made = resolved.and_then(Dataset::new).and_then(|dataset| {
-                let tool = find(&dataset, &request.name)?;
+                let tool = find_tool(&dataset, &request.name)?;
                 let storage = storage_options(&dataset)?;
                 let threads = dataset.resolved.read("downloader_parameters.cpu_threads")?;
                 Ok((tool, dataset.layout, storage, threads))
@@ -116,7 +116,7 @@ async fn prepare(
     request: &ToolRequest,
     num_ranks: u32,
 ) -> Result<Option<RunContext>, PipelineError> {
-    let tool = find(dataset, &request.name)?;
+    let tool = find_tool(dataset, &request.name)?;
     let storage = storage_options(dataset)?;
     let dispatch: DispatchOptions =
         dataset.resolved.section(&["", "downloader_parameters", "catalog_parameters"], &[])?;
@@ -132,7 +132,7 @@ async fn prepare(
 
 fn finish(dataset: &Dataset, name: &str) -> Result<StagesReport, PipelineError> {
     let catalog = dataset.open_writer()?;
-    Ok(tools::finish(&*find(dataset, name)?, &catalog, &session(dataset, &catalog)?)?)
+    Ok(tools::finish(&*find_tool(dataset, name)?, &catalog, &session(dataset, &catalog)?)?)
 }
 
 fn session(dataset: &Dataset, catalog: &Catalog) -> Result<QuerySession, PipelineError> {
@@ -179,7 +179,11 @@ fn context(
     })
 }
 
-fn find(dataset: &Dataset, name: &str) -> Result<Box<dyn Tool>, PipelineError> {
+/// The tool of a name, with the parameters that the configuration has for it.
+///
+/// # Errors
+/// When there is none, or its parameters do not do.
+pub fn find_tool(dataset: &Dataset, name: &str) -> Result<Box<dyn Tool>, PipelineError> {
     let options: ToolOptions = dataset.resolved.section(&["tools_parameters"], &[])?;
     Ok(tools::find(name, &options)?)
 }

@@ -21,7 +21,7 @@ use super::error::explain;
 use super::spill::SpillFolder;
 use super::statement::{MixedCase, check_condition, mixed_case, parse, reads_images, refuse_writes};
 use super::{QueryError, QueryOptions, memory_tables, views};
-use crate::catalog::{CatalogView, PartitionRow};
+use crate::catalog::{CatalogView, PartitionRow, ToolStage, images_fingerprint};
 use crate::model::{PartitionKey, ServerName};
 use crate::storage::DatasetLayout;
 
@@ -50,6 +50,15 @@ pub struct QuerySession {
     /// Names and meanings of the tables.
     tables: Vec<(String, &'static str)>,
     mixed_case: MixedCase,
+    manifest: Schema,
+}
+
+/// How a tool stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ToolState {
+    pub is_completed: bool,
+    /// Whether it ran over the images that there are now.
+    pub is_current: bool,
 }
 
 /// A table, for people.
@@ -110,7 +119,7 @@ impl QuerySession {
                 Arc::new(memory_tables::runs(&runs)?),
                 Arc::new(memory_tables::ingests(&ingests)?),
                 Arc::new(memory_tables::tools(&dataset)?),
-                Arc::new(views::verdicts(&dataset, &[])?),
+                Arc::new(views::verdicts(&dataset)?),
             ];
             let mut columns = Vec::new();
             for ((name, _), table) in TABLES.into_iter().zip(tables) {
@@ -125,7 +134,7 @@ impl QuerySession {
         let mixed_case = register().map_err(|error| explain(&error, &[]))?;
         let mut tables: Vec<_> = TABLES.iter().map(|&(name, doc)| (name.to_owned(), doc)).collect();
         tables.extend(dataset.tools.iter().map(|tool| (tool_table(&tool.name), TOOL_DOC)));
-        Ok(Self { context, dataset, tables, mixed_case })
+        Ok(Self { context, dataset, tables, mixed_case, manifest })
     }
 
     /// The tables there are.
@@ -191,8 +200,27 @@ impl QuerySession {
         Ok(DataFrame::new(state, plan))
     }
 
+    /// How a tool stands; `None` when it never ran.
+    pub(crate) fn tool_state(&self, name: &str) -> Option<ToolState> {
+        let tool = self.dataset.tools.iter().find(|tool| tool.name == name)?;
+        Some(ToolState {
+            is_completed: tool.row.stage == ToolStage::Completed,
+            is_current: tool.row.input == self.images_fingerprint(),
+        })
+    }
+
+    /// The same as long as no file of downloaded images is another.
+    pub(crate) fn images_fingerprint(&self) -> u64 {
+        images_fingerprint(self.dataset.partitions.iter().map(|partition| (partition.key, &partition.row)))
+    }
+
+    /// Images in all.
+    pub(crate) fn num_images(&self) -> u64 {
+        self.dataset.partitions.iter().map(|partition| partition.row.counts.success).sum()
+    }
+
     /// Partitions with their folders, in the order of the dataset: the position of each is its `ddl:partition` in what
-    /// [`QuerySession::register_ordered_images`] registers.
+    /// [`QuerySession::register_ordered`] registers.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (PartitionKey, &ServerName, &PartitionRow)> {
         self.dataset.partitions.iter().map(|partition| (partition.key, &partition.folder, &partition.row))
     }
@@ -229,12 +257,20 @@ impl QuerySession {
         check_condition(sql)
     }
 
-    /// Registers `images` once more with the hidden position of the partition, for exports that go through
-    /// the dataset in order.
-    pub(crate) fn register_ordered_images(&self, name: &str) -> Result<(), QueryError> {
+    /// Registers `ordered_images`, `ordered_urls` and `ordered_verdicts`: the tables of these names with the hidden
+    /// position of the partition, `ddl:partition`, for what goes through the dataset in order.
+    pub(crate) fn register_ordered(&self) -> Result<(), QueryError> {
         let register = || {
-            if !self.context.table_exist(name)? {
-                self.context.register_table(name, Arc::new(views::ordered_images(&self.dataset)?))?;
+            if self.context.table_exist("ordered_images")? {
+                return Ok(());
+            }
+            let tables: [(&str, Arc<dyn TableProvider>); 3] = [
+                ("ordered_images", Arc::new(views::ordered_images(&self.dataset)?)),
+                ("ordered_urls", Arc::new(views::ordered_urls(&self.dataset, &self.manifest)?)),
+                ("ordered_verdicts", Arc::new(views::ordered_verdicts(&self.dataset)?)),
+            ];
+            for (name, table) in tables {
+                self.context.register_table(name, table)?;
             }
             Ok(())
         };

@@ -18,6 +18,15 @@ use super::states::{StateColumn, state_columns};
 ///
 /// A carried column that has the name of one of ours is shown as `list_<name>`.
 pub(super) fn urls(dataset: &Arc<Dataset>, manifest: &Schema) -> Result<ViewTable> {
+    Ok(ViewTable::new(urls_plan(dataset, manifest, Vec::new())?, None))
+}
+
+/// `urls` with the position of its partition in the order of the dataset.
+pub(super) fn ordered_urls(dataset: &Arc<Dataset>, manifest: &Schema) -> Result<ViewTable> {
+    Ok(ViewTable::new(urls_plan(dataset, manifest, vec![ident(hidden::PARTITION)])?, None))
+}
+
+fn urls_plan(dataset: &Arc<Dataset>, manifest: &Schema, more: Vec<Expr>) -> Result<LogicalPlan> {
     let states = state_columns(dataset, &ident(hidden::PARTITION), &ident("record"));
     let ours: Vec<&str> = ["server_name", "partition_id"]
         .into_iter()
@@ -42,8 +51,8 @@ pub(super) fn urls(dataset: &Arc<Dataset>, manifest: &Schema) -> Result<ViewTabl
     }
     columns.extend(place(dataset, manifest.field_with_name(SHARED_SERVER_NAME).is_ok()));
     columns.extend(states);
-    let plan = scan("urls", table)?.project(columns)?.build()?;
-    Ok(ViewTable::new(plan, None))
+    columns.extend(more);
+    scan("urls", table)?.project(columns)?.build()
 }
 
 /// `images`: what is in the files of successes, and where.
@@ -89,7 +98,16 @@ pub(super) fn tool(dataset: &Arc<Dataset>, tool: usize) -> Result<ViewTable> {
 }
 
 /// `verdicts`: what all tools say.
-pub(super) fn verdicts(dataset: &Arc<Dataset>, more: &[Expr]) -> Result<ViewTable> {
+pub(super) fn verdicts(dataset: &Arc<Dataset>) -> Result<ViewTable> {
+    verdicts_with(dataset, &[])
+}
+
+/// `verdicts` with the position of its partition in the order of the dataset.
+pub(super) fn ordered_verdicts(dataset: &Arc<Dataset>) -> Result<ViewTable> {
+    verdicts_with(dataset, &[ident(hidden::PARTITION)])
+}
+
+fn verdicts_with(dataset: &Arc<Dataset>, more: &[Expr]) -> Result<ViewTable> {
     // Without tools, a table without files.
     let mut plan = tool_plan(dataset, 0, more.to_vec())?;
     for tool in 1..dataset.tools.len() {

@@ -37,6 +37,6 @@ pub use options::ToolOptions;
 pub use registry::{find, names};
 pub use run::{RunInput, RunOutput, SelectedRow};
 pub use schedule::PartitionLoad;
-pub use stages::{Reset, Stage, StagesReport, finish, input_fingerprint, prepare};
+pub use stages::{Reset, Stage, StagesReport, finish, prepare};
 pub use tool::{Selects, Tool};
 pub use verdict::{Verdict, VerdictKind};

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::filter::keys;
 use super::{FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, schedule};
-use crate::catalog::{Catalog, CatalogView, PartitionRow, PartitionStage, ToolPartition, ToolRow, ToolStage};
+use crate::catalog::{Catalog, CatalogView, ToolPartition, ToolRow, ToolStage};
 use crate::model::{PartitionKey, ServerName};
 use crate::query::QuerySession;
 use crate::storage::DatasetLayout;
@@ -38,40 +38,6 @@ pub struct StagesReport {
     pub new_images: u64,
 }
 
-/// The fingerprint of all images: the same as long as no file of them is another.
-#[must_use]
-pub fn input_fingerprint(session: &QuerySession) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    for (key, _, row) in session.partitions() {
-        if row.counts.success > 0 {
-            hasher.update(&key.server_id.0.to_le_bytes());
-            hasher.update(&key.partition_id.to_le_bytes());
-            hasher.update(&partition_fingerprint(row).to_le_bytes());
-        }
-    }
-    first_eight(&hasher)
-}
-
-fn partition_fingerprint(row: &PartitionRow) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    let files = match row.stage {
-        PartitionStage::Open => row.parts.iter().map(|part| part.successes).collect(),
-        PartitionStage::Compacted | PartitionStage::Finished => vec![row.successes],
-    };
-    for file in files.iter().filter(|file| file.num_rows > 0) {
-        hasher.update(&file.crc32.to_le_bytes());
-        hasher.update(&file.bytes.to_le_bytes());
-        hasher.update(&file.num_rows.to_le_bytes());
-    }
-    first_eight(&hasher)
-}
-
-fn first_eight(hasher: &blake3::Hasher) -> u64 {
-    let mut bytes = [0; 8];
-    hasher.finalize_xof().fill(&mut bytes);
-    u64::from_le_bytes(bytes)
-}
-
 /// Does the first two stages as far as they are not done, or `only` one of them, after a reset if one is asked for. True
 /// when partitions are left to be run.
 ///
@@ -90,7 +56,7 @@ pub async fn prepare(
     let mut row = view.tool(tool.name())?;
     let mut before: HashMap<_, _> = view.tool_partitions(tool.name())?.into_iter().collect();
     drop(view);
-    let input = input_fingerprint(session);
+    let input = session.images_fingerprint();
     let same_parameters = row.parameters == tool.parameters();
     let has_changed = row.stage > ToolStage::New && !(same_parameters && row.input == input);
     if has_changed {
@@ -172,7 +138,7 @@ impl Stages<'_> {
                     "the filter names partition {position}: there is none"
                 )));
             };
-            let input = partition_fingerprint(partition);
+            let input = partition.images_fingerprint();
             let done = before.remove(&key).filter(|old| old.input == input).and_then(|old| old.done);
             let (num_images, image_bytes) = (partition.counts.success, partition.image_bytes);
             let row = ToolPartition { rank: 0, num_images, image_bytes, first_row, num_rows, input, done };

@@ -9,6 +9,7 @@ use crate::cluster::{ClusterOptions, launch};
 use crate::config::{Chain, load};
 use crate::demo::{DemoFarm, DemoOptions, FarmOptions};
 use crate::dispatch::PublishedStatus;
+use crate::export::ManifestOptions;
 use crate::pipeline::{Dataset, DownloadEnding, PipelineError, dataset_status};
 use crate::runtime::Shutdown;
 
@@ -88,8 +89,9 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
 
     let manifest = folder.join("images.parquet");
     step(&format!("6. ddl export manifest -o {}: one row per image.", manifest.display()));
-    let rows = super::export::manifest(&dataset, &manifest, None)?;
-    talk!("   {} rows", format::count(rows));
+    let options = ManifestOptions { output: manifest, ..ManifestOptions::default() };
+    let report = super::export::manifest(&dataset, &options)?;
+    talk!("   {} rows", format::count(report.file.num_rows));
 
     talk!(
         "\nDone in {}. Everything is in {}; try\n  {program} -c {} query\n  {program} -c {} check --deep",

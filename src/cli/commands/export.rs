@@ -1,28 +1,55 @@
-use std::path::Path;
-
 use super::super::args::{ExportCommand, GlobalArgs};
 use super::super::{Exit, format};
 use super::query::{over_fresh_views, runtime};
-use crate::export::{ManifestOptions, export_manifest};
-use crate::pipeline::Dataset;
+use crate::export::{CleanOptions, ManifestOptions, ManifestReport, export_manifest};
+use crate::pipeline::{Dataset, find_tool};
 
 pub(super) fn run(global: &GlobalArgs, command: &ExportCommand) -> anyhow::Result<Exit> {
-    let ExportCommand::Manifest { output, condition } = command;
+    let ExportCommand::Manifest {
+        output,
+        condition,
+        clean,
+        allow_stale,
+        portable,
+        attribution,
+        derived_dataset,
+    } = command;
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
-    let rows = manifest(&dataset, output, condition.clone())?;
+    let tools = clean.iter().map(|name| Ok(find_tool(&dataset, name)?.name().to_owned()));
+    let options = ManifestOptions {
+        output: output.clone(),
+        where_sql: condition.clone(),
+        clean: CleanOptions { tools: tools.collect::<anyhow::Result<_>>()?, allow_stale: *allow_stale },
+        portable: *portable,
+        attribution: attribution.clone(),
+        derived_dataset: derived_dataset.clone(),
+    };
+    let report = manifest(&dataset, &options)?;
     if !global.quiet {
-        talk!("{} images in {}", format::count(rows), output.display());
+        talk!("{}", summary(&report, &options));
     }
     Ok(Exit::Done)
 }
 
-pub(super) fn manifest(dataset: &Dataset, output: &Path, condition: Option<String>) -> anyhow::Result<u64> {
-    let options = ManifestOptions { output: output.to_owned(), where_sql: condition };
-    let report = runtime()?.block_on(over_fresh_views(
-        dataset,
-        async |session| Ok(export_manifest(session, &options).await?),
-        || true,
-    ))?;
-    Ok(report.num_rows)
+fn summary(report: &ManifestReport, options: &ManifestOptions) -> String {
+    let mut text = format!("{} images in {}", format::count(report.file.num_rows), options.output.display());
+    let removals = &report.removals;
+    if options.clean.tools.is_empty() {
+        return text;
+    }
+    text += &format!("\n{} of {} removed", format::count(removals.removed), format::count(removals.images));
+    let by_tool =
+        options.clean.tools.iter().map(|tool| format!("{tool} {}", format::count(removals.of(tool))));
+    text += &format!(": {}", by_tool.collect::<Vec<_>>().join(", "));
+    for by in removals.by_tools.iter().filter(|by| by.tools.len() > 1) {
+        text += &format!("; by {} alike {}", by.tools.join(" and "), format::count(by.images));
+    }
+    text
+}
+
+pub(super) fn manifest(dataset: &Dataset, options: &ManifestOptions) -> anyhow::Result<ManifestReport> {
+    let exported =
+        over_fresh_views(dataset, async |session| Ok(export_manifest(session, options).await?), || true);
+    Ok(runtime()?.block_on(exported)?)
 }

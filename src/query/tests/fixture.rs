@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 
 use crate::catalog::{
     Catalog, CatalogOptions, CompactionReport, IngestRow, ManifestFile, NewPartition, PartReport,
-    RecordOutcome, Report, RunRow,
+    RecordOutcome, Report, RunRow, ToolPartition, ToolPiece, ToolReport, ToolRow, ToolStage,
 };
 use crate::model::{
     Epoch, FailureCause, ImageFormat, PartId, PartRow, PartitionKey, PixelSize, RecordState, ServerName,
@@ -20,7 +20,7 @@ use crate::model::{
 use crate::query::{QueryOptions, QuerySession};
 use crate::storage::{
     CompactionInput, DatasetLayout, ErrorRow, ImageRow, LayoutOptions, ManifestRecord, PartWriter,
-    StorageOptions, compact_partition, finish_partition, write_error_part,
+    StorageOptions, TableWriter, compact_partition, finish_partition, verdicts_schema, write_error_part,
 };
 
 pub(crate) struct Fixture {
@@ -103,7 +103,7 @@ impl Fixture {
         self.folder.path().join(name)
     }
 
-    fn key(&self, folder: &str) -> PartitionKey {
+    pub fn key(&self, folder: &str) -> PartitionKey {
         let servers = self.catalog.view().unwrap().servers().unwrap();
         let server = servers.iter().find(|server| server.folder.as_str() == folder).unwrap();
         PartitionKey { server_id: server.id, partition_id: 0 }
@@ -228,6 +228,32 @@ impl Fixture {
         self.commit(Report::Part(report));
     }
 
+    /// A tool that has gone through these partitions and removes these records of them.
+    pub fn add_tool(&self, tool: &str, verdicts: &[(PartitionKey, &str, &[u32])]) {
+        let input = self.session().images_fingerprint();
+        let row = ToolRow { stage: ToolStage::Completed, input, ..ToolRow::default() };
+        let partition = ToolPartition {
+            rank: 0,
+            num_images: 3,
+            image_bytes: 9,
+            first_row: 0,
+            num_rows: 1,
+            input: 0,
+            done: None,
+        };
+        let partitions: Vec<_> = verdicts.iter().map(|(key, ..)| (*key, partition.clone())).collect();
+        self.catalog.schedule_tool(tool, &row, &partitions).unwrap();
+        for (counter, &(key, folder, records)) in verdicts.iter().enumerate() {
+            let path = self.layout.tool_verdicts(tool, &ServerName::from_catalog(folder), 0);
+            let file = write_verdicts(&path, folder, records);
+            let epoch = Epoch::new(7, counter as u32);
+            let num_removed = records.len() as u64;
+            let images = crate::model::DataFile::default();
+            let piece = ToolPiece { epoch, rank: 0, num_images: 3, num_removed, verdicts: file, images };
+            self.commit(Report::Tool(ToolReport { tool: tool.to_owned(), partition: key, piece }));
+        }
+    }
+
     fn commit(&self, report: Report) {
         for answer in self.catalog.commit_reports(&[report]).unwrap() {
             answer.unwrap();
@@ -257,6 +283,26 @@ impl Fixture {
         finish_partition(&self.layout, &server, 0).unwrap();
         self.commit(Report::Finished(key));
     }
+}
+
+fn write_verdicts(path: &Path, folder: &str, records: &[u32]) -> crate::model::DataFile {
+    let text = |value: &dyn Fn(u32) -> Option<String>| -> ArrayRef {
+        Arc::new(records.iter().map(|&r| value(r)).collect::<StringArray>())
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(&|r| Some(format!("uuid-{folder}-{r}"))),
+        Arc::new(records.iter().map(|&r| r as i32).collect::<Int32Array>()),
+        text(&|_| Some("remove".into())),
+        text(&|r| Some(format!("reason-{r}"))),
+        text(&|_| None),
+        Arc::new(records.iter().map(|&r| (r == 3).then_some(7)).collect::<Int32Array>()),
+        text(&|r| {
+            folder.starts_with("SHARED").then(|| (if r == 0 { "c.example" } else { "d.example" }).into())
+        }),
+    ];
+    let mut writer = TableWriter::plain(path, verdicts_schema(), "tool").unwrap();
+    writer.write(&RecordBatch::try_new(verdicts_schema(), columns).unwrap()).unwrap();
+    writer.seal().unwrap()
 }
 
 fn part_id(sequence: u32) -> PartId {

@@ -22,7 +22,7 @@ async fn written(session: &QuerySession, sql: &str, options: OutputOptions) -> S
     String::from_utf8(text).unwrap().replace('\u{1b}', "^[")
 }
 
-async fn csv(session: &QuerySession, sql: &str) -> String {
+pub(crate) async fn csv(session: &QuerySession, sql: &str) -> String {
     written(session, sql, OutputOptions { format: OutputFormat::Csv, table_width: None }).await
 }
 

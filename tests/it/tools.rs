@@ -1,0 +1,133 @@
+//! Tools over a real dataset: the same on any number of ranks, and however often they are killed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ddl::demo::{DemoFarm, FarmOptions, farm_list};
+
+use crate::support::project::{Project, expect};
+
+/// Every tool, with what it needs to have something to do here.
+const TOOLS: &[&[&str]] = &[&["size", "--set", "tools_parameters.threshold_size=300"]];
+
+const NUM_KILLS: u32 = 20;
+
+fn downloaded(num_records: u64) -> (DemoFarm, Project) {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let settings = "rate_control: fixed\n\
+         downloader_parameters: {default_rate_limit: 0, batch_size: 40, perceptual_hash: always}";
+    let project = Project::new(farm.addr(), settings).with_rows(farm_list(num_records, 4, 5));
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    (farm, project)
+}
+
+/// Every file below a folder, with its bytes.
+fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(here) = folders.pop() {
+        for entry in std::fs::read_dir(&here).into_iter().flatten().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else {
+                let name = entry.path().strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                files.insert(name, std::fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// What a tool has made of the images: verdicts and new images, by their names.
+fn made(project: &Project, tool: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut files = tree(&project.path("out/tools").join(tool));
+    files.retain(|name, _| name.starts_with("server_name=") || name.starts_with("filter_table/"));
+    files
+}
+
+#[test]
+fn mpi_ranks_make_the_same_verdicts_and_exports() {
+    if !cfg!(feature = "mpi") {
+        return;
+    }
+    let (_farm, project) = downloaded(600);
+    let before = tree(&project.path("out/downloaded_images"));
+    for tool in TOOLS {
+        let name = tool[0];
+        let mut first = None;
+        for ranks in [1, 2, 4] {
+            let args = [&["tool"], *tool, &["--reset", "filter"]].concat();
+            expect(&project.mpi_command(ranks, &args).output().unwrap(), 0, &args);
+            let manifest = format!("{name}-{ranks}.parquet");
+            project.ok(&["export", "manifest", "-o", &manifest, "--clean", name]);
+            let made = (made(&project, name), std::fs::read(project.path(&manifest)).unwrap());
+            assert!(made.0.keys().any(|file| file.ends_with(".parquet")), "{name} has made nothing");
+            let checkpoint =
+                std::fs::read_to_string(project.path(&format!("out/tools/{name}/tool_checkpoint.yaml")));
+            assert!(checkpoint.unwrap().contains("\ncompleted: true\n"));
+            match &first {
+                None => first = Some(made),
+                Some(first) => assert!(*first == made, "{name} on {ranks} ranks is another"),
+            }
+        }
+    }
+    assert!(tree(&project.path("out/downloaded_images")) == before, "downloaded images have changed");
+    project.ok(&["check", "--deep"]);
+}
+
+#[test]
+fn a_tool_that_is_killed_anywhere_goes_on_to_the_same_verdicts() {
+    let (_farm, project) = downloaded(600);
+    let before = tree(&project.path("out/downloaded_images"));
+    let mut rng = fastrand::Rng::with_seed(7);
+    for tool in TOOLS {
+        let name = tool[0];
+        let args = [&["tool"], *tool].concat();
+        let started = Instant::now();
+        project.ok(&args);
+        let whole = started.elapsed();
+        let undisturbed = made(&project, name);
+        let mut resumed = 0;
+        for kill in 0..NUM_KILLS {
+            // A new start every few kills, so that every stage is met.
+            let again = [&args[..], &["--reset", "filter"]].concat();
+            let mut child = project.start(if kill % 4 == 0 { &again } else { &args });
+            std::thread::sleep(whole.mul_f64(rng.f64()).max(Duration::from_millis(1)));
+            resumed += u32::from(child.try_wait().unwrap().is_none());
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        assert!(resumed > NUM_KILLS / 4, "{name}: only {resumed} kills have met it at work");
+        project.ok(&args);
+        assert!(made(&project, name) == undisturbed, "{name}: other verdicts after kills");
+        let completed = project.query(&format!("SELECT completed FROM tools WHERE tool = '{name}'"));
+        assert_eq!(completed, "true");
+    }
+    assert!(tree(&project.path("out/downloaded_images")) == before, "downloaded images have changed");
+    project.ok(&["check", "--deep"]);
+}
+
+/// The same numbers as distributed-downloader's rule gives, counted by DuckDB over the files.
+#[test]
+fn small_images_are_those_that_duckdb_finds() {
+    let (_farm, project) = downloaded(400);
+    project.ok(&[&["tool"], TOOLS[0]].concat());
+    let script = "import duckdb\n\
+        rows = duckdb.sql(\"\"\"SELECT uuid FROM read_parquet('out/downloaded_images/*/*/successes.parquet')\n\
+        WHERE least(original_size[1], original_size[2]) < 300 ORDER BY uuid\"\"\").fetchall()\n\
+        verdicts = duckdb.sql(\"\"\"SELECT uuid FROM read_parquet('out/tools/size/*/*/verdicts.parquet')\n\
+        WHERE verdict = 'remove' ORDER BY uuid\"\"\").fetchall()\n\
+        table = duckdb.sql(\"\"\"SELECT uuid FROM 'out/tools/size/filter_table/filter.csv' ORDER BY uuid\"\"\").fetchall()\n\
+        assert rows == verdicts == [(str(u),) for (u,) in table], (len(rows), len(verdicts), len(table))\n\
+        assert rows\n\
+        print(len(rows))";
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python3");
+    let output =
+        Command::new(python).args(["-c", script]).current_dir(project.path("")).stdin(Stdio::null()).output();
+    let found = expect(&output.unwrap(), 0, &["python"]);
+    let removed = project.query("SELECT count(*) FROM tool_size WHERE verdict = 'remove'");
+    assert_eq!(found.trim(), removed);
+}
