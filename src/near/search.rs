@@ -39,7 +39,7 @@ impl Shard {
 pub struct Search<'a> {
     /// `distance` and `max_bucket` must be the same for all shards, memory and threads need not be.
     pub options: &'a NearOptions,
-    /// Where files without a name lie: about 80 bytes for each hash if not all fit into memory, and the pairs.
+    /// Where files without a name lie: 80 bytes for each hash if not all fit into memory, and the pairs.
     pub folder: &'a Path,
     pub shard: Shard,
     pub shutdown: &'a Shutdown,
