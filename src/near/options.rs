@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The largest distance that is searched. Drawings of different colours are as near as that (`docs/BENCHMARKS.md`), and
-/// a search among ten million takes some thirty times as long as at 10.
+/// a search among ten million takes some thirty times as long as at 10 (estimated).
 pub const MAX_DISTANCE: u32 = 40;
 
 /// How near-duplicates are found.
