@@ -9,6 +9,7 @@
 //!   for pixels; requests under way in all: `max_in_flight`;
 //! - records of a partition that wait for a retry or a paused server: 512, then no further ones are read;
 //! - bodies that are being received or wait for the CPU: `body_memory`;
+//! - what connections read ahead of that: `connection_memory`, and `http2_window` for each request over HTTP/2;
 //! - decoded pixels: `decode_memory`;
 //! - images on shelves and on their way to a file: `part_memory`, over all open partitions. A shelf is emptied
 //!   into a row group at `row_group_bytes`, or earlier when memory runs short (`part_memory.rs`);

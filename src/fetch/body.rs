@@ -11,13 +11,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Response;
-use reqwest::header::CONTENT_ENCODING;
+use hyper::header::CONTENT_ENCODING;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::classify::{self, Phase};
 use super::content_encoding::{self, ContentEncoding};
+use super::response::Response;
 use crate::model::FailureCause;
 
 /// First size of a buffer for a body of unknown length.

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use hyper_util::client::legacy;
 use rustix::io::Errno;
 
 use super::dns::DnsError;
@@ -21,9 +22,9 @@ pub(super) enum Phase {
 }
 
 /// What an error of the client means for the record.
-pub(super) fn cause(error: &reqwest::Error, phase: Phase) -> FailureCause {
+pub(super) fn cause(error: &(dyn Error + 'static), phase: Phase) -> FailureCause {
     let (found, _) = Found::walk(error);
-    let connecting = phase == Phase::Header && error.is_connect();
+    let connecting = phase == Phase::Header && found.connecting;
     match found {
         // Too many open files here say nothing about the server.
         Found { exhausted: true, .. } => FailureCause::Internal,
@@ -31,7 +32,7 @@ pub(super) fn cause(error: &reqwest::Error, phase: Phase) -> FailureCause {
         Found { dns: true, .. } => FailureCause::Dns,
         // A server may also refuse a handshake after the client thinks that it is done.
         Found { tls: true, .. } if phase == Phase::Header => FailureCause::Tls,
-        _ if connecting && error.is_timeout() => FailureCause::ConnectTimeout,
+        Found { io: Some(io::ErrorKind::TimedOut), .. } if connecting => FailureCause::ConnectTimeout,
         // The TLS layer reports a peer that hangs up in mid-handshake so.
         Found { io: Some(io::ErrorKind::UnexpectedEof), .. } if connecting => FailureCause::Tls,
         _ if connecting => FailureCause::Connect,
@@ -51,6 +52,7 @@ pub(super) fn cause(error: &reqwest::Error, phase: Phase) -> FailureCause {
 
 #[derive(Default)]
 struct Found {
+    connecting: bool,
     exhausted: bool,
     forbidden: bool,
     dns: bool,
@@ -72,6 +74,7 @@ impl Found {
 
     /// Takes note of one error and returns the next.
     fn look_at<'a>(&mut self, error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+        self.connecting |= error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect);
         self.forbidden |= error.is::<Forbidden>();
         self.dns |= error.is::<DnsError>();
         self.tls |= error.is::<rustls::Error>();
@@ -94,7 +97,7 @@ impl Found {
 }
 
 /// One line for people: the innermost error, which is where the reason stands.
-pub(super) fn message(error: &reqwest::Error) -> String {
+pub(super) fn message(error: &(dyn Error + 'static)) -> String {
     let (_, innermost) = Found::walk(error);
     shorten(innermost.to_string())
 }

@@ -1,4 +1,4 @@
-//! The HTTP clients: the only place that builds a `reqwest::Client`.
+//! The HTTP clients: the only place that builds one.
 //!
 //! One client serves all servers; each target of `connect_to` has its own, whose resolver answers every name
 //! with that target, so that the TLS server name and the certificate check stay those of the URL. The target's
@@ -9,23 +9,34 @@
 //! where it is. And servers whose certificates may be anything have clients of their own: no other server, not even
 //! one that they redirect to, is ever asked without a check of its certificate.
 //!
+//! What a connection has read and nobody has taken yet is beyond the budget for bodies, so it is bounded here: by the
+//! buffer of an HTTP/1 connection, and by the windows of HTTP/2. A connection's window is as large as those of all its
+//! streams together, or bodies that wait for memory would keep those that have it from coming, for ever.
+//!
 //! Each comes as a pair: one with a pool of idle connections, one that always connects anew.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Proxy, RequestBuilder, dns::Resolve};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::Scheme;
+use hyper::{Request, Uri};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use url::{Host, Url};
 
 use super::connect_to::ConnectTo;
-use super::dns::{Dns, GuardedResolver, TargetResolver};
+use super::connector::{self, Connector, basic_auth};
+use super::dns::{Dns, Resolver};
 use super::error::FetchError;
 use super::guard::Guard;
-use super::options::FetchOptions;
+use super::options::{FetchOptions, MOST_HTTP2_WINDOW};
 use super::proxy::{NoProxy, ProxyUrl};
+use super::response::Response;
 use super::rules::ServerRules;
 use super::tls;
 use crate::model::ServerName;
@@ -61,13 +72,27 @@ struct Ways {
 struct Pair {
     pooled: Client,
     fresh: Client,
+    headers: HeaderMap,
+    /// For requests that a proxy is told whole.
+    proxy_auth: Option<HeaderValue>,
 }
+
+/// What connections may hold beyond the bodies that are read, in bytes.
+#[derive(Clone, Copy)]
+struct Buffers {
+    connection: usize,
+    stream_window: u32,
+    connection_window: u32,
+}
+
+type Client = legacy::Client<Connector, Empty<Bytes>>;
 
 /// A hop that is ready to be asked: which clients, which URL on the wire, which `Host`.
 pub(super) struct Target<'a> {
     pair: &'a Pair,
-    url: Url,
+    uri: Uri,
     host: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
     connects_to: Option<Host>,
     is_proxied: bool,
 }
@@ -82,7 +107,17 @@ impl Clients {
         guard: &Guard,
     ) -> Result<Self, FetchError> {
         let trust = tls::client_config(options.ca_certificate.as_deref())?;
-        let ways = |trust| Ways::new(options, max_idle, dns, guard, trust);
+        let most_streams =
+            rules.most_connections().max(Some(options.max_connections_per_server)).unwrap_or(1);
+        let buffers = Buffers {
+            connection: options.connection_buffer(),
+            stream_window: options.http2_window,
+            connection_window: u32::try_from(most_streams)
+                .unwrap_or(u32::MAX)
+                .saturating_mul(options.http2_window)
+                .min(MOST_HTTP2_WINDOW),
+        };
+        let ways = |trust| Ways::new(options, max_idle, buffers, dns, guard, trust);
         let trusting =
             rules.any_invalid_certificates().then(|| ways(tls::without_verification(trust.clone())));
         Ok(Self {
@@ -116,17 +151,20 @@ impl Clients {
     /// Where a URL's request goes.
     ///
     /// # Errors
-    /// A message, if `connect_to` names a target for an https URL whose host is an IP address: its certificate
-    /// would have to be checked for an address that is not connected to.
+    /// A message, if no request can have this URL, or if `connect_to` names a target for an https URL whose host is an
+    /// IP address: its certificate would have to be checked for an address that is not connected to.
     pub fn target(&self, url: &Url) -> Result<Target<'_>, &'static str> {
         let (ways, own_host) = (self.ways(url), url.host().map(|host| host.to_owned()));
+        let uri = |url| connector::uri(url).map_err(|_| "no request can have this URL");
+        let authorization = basic_auth(url);
         let Some(route) = self.routes.iter().position(|rule| rule.matches(url)) else {
             let proxied = ways.proxied[usize::from(url.scheme() == "https")].as_ref();
             let proxied = proxied.filter(|_| !self.no_proxy.contains(url));
             return Ok(Target {
                 pair: proxied.unwrap_or(&ways.direct),
-                url: url.clone(),
+                uri: uri(url)?,
                 host: None,
+                authorization,
                 connects_to: own_host,
                 is_proxied: proxied.is_some(),
             });
@@ -148,7 +186,8 @@ impl Clients {
         }
         let host = HeaderValue::from_str(&authority(url)).map_err(|_| "the host is no header value")?;
         let connects_to = rule.to_host().cloned().or(own_host);
-        Ok(Target { pair, url: wire, host: Some(host), connects_to, is_proxied: false })
+        let uri = uri(&wire)?;
+        Ok(Target { pair, uri, host: Some(host), authorization, connects_to, is_proxied: false })
     }
 }
 
@@ -171,14 +210,22 @@ impl Target<'_> {
         }
     }
 
-    /// A GET on an idle connection if there is one, or (`fresh`) on one of its own that is closed afterwards.
-    pub fn request(&self, fresh: bool) -> RequestBuilder {
+    /// A GET on an idle connection if there is one, or (`fresh`) on one of its own that is closed afterwards; up to
+    /// the end of the response's header.
+    pub async fn send(&self, fresh: bool) -> Result<Response, legacy::Error> {
         let client = if fresh { &self.pair.fresh } else { &self.pair.pooled };
-        let request = client.get(self.url.clone());
-        match &self.host {
-            Some(host) => request.header(header::HOST, host),
-            None => request,
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.clone_from(&self.pair.headers);
+        if self.uri.scheme() == Some(&Scheme::HTTP)
+            && let Some(value) = &self.pair.proxy_auth
+        {
+            headers.entry(header::PROXY_AUTHORIZATION).or_insert_with(|| value.clone());
         }
+        let of_this = [(header::HOST, &self.host), (header::AUTHORIZATION, &self.authorization)];
+        headers.extend(of_this.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        client.request(request).await.map(Response::new)
     }
 }
 
@@ -192,6 +239,7 @@ impl Ways {
     fn new(
         options: &FetchOptions,
         max_idle: usize,
+        buffers: Buffers,
         dns: &Arc<Dns>,
         guard: &Guard,
         mut http1: ClientConfig,
@@ -201,29 +249,28 @@ impl Ways {
         let mut http2 = http1.clone();
         http2.alpn_protocols.insert(0, b"h2".to_vec());
 
-        let guarded: Arc<dyn Resolve> =
-            Arc::new(GuardedResolver { dns: Arc::clone(dns), guard: guard.clone() });
-        let pair = |tls: &ClientConfig, resolver: &Arc<dyn Resolve>, proxy: Option<&Url>| {
-            Pair::new(options, max_idle, &headers, tls, resolver, proxy)
-        };
-        let target =
-            |target: Host| -> Arc<dyn Resolve> { Arc::new(TargetResolver { dns: Arc::clone(dns), target }) };
+        let guarded = || Resolver::Guarded { dns: Arc::clone(dns), guard: guard.clone() };
+        let target = |target| Resolver::Target { dns: Arc::clone(dns), target };
+        let within = options.connect_timeout;
+        let pair = |connector, proxy_auth| Pair::new(max_idle, buffers, &headers, connector, proxy_auth);
         let proxied = |option, proxy: &Option<ProxyUrl>| {
             let Some(proxy) = proxy else { return Ok(None) };
             let url = proxy.url().map_err(|problem| FetchError::BadOption { option, problem })?;
             // The user named it. Its clients connect to nothing else.
-            let resolver =
-                url.host().map(|host| target(host.to_owned())).unwrap_or_else(|| Arc::clone(&guarded));
-            pair(&http2, &resolver, Some(&url)).map(Some)
+            let resolver = url.host().map_or_else(guarded, |host| target(host.to_owned()));
+            let user_agent = headers.get(header::USER_AGENT);
+            let connector = Connector::proxied(&url, user_agent, resolver, http2.clone(), within)
+                .map_err(FetchError::Client)?;
+            Ok(Some(pair(connector, basic_auth(&url))))
         };
         let mut routes = Vec::with_capacity(options.connect_to.len());
         for rule in &options.connect_to {
             // The user named the target, so it is not guarded. A rule that only changes the port named none.
-            let resolver = rule.to_host().map_or_else(|| Arc::clone(&guarded), |host| target(host.clone()));
-            routes.push(pair(&http1, &resolver, None)?);
+            let resolver = rule.to_host().map_or_else(guarded, |host| target(host.clone()));
+            routes.push(pair(Connector::direct(resolver, http1.clone(), within), None));
         }
         Ok(Self {
-            direct: pair(&http2, &guarded, None)?,
+            direct: pair(Connector::direct(guarded(), http2.clone(), within), None),
             proxied: [
                 proxied("http_proxy", &options.http_proxy)?,
                 proxied("https_proxy", &options.https_proxy)?,
@@ -235,35 +282,24 @@ impl Ways {
 
 impl Pair {
     fn new(
-        options: &FetchOptions,
         max_idle: usize,
+        buffers: Buffers,
         headers: &HeaderMap,
-        tls: &ClientConfig,
-        resolver: &Arc<dyn Resolve>,
-        proxy: Option<&Url>,
-    ) -> Result<Self, FetchError> {
+        connector: Connector,
+        proxy_auth: Option<HeaderValue>,
+    ) -> Self {
         let build = |max_idle| {
-            let builder = match proxy {
-                Some(proxy) => Client::builder()
-                    .proxy(Proxy::all(proxy.clone()).map_err(|error| FetchError::Client(error.into()))?),
-                None => Client::builder().no_proxy(),
-            };
-            builder
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::clone(resolver))
-                .default_headers(headers.clone())
-                .connect_timeout(options.connect_timeout)
+            legacy::Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
                 .pool_max_idle_per_host(max_idle)
                 .pool_idle_timeout(IDLE_TIMEOUT)
-                .tcp_nodelay(true)
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                // A retry is a request, and every request needs a permit.
-                .retry(reqwest::retry::never())
-                .build()
-                .map_err(|error| FetchError::Client(error.into()))
+                .http1_max_buf_size(buffers.connection)
+                .http2_initial_stream_window_size(buffers.stream_window)
+                .http2_initial_connection_window_size(buffers.connection_window)
+                .build(connector.clone())
         };
-        Ok(Self { pooled: build(max_idle)?, fresh: build(0)? })
+        Self { pooled: build(max_idle), fresh: build(0), headers: headers.clone(), proxy_auth }
     }
 }
 
@@ -313,11 +349,12 @@ mod tests {
             let (dns, guard) = (Arc::default(), Guard::new(false, &[]));
             let clients = Clients::new(&options, &ServerRules::default(), 4, &dns, &guard).unwrap();
             let url = Url::parse(url).unwrap();
-            let got = clients.target(&url).map_err(|_| ());
+            let got = clients.target(&url).map_err(drop);
             let got = got
                 .as_ref()
-                .map(|target| (target.url.as_str(), target.host.as_ref().unwrap().to_str().unwrap()));
-            assert_eq!(got, expect.as_ref().copied(), "{rule} {url}");
+                .map(|target| (target.uri.to_string(), target.host.as_ref().unwrap().to_str().unwrap()));
+            let got = got.as_ref().map(|(uri, host)| (uri.as_str(), *host)).map_err(|&()| ());
+            assert_eq!(got, expect, "{rule} {url}");
         };
         check(
             "a.example:80:127.0.0.1:8080",

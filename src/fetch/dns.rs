@@ -5,15 +5,19 @@
 //! `max_name_lookups` names are asked for at once; those in the cache do not wait behind them.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
 use thiserror::Error;
 use tokio::sync::Semaphore;
+use tower_service::Service;
 use url::Host;
 
 use super::guard::Guard;
@@ -153,55 +157,59 @@ fn set_options(options: &mut ResolverOpts) {
     options.max_active_requests = MAX_ACTIVE_QUERIES;
 }
 
-/// Resolves the name that is asked for, and lets through only addresses that may be asked.
-pub(super) struct GuardedResolver {
-    pub dns: Arc<Dns>,
-    pub guard: Guard,
+/// Finds the addresses that the connections of one client may go to.
+#[derive(Clone)]
+pub(super) enum Resolver {
+    /// Those of the name that is asked for, as far as they may be asked.
+    Guarded { dns: Arc<Dns>, guard: Guard },
+    /// Those of one target, whatever is asked for: the user's `connect_to` or proxy, hence not guarded.
+    Target { dns: Arc<Dns>, target: Host },
 }
 
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (dns, guard) = (Arc::clone(&self.dns), self.guard.clone());
-        Box::pin(async move {
-            let mut refused = None;
-            let mut addresses = dns.lookup(name.as_str()).await?;
-            addresses.retain(|&address| match guard.check_address(address) {
-                Ok(()) => true,
-                Err(forbidden) => {
-                    refused = Some(forbidden);
-                    false
-                }
-            });
-            match refused {
-                Some(forbidden) if addresses.is_empty() => Err(forbidden.into()),
-                _ => Ok(socket_addresses(addresses)),
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+impl Resolver {
+    async fn resolve(self, name: &str) -> Result<Vec<IpAddr>, BoxError> {
+        let (dns, guard) = match self {
+            Self::Guarded { dns, guard } => (dns, guard),
+            Self::Target { target: Host::Ipv4(address), .. } => return Ok(vec![address.into()]),
+            Self::Target { target: Host::Ipv6(address), .. } => return Ok(vec![address.into()]),
+            Self::Target { dns, target: Host::Domain(name) } => return Ok(dns.lookup(&name).await?),
+        };
+        let mut refused = None;
+        let mut addresses = dns.lookup(name).await?;
+        addresses.retain(|&address| match guard.check_address(address) {
+            Ok(()) => true,
+            Err(forbidden) => {
+                refused = Some(forbidden);
+                false
             }
-        })
+        });
+        match refused {
+            Some(forbidden) if addresses.is_empty() => Err(forbidden.into()),
+            _ => Ok(addresses),
+        }
     }
 }
 
-/// Answers any name with the addresses of one target: the user's `connect_to`, hence not guarded.
-pub(super) struct TargetResolver {
-    pub dns: Arc<Dns>,
-    pub target: Host,
-}
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
-impl Resolve for TargetResolver {
-    fn resolve(&self, _name: Name) -> Resolving {
-        let (dns, target) = (Arc::clone(&self.dns), self.target.clone());
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolver = self.clone();
         Box::pin(async move {
-            Ok(socket_addresses(match target {
-                Host::Ipv4(address) => vec![address.into()],
-                Host::Ipv6(address) => vec![address.into()],
-                Host::Domain(name) => dns.lookup(&name).await?,
-            }))
+            let addresses = resolver.resolve(name.as_str()).await?;
+            // Port 0 stands for the URL's.
+            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, 0));
+            Ok(addresses.collect::<Vec<_>>().into_iter())
         })
     }
-}
-
-/// Port 0 stands for the URL's.
-fn socket_addresses(addresses: Vec<IpAddr>) -> Addrs {
-    Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)))
 }
 
 #[cfg(test)]
@@ -321,21 +329,17 @@ mod tests {
     #[tokio::test]
     async fn localhost_resolves_and_the_guard_sees_it() {
         let dns = Arc::new(Dns::default());
-        let name = || "localhost".parse::<Name>().unwrap();
-        let resolver = |allow| GuardedResolver { dns: Arc::clone(&dns), guard: Guard::new(allow, &[]) };
-        let addresses: Vec<_> = resolver(true).resolve(name()).await.unwrap().collect();
-        assert!(
-            addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 0),
-            "{addresses:?}"
-        );
-        let error = resolver(false).resolve(name()).await.err().unwrap();
+        let resolver = |allow| Resolver::Guarded { dns: Arc::clone(&dns), guard: Guard::new(allow, &[]) };
+        let addresses = resolver(true).resolve("localhost").await.unwrap();
+        assert!(addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
+        let error = resolver(false).resolve("localhost").await.err().unwrap();
         assert!(error.is::<crate::fetch::guard::Forbidden>(), "{error}");
     }
 
     #[tokio::test]
     async fn a_target_answers_for_any_name() {
-        let resolver = TargetResolver { dns: Arc::default(), target: Host::parse("[::1]").unwrap() };
-        let addresses: Vec<_> = resolver.resolve("a.example".parse().unwrap()).await.unwrap().collect();
+        let mut resolver = Resolver::Target { dns: Arc::default(), target: Host::parse("[::1]").unwrap() };
+        let addresses: Vec<_> = resolver.call("a.example".parse().unwrap()).await.unwrap().collect();
         assert_eq!(addresses, ["[::1]:0".parse().unwrap()]);
     }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reqwest::Response;
-use reqwest::header::{CONTENT_TYPE, LOCATION};
+use hyper::header::{CONTENT_TYPE, LOCATION};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
@@ -22,6 +21,7 @@ use super::opt_out::OptOuts;
 use super::options::FetchOptions;
 use super::outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
 use super::request_log::{Log, RequestLog, Trace};
+use super::response::Response;
 use super::robots::{RobotsCache, agents};
 use super::rules::ServerRules;
 use super::server::{Permit, Server};
@@ -422,7 +422,7 @@ impl Fetcher {
         left: Duration,
     ) -> Result<Response, Failed> {
         let first_byte = self.options.first_byte_timeout;
-        match timeout_at(sent + first_byte.min(left), target.request(fresh).send()).await {
+        match timeout_at(sent + first_byte.min(left), target.send(fresh)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 let mut message = classify::message(&error);

@@ -8,7 +8,8 @@
 //! 4. *request*: connect, first byte and total time are bounded; the resolver refuses forbidden addresses;
 //! 5. *header*: redirects are followed by hand, statuses become failures, an image that its owner keeps out of
 //!    datasets is skipped (`opt_out.rs`), bodies announced as too large are refused unread;
-//! 6. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`.
+//! 6. *body*: read into memory that the caller's [`BodyMemory`] has granted, never beyond `max_body_bytes`. What comes
+//!    before it is granted stays with the connection, which holds little (`client.rs`).
 //!
 //! Names and passwords in a URL go to that URL's server as Basic authentication, and nowhere else: no redirect,
 //! no robots.txt, no message and no log has them.
@@ -66,6 +67,7 @@ mod body;
 mod classify;
 mod client;
 mod connect_to;
+mod connector;
 mod content_encoding;
 mod dns;
 mod error;
@@ -82,6 +84,7 @@ mod proxy;
 pub mod rate;
 mod rate_limit_headers;
 mod request_log;
+mod response;
 mod retry;
 mod robots;
 mod rules;

@@ -10,7 +10,7 @@
 //! What does not parse opts out of nothing, but where a draft leaves room the owner is believed: a `no` anywhere
 //! counts, whatever stands beside it.
 
-use reqwest::header::HeaderMap;
+use hyper::header::HeaderMap;
 
 use super::options::FetchOptions;
 use super::robots::agents;
@@ -99,8 +99,8 @@ impl OptOuts {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
     use proptest::prelude::*;
-    use reqwest::header::{HeaderName, HeaderValue};
 
     use super::*;
 

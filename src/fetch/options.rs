@@ -14,6 +14,15 @@ use super::rate::{AimdOptions, PaarcOptions, RateControl};
 /// A longer Crawl-delay would be no rate.
 const LONGEST_CRAWL_DELAY: Duration = Duration::from_secs(24 * 3600);
 
+/// A response header has to fit: servers send up to 8 KiB of each kind.
+const LEAST_CONNECTION_BUFFER: u64 = 16 << 10;
+/// Photos of 411 KiB: with 64 KiB they take no more CPU time than with 128 or 408, with 32 a tenth more.
+const MOST_CONNECTION_BUFFER: u64 = 64 << 10;
+
+/// What a stream has before anything is said (RFC 9113, 6.9.2), and the most that can be said (6.9.1).
+const LEAST_HTTP2_WINDOW: u32 = (64 << 10) - 1;
+pub(super) const MOST_HTTP2_WINDOW: u32 = (1 << 31) - 1;
+
 /// Limits and identity of all requests. The defaults are safe on a laptop with 4 GiB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -85,6 +94,11 @@ pub struct FetchOptions {
     pub max_connections_per_address: Option<usize>,
     /// Most requests per second to one IP address, likewise; 0 is no limit.
     pub rate_limit_per_address: f64,
+    /// Bytes that HTTP/1 connections read ahead of their bodies: dealt evenly to `max_in_flight`, 16 to 64 KiB each. A
+    /// response header that is longer than that fails.
+    pub connection_memory: u64,
+    /// Most bytes of a body that may come over HTTP/2 before there is memory for them. At least 64 KiB.
+    pub http2_window: u32,
     /// Names that are asked for at once.
     pub max_name_lookups: usize,
     /// Most requests per second to a server without a rate of its own, likewise; 0 is no limit.
@@ -134,6 +148,8 @@ impl Default for FetchOptions {
             max_connections_per_server: 8,
             max_connections_per_address: None,
             rate_limit_per_address: 0.0,
+            connection_memory: 32 << 20,
+            http2_window: 256 << 10,
             max_name_lookups: 64,
             default_rate_limit: 10.0,
             rate_multiplier: 1.0,
@@ -145,6 +161,12 @@ impl Default for FetchOptions {
 }
 
 impl FetchOptions {
+    /// Most bytes that one HTTP/1 connection reads at once, and hence holds beside the body that it reads for.
+    pub(super) fn connection_buffer(&self) -> usize {
+        let share = self.connection_memory / (self.max_in_flight as u64).max(1);
+        share.clamp(LEAST_CONNECTION_BUFFER, MOST_CONNECTION_BUFFER) as usize
+    }
+
     /// # Errors
     /// The first option whose value would make every request fail or wait for ever.
     pub fn validate(&self) -> Result<(), FetchError> {
@@ -169,6 +191,9 @@ impl FetchOptions {
             if count == 0 {
                 return bad(option, "is zero: no request could be made");
             }
+        }
+        if !(LEAST_HTTP2_WINDOW..=MOST_HTTP2_WINDOW).contains(&self.http2_window) {
+            return bad("http2_window", "is less than 64 KiB, or more than HTTP/2 has");
         }
         if self.max_crawl_delay > LONGEST_CRAWL_DELAY {
             return bad("max_crawl_delay", "is more than a day");
@@ -234,10 +259,24 @@ mod tests {
             FetchOptions { max_connections_per_address: Some(0), ..default() },
             "max_connections_per_address",
         );
+        check(FetchOptions { http2_window: 1 << 31, ..default() }, "http2_window");
         check(FetchOptions { max_name_lookups: 0, ..default() }, "max_name_lookups");
         let https_proxy = Some(ProxyUrl::new("socks5://me:secret@p.example"));
         check(FetchOptions { https_proxy, ..default() }, "https_proxy");
         check(FetchOptions { rate_multiplier: 1.5, ..default() }, "rate_multiplier");
+    }
+
+    #[test]
+    fn connections_share_their_memory() {
+        let check = |max_in_flight, connection_memory, expect| {
+            let options = FetchOptions { max_in_flight, connection_memory, ..FetchOptions::default() };
+            assert_eq!(options.connection_buffer(), expect, "{max_in_flight} {connection_memory}");
+        };
+        check(256, 32 << 20, 64 << 10);
+        check(1024, 32 << 20, 32 << 10);
+        check(2048, 32 << 20, 16 << 10);
+        check(100_000, 32 << 20, 16 << 10);
+        check(1, 0, 16 << 10);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::header::HeaderMap;
+use hyper::header::HeaderMap;
 
 /// Headers of one name, and items of one header, that are read; real answers have one to three.
 const MAX_ITEMS: usize = 16;
@@ -133,8 +133,8 @@ fn number(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
     use proptest::prelude::*;
-    use reqwest::header::{HeaderName, HeaderValue};
 
     use super::*;
 

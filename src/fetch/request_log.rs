@@ -4,9 +4,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use reqwest::Response;
 use url::Url;
 
+use super::response::Response;
 use super::server::Server;
 use crate::model::{RequestEntry, RequestPurpose, RobotsRequest, ServerName};
 
@@ -78,7 +78,7 @@ impl<'a> Trace<'a> {
 
     pub fn heard(&mut self, response: &Response) {
         if let Some((_, entry)) = &mut self.told {
-            entry.address = response.remote_addr().map(|address| address.ip());
+            entry.address = response.remote_address();
             entry.http_status = Some(response.status().as_u16());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::header::HeaderValue;
+use hyper::header::HeaderValue;
 
 use super::options::FetchOptions;
 use super::outcome::Retry;

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::Response;
-use reqwest::header::RETRY_AFTER;
+use hyper::header::RETRY_AFTER;
 
 use super::fetcher::Fetcher;
 use super::outcome::Retry;
 use super::rate_limit_headers::RateLimitHeaders;
 use super::request_log::Trace;
+use super::response::Response;
 use super::retry::retry_after;
 use super::server::Permit;
 use crate::model::FailureCause;

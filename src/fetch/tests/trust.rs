@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,11 +15,15 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{FetchOptions, Fetcher, Retry, ServerRule, ServerRules};
+use crate::fetch::{
+    BodyMemory, BodyReservation, FetchOptions, FetchOutcome, Fetcher, Retry, ServerRule, ServerRules,
+    UnboundedMemory, Waiting,
+};
 use crate::model::{FailureCause, ServerName};
 
 /// A certificate authority of its own, and a server certificate for the given names.
@@ -168,23 +173,23 @@ async fn connect_to_moves_plain_http_and_keeps_the_servers_name() {
     assert_eq!(refused.cause, FailureCause::ForbiddenAddress);
 }
 
-#[tokio::test]
-async fn https_speaks_http2_where_the_server_does() {
-    let trust = Trust::new(&["localhost", "127.0.0.1"]);
+/// A server that speaks nothing but HTTP/2; returns its port.
+async fn http2_server<F>(
+    trust: &Trust,
+    serve: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) -> u16
+where
+    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
+{
     let mut config = trust.server.clone();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let serve = async |request: Request<Incoming>| {
-        assert_eq!(request.version(), Version::HTTP_2);
-        let body = format!("{} {}", request.uri().authority().unwrap(), request.uri().path());
-        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
-    };
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
             tokio::spawn(async move {
                 let stream = TokioIo::new(acceptor.accept(stream).await.unwrap());
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -192,6 +197,18 @@ async fn https_speaks_http2_where_the_server_does() {
             });
         }
     });
+    port
+}
+
+#[tokio::test]
+async fn https_speaks_http2_where_the_server_does() {
+    let trust = Trust::new(&["localhost", "127.0.0.1"]);
+    let serve = async |request: Request<Incoming>| {
+        assert_eq!(request.version(), Version::HTTP_2);
+        let body = format!("{} {}", request.uri().authority().unwrap(), request.uri().path());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+    };
+    let port = http2_server(&trust, serve).await;
     let fetcher = fetcher(trust.options());
     for url in [format!("https://127.0.0.1:{port}/a"), format!("https://localhost:{port}/b")] {
         let url = Url::parse(&url).unwrap();
@@ -199,4 +216,54 @@ async fn https_speaks_http2_where_the_server_does() {
         let expect = format!("{}:{port} {}", url.host_str().unwrap(), url.path());
         assert_eq!(body.bytes, expect.as_bytes());
     }
+}
+
+/// Grants memory at once, or when it is told to.
+struct Grant<'a>(Option<&'a Notify>);
+
+impl BodyMemory for Grant<'_> {
+    fn reserve(&self, _: u64) -> Waiting<'_, Box<dyn BodyReservation>> {
+        Box::pin(async {
+            if let Some(told) = self.0 {
+                told.notified().await;
+            }
+            Box::new(UnboundedMemory) as Box<dyn BodyReservation>
+        })
+    }
+}
+
+/// What came for bodies that waited filled the window of the connection that they share: the one that all waited for
+/// could not go on.
+#[tokio::test]
+async fn a_body_that_waits_for_memory_holds_up_no_other_on_its_connection() {
+    const LARGE: usize = 24 << 20;
+    const WAITING: usize = 7;
+    let trust = Trust::new(&["localhost"]);
+    let body = Bytes::from(vec![7; LARGE]);
+    let serve = move |request: Request<Incoming>| {
+        let length = if request.uri().path() == "/first" { 1 } else { LARGE };
+        let body = Full::new(body.slice(..length));
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    };
+    let port = http2_server(&trust, serve).await;
+    let fetcher = fetcher(trust.options());
+    let url = |path| Url::parse(&format!("https://localhost:{port}/{path}")).unwrap();
+    // So that there is a connection to share.
+    self::body(&fetcher, &url("first")).await;
+    let told = Notify::new();
+    let fetch = async |path, memory| match fetcher.fetch(&url(path), &memory).await {
+        FetchOutcome::Body(body) => body.bytes.len(),
+        other => panic!("{path}: {other:?}"),
+    };
+    let waiting = join_all((0..WAITING).map(|_| fetch("waits", Grant(Some(&told)))));
+    let granted = async {
+        let length = fetch("granted", Grant(None)).await;
+        for _ in 0..WAITING {
+            told.notify_one();
+            tokio::task::yield_now().await;
+        }
+        length
+    };
+    let (granted, waiting) = tokio::join!(granted, waiting);
+    assert_eq!((granted, waiting), (LARGE, vec![LARGE; WAITING]));
 }
