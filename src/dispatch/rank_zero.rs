@@ -200,10 +200,15 @@ async fn run_to_end(
         .map_err(|error| DispatchError::CatalogThread { message: error.to_string() })?;
     let mut publisher = Publisher::new(status_folder, options.status_interval);
     let goodbye_ticks = num_ticks(options.stop_grace + GOODBYE_TIMEOUT);
+    let lease_timeout = options.lease_timeout;
+    let coordinator = Coordinator::new(options, run.run_id, num_ranks, work).with_budgets(|id| {
+        let server = servers.get(id).filter(|server| !server.shared)?;
+        Some(budget_of(&server.folder))
+    });
     let mut state = RankZero {
         lending: Lending::new(budget_of, jobs.clone(), now_ms(), tick),
-        lease_timeout: options.lease_timeout,
-        coordinator: Coordinator::new(options, run.run_id, num_ranks, work),
+        lease_timeout,
+        coordinator,
         run,
         counts,
         servers,

@@ -26,7 +26,7 @@ fn no_server_of_the_street_sees_more_than_it_was_promised_over_mpi() {
         return;
     }
     let street = street();
-    let project = street_project(&street);
+    let project = street_project(&street, URLS);
     expect(&project.mpi_command(4, &["download"]).output().unwrap(), 0, &["download"]);
 
     for server in &street {
