@@ -282,7 +282,8 @@ pub const KEYS: &[Key] = &[
     ddl("ca_certificate", Kind::Path, "",
         "A PEM file with further certificates to trust, for networks that intercept TLS."),
     dd("schedule_rules", Kind::Rules, "{1: 1}",
-        "How many ranks may work on one server at once: from this number of open partitions on, so many ranks. \
+        "How many ranks may work on one server at once: from this number of open partitions on, so many ranks, \
+         but no more than it may have connections, or whole requests per second. \
          A server's limits are shared among them, so more ranks do not mean more requests. \
          The rule for 1 is required: without it small servers would never be asked."),
     dd("suppress_unchanged_error", Kind::Bool, "false",

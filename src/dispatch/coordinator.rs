@@ -21,8 +21,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::DispatchOptions;
+use super::landlord::num_seats;
 use super::protocol::RankProgress;
-use crate::model::{Epoch, PartitionKey, Rank, RunId, ServerId};
+use crate::model::{Epoch, PartitionKey, Rank, RunId, ServerBudget, ServerId};
 
 /// How often the coordinator must be told that time passes.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -90,13 +91,15 @@ pub enum Action {
 /// A server's place among others: most remaining partitions first, for the longest job must start first.
 type Place = (Reverse<u32>, ServerId);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Server {
     ready: VecDeque<u32>,
     /// Partitions of this run that are neither finished nor set aside, claimed or not.
     remaining: u32,
     /// Ranks that may hold claims here; settled while any does.
     slots: u32,
+    /// Ranks that its limits can be dealt to.
+    max_slots: u32,
     holders: BTreeMap<Rank, usize>,
 }
 
@@ -165,7 +168,7 @@ impl Coordinator {
         let mut servers: BTreeMap<ServerId, Server> = BTreeMap::new();
         let mut unfinished = 0;
         for partition in work {
-            let server = servers.entry(partition.server_id).or_default();
+            let server = servers.entry(partition.server_id).or_insert_with(Server::new);
             server.ready.push_back(partition.partition_id);
             server.remaining += 1;
             unfinished += 1;
@@ -185,6 +188,18 @@ impl Coordinator {
             unfinished,
             set_aside: 0,
         }
+    }
+
+    /// Heeds the limits of servers: no more ranks work on one than can ask it at the same time, the others would only
+    /// have their turns. `budget_of` knows nothing of a folder that many servers share.
+    #[must_use]
+    pub fn with_budgets(mut self, budget_of: impl Fn(ServerId) -> Option<ServerBudget>) -> Self {
+        for (&id, server) in &mut self.servers {
+            if let Some(budget) = budget_of(id) {
+                server.max_slots = num_seats(&budget);
+            }
+        }
+        self
     }
 
     /// Whether every rank has left or is lost.
@@ -435,8 +450,9 @@ impl Coordinator {
 
     fn grant_one(&mut self, rank: Rank) -> Option<Action> {
         let id = self.best_server(rank)?;
-        let slots = self.options.max_ranks_on_server(self.servers.get(&id)?.remaining);
-        let slots = slots.min(self.ranks.len() as u32);
+        let server = self.servers.get(&id)?;
+        let slots = self.options.max_ranks_on_server(server.remaining);
+        let slots = slots.min(server.max_slots).min(self.ranks.len() as u32);
         let partition_id = self.change_server(id, |server| {
             if server.holders.is_empty() {
                 server.slots = slots;
@@ -463,6 +479,10 @@ impl Coordinator {
 }
 
 impl Server {
+    fn new() -> Self {
+        Self { ready: VecDeque::new(), remaining: 0, slots: 0, max_slots: u32::MAX, holders: BTreeMap::new() }
+    }
+
     fn place(&self, id: ServerId) -> Place {
         (Reverse(self.remaining), id)
     }

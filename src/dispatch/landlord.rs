@@ -6,13 +6,15 @@
 //! requests `1 / k` s apart); connections are dealt likewise. A rate below 2/s, or one that the owner has set as a
 //! Crawl-delay, is not divided. Where there are more borrowers than pieces, the ranks take turns.
 //!
-//! Nobody is lent what another may still use. A rank is lent less first; when it has accepted that, and the last
-//! request that it made before is far enough in the past, what is free is lent to the others.
+//! Nobody is lent what another may still use. A rank is lent less first; when it has accepted that, and no second has
+//! more of its requests than that any more, what is free is lent to the others. A rank that has asked little or
+//! nothing lately makes room at once.
 //!
 //! Invariant, checked by the property test below: over all ranks, the larger of what was lent last and of what was
 //! lent since it last accepted something never sums to more than the budget.
 //!
-//! Only servers that somebody borrows are kept; what outlives that is in the catalog ([`ServerFact`]).
+//! Only servers that somebody borrows are kept, and those that are to be left alone: a rank that comes later hears how
+//! they have behaved. What outlives that is in the catalog ([`ServerFact`]).
 
 mod estate;
 mod limits;
@@ -22,6 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use self::estate::{Estate, KnownEmbargo};
+use self::limits::Limits;
 use crate::catalog::{ReceivedBytes, ServerFact};
 use crate::model::{Complaints, Embargo, FailureCause, Loan, Rank, ServerBudget, ServerName};
 
@@ -35,15 +38,19 @@ pub enum LandlordEvent {
         borrow: u64,
         received: u64,
     },
+    /// `rest`: how long until no second has more of the rank's requests than the loan allows.
     Accept {
         rank: Rank,
         server: ServerName,
         number: u64,
+        rest: Duration,
     },
+    /// `rest`: how long until no second has any of the rank's requests.
     GiveBack {
         rank: Rank,
         server: ServerName,
         received: u64,
+        rest: Duration,
     },
     Embargo {
         rank: Rank,
@@ -94,8 +101,14 @@ pub struct Landlord {
     num_loans: u64,
 }
 
+/// Ranks that can ask a server with this budget at the same time.
+#[must_use]
+pub fn num_seats(budget: &ServerBudget) -> u32 {
+    Limits::of(budget, Duration::ZERO).seats() as u32
+}
+
 impl Landlord {
-    /// Whether the server is borrowed, or was a moment ago.
+    /// Whether the server is borrowed, or was a moment ago, or is to be left alone.
     #[must_use]
     pub fn knows(&self, server: &ServerName) -> bool {
         self.servers.contains_key(server)
@@ -141,15 +154,15 @@ impl Landlord {
                     estate.borrow(now, rank, borrow, received)
                 });
             }
-            LandlordEvent::Accept { rank, server, number } => {
+            LandlordEvent::Accept { rank, server, number, rest } => {
                 self.change(now, &server, &mut actions, |estate, _| {
-                    estate.accept(now, rank, number);
+                    estate.accept(now, rank, number, rest);
                     false
                 });
             }
-            LandlordEvent::GiveBack { rank, server, received } => {
+            LandlordEvent::GiveBack { rank, server, received, rest } => {
                 self.change(now, &server, &mut actions, |estate, _| {
-                    estate.give_back(now, rank, Some(received))
+                    estate.give_back(now, rank, Some((received, rest)))
                 });
             }
             LandlordEvent::Embargo { rank, server, until, cause, http_status, complaints } => {
@@ -203,7 +216,7 @@ impl Landlord {
         if let Some(due) = estate.due.take() {
             self.due.remove(&(due, server.clone()));
         }
-        if estate.is_vacant() {
+        if estate.is_vacant(now) {
             self.servers.remove(server);
         } else if let Some(due) = estate.next_due() {
             let due = due.max(now + 1);

@@ -110,14 +110,14 @@ impl Lending {
                 self.decide(now, LandlordEvent::Borrow { rank, server, borrow, received }, orders);
             }
             ServerWord::Borrow { borrow, received } => return self.ask(now, rank, server, borrow, received),
-            ServerWord::Accept { number } => {
-                self.decide(now, LandlordEvent::Accept { rank, server, number }, orders);
+            ServerWord::Accept { number, rest } => {
+                self.decide(now, LandlordEvent::Accept { rank, server, number, rest }, orders);
             }
-            ServerWord::GiveBack { received } => {
+            ServerWord::GiveBack { received, rest } => {
                 let key = (rank, server.clone());
                 self.asking.remove(&key);
                 self.untold.remove(&key);
-                self.decide(now, LandlordEvent::GiveBack { rank, server, received }, orders);
+                self.decide(now, LandlordEvent::GiveBack { rank, server, received, rest }, orders);
             }
             ServerWord::News(ServerNews::Embargo(embargo)) => {
                 let Embargo { left, cause, http_status, complaints } = embargo;

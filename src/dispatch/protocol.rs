@@ -119,9 +119,11 @@ pub enum ServerWord {
     },
     Accept {
         number: u64,
+        rest: Duration,
     },
     GiveBack {
         received: u64,
+        rest: Duration,
     },
     News(ServerNews),
     /// A robots.txt whose text is too long to be passed on.

@@ -231,11 +231,17 @@ async fn run_to_end(
         .map_err(|error| DispatchError::CatalogThread { message: error.to_string() })?;
     let mut publisher = Publisher::new(status_folder, options.status_interval);
     let goodbye_ticks = num_ticks(options.stop_grace + GOODBYE_TIMEOUT);
+    let lease_timeout = options.lease_timeout;
+    let num_partitions = partitions.len() as u64;
+    let coordinator = Coordinator::new(options, run.run_id, num_ranks, partitions).with_budgets(|id| {
+        let server = servers.get(id).filter(|server| !server.shared)?;
+        Some(budget_of(&server.folder))
+    });
     let mut state = RankZero {
-        num_partitions: partitions.len() as u64,
+        num_partitions,
         lending: Lending::new(budget_of, jobs.clone(), now_ms(), tick),
-        lease_timeout: options.lease_timeout,
-        coordinator: Coordinator::new(options, run.run_id, num_ranks, partitions),
+        lease_timeout,
+        coordinator,
         run,
         counts,
         servers,

@@ -57,12 +57,12 @@ impl Landlord for ServerLine {
         self.say(server, ServerWord::Borrow { borrow: 0, received });
     }
 
-    fn accept(&self, server: &ServerName, number: u64) {
-        self.say(server, ServerWord::Accept { number });
+    fn accept(&self, server: &ServerName, number: u64, rest: Duration) {
+        self.say(server, ServerWord::Accept { number, rest });
     }
 
-    fn give_back(&self, server: &ServerName, received: u64) {
-        self.say(server, ServerWord::GiveBack { received });
+    fn give_back(&self, server: &ServerName, received: u64, rest: Duration) {
+        self.say(server, ServerWord::GiveBack { received, rest });
     }
 
     fn tell(&self, server: &ServerName, news: ServerNews) {

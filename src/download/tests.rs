@@ -362,8 +362,8 @@ struct Silent;
 
 impl Landlord for Silent {
     fn borrow(&self, _: &ServerName, _: u64) {}
-    fn accept(&self, _: &ServerName, _: u64) {}
-    fn give_back(&self, _: &ServerName, _: u64) {}
+    fn accept(&self, _: &ServerName, _: u64, _: Duration) {}
+    fn give_back(&self, _: &ServerName, _: u64, _: Duration) {}
     fn tell(&self, _: &ServerName, _: ServerNews) {}
 }
 

@@ -1,6 +1,7 @@
 //! Who lends this process its part of each server's limits.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use crate::model::{ServerName, ServerNews};
 
@@ -17,11 +18,12 @@ pub trait Landlord: Send + Sync + Debug {
     /// `received`: bytes of bodies since the last word about it.
     fn borrow(&self, server: &ServerName, received: u64);
 
-    /// From now on nothing goes beyond the loan of this number: what was under way beyond it has ended.
-    fn accept(&self, server: &ServerName, number: u64);
+    /// From now on nothing goes beyond the loan of this number: what was under way beyond it has ended. In a second
+    /// that ends after `rest`, nothing has gone beyond its rate.
+    fn accept(&self, server: &ServerName, number: u64, rest: Duration);
 
-    /// The server has not been asked anything for a while; nothing of it is held any more.
-    fn give_back(&self, server: &ServerName, received: u64);
+    /// Nothing of the server is held any more. In a second that ends after `rest`, it was not asked anything.
+    fn give_back(&self, server: &ServerName, received: u64, rest: Duration);
 
     /// What the other ranks, and the next run, should know.
     fn tell(&self, server: &ServerName, news: ServerNews);

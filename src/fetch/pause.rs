@@ -71,6 +71,8 @@ enum Probe {
 pub(super) struct Pauses {
     patience: Duration,
     streak: Option<Streak>,
+    /// When the last request left that came to a success.
+    succeeded_at: Option<Instant>,
     /// The last pause, over or not.
     pause: Option<Pause>,
     /// When it began.
@@ -80,7 +82,14 @@ pub(super) struct Pauses {
 
 impl Pauses {
     pub fn new(patience: Duration) -> Self {
-        Self { patience, streak: None, pause: None, paused_at: None, probe: Probe::NotNeeded }
+        Self {
+            patience,
+            streak: None,
+            succeeded_at: None,
+            pause: None,
+            paused_at: None,
+            probe: Probe::NotNeeded,
+        }
     }
 
     /// Earliest time of the next request, never before `now`; `None` while that depends on a probe.
@@ -120,6 +129,7 @@ impl Pauses {
 
     /// A response that is no complaint, to a request that left at `sent_at`.
     pub fn on_success(&mut self, sent_at: Instant) {
+        self.succeeded_at = self.succeeded_at.max(Some(sent_at));
         if !self.is_stale(sent_at) {
             self.probe = Probe::NotNeeded;
             self.streak = None;
@@ -170,14 +180,15 @@ impl Pauses {
     }
 
     /// Another process has heard the complaint: the server is left alone until then, and probed. The streak goes on
-    /// where it stands there: ranks that probe one after the other give a server up as soon as one alone.
+    /// where it stands there: ranks that probe one after the other give a server up as soon as one alone. But it is none
+    /// if a request from here has had a success in the meantime.
     pub fn on_embargo(&mut self, complaint: Complaint, heard: Complaints, until: Instant, now: Instant) {
         if until <= self.pause(now).map_or(now, |pause| pause.until) {
             return;
         }
         self.extend(until, complaint, now);
-        if heard.number > 0 {
-            let since = now.checked_sub(heard.lasting).unwrap_or(now);
+        let since = now.checked_sub(heard.lasting).unwrap_or(now);
+        if heard.number > 0 && self.succeeded_at.is_none_or(|at| at <= since) {
             let own = self.streak.unwrap_or(Streak { since, complaints: 0, pauses: 0 });
             let streak = Streak {
                 since: own.since.min(since),

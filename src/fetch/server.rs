@@ -34,9 +34,10 @@ use super::rate::{LearntLimit, RateController, ServerLimit};
 use super::told_to_wait::MAX_PAUSE;
 use crate::model::{Embargo, Loan, ServerName, ServerNews};
 
-/// How much later than the others hear of it an embargo ends for each rank, as a part of it and at most: a server
-/// that may have recovered is not probed by all at once.
+/// How much later an embargo ends for each rank that was told of it, at most: as a part of it, and within these bounds.
+/// The rank that was asked to go away probes first, and a server that may have recovered is not probed by all at once.
 const SPREAD: f64 = 0.1;
+const LEAST_SPREAD: Duration = Duration::from_secs(1);
 const LONGEST_SPREAD: Duration = Duration::from_secs(5);
 /// What was learnt is told again when it has changed by this part, and not sooner than after so long.
 const LEARNT_CHANGE: f64 = 0.1;
@@ -130,11 +131,12 @@ impl State {
         self.max_connections().min(self.limit.max_in_flight)
     }
 
-    /// Earliest time of the next request as far as pauses, gap and controller say, never before `now`; `None` while
+    /// Earliest time of the next request as far as pauses, gap, controller and loan say, never before `now`; `None` while
     /// a probe is under way.
     fn ready_at(&self, now: Instant) -> Option<Instant> {
         let at = self.pauses.ready_at(now)?;
-        Some(self.gap.next_at().into_iter().chain(self.limit.embargo_until).fold(at, Instant::max))
+        let others = [self.gap.next_at(), self.limit.embargo_until, self.lent.next_at()];
+        Some(others.into_iter().flatten().fold(at, Instant::max))
     }
 
     fn outlook(&self, now: Instant) -> Outlook {
@@ -191,7 +193,7 @@ impl State {
                 tracing::warn!(%server, %cause, http_status, "server is left alone for {seconds} s");
             }
         }
-        let later = left.mul_f64(SPREAD).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
+        let later = left.mul_f64(SPREAD).clamp(LEAST_SPREAD, LONGEST_SPREAD).mul_f64(fastrand::f64());
         self.pauses.on_embargo(Complaint { cause, http_status }, complaints, now + left + later, now);
     }
 
@@ -286,7 +288,7 @@ impl Server {
     /// changes nothing.
     pub(super) fn lend(&self, loan: Loan, embargo: Option<Embargo>, learnt: LearntLimit) {
         let (mut state, now) = (self.state(), Instant::now());
-        let Some(had_none) = state.lent.take(loan, now) else { return };
+        let Some(had_none) = state.lent.take(loan) else { return };
         state.adopt_loan(self.limits);
         if had_none && !loan.rest.is_zero() {
             state.gap.hold_until(now + loan.rest);
@@ -451,9 +453,9 @@ impl Server {
     /// Says that the present loan is kept, once it is.
     fn accept(&self, state: &mut State) {
         if let Some(landlord) = &self.landlord
-            && let Some(number) = state.lent.accept(state.under_way)
+            && let Some((number, rest)) = state.lent.accept(state.under_way, Instant::now())
         {
-            landlord.accept(&self.name, number);
+            landlord.accept(&self.name, number, rest);
         }
     }
 
@@ -468,18 +470,14 @@ impl Server {
         }
     }
 
-    /// To be called once a second: goes as fast as the loan allows by now, tells what was learnt, and gives back what
-    /// nobody uses. False if nothing of the server is to be remembered.
+    /// To be called several times a second: tells what was learnt, and gives back what nobody uses. False if nothing of
+    /// the server is to be remembered.
     pub(super) fn tick(&self, is_held: bool, now: Instant) -> bool {
         let mut state = self.state();
-        if state.lent.goes_faster(now) {
-            state.set_least_gap();
-            self.changed.notify_one();
-        }
         let is_over = !is_held && state.lent.is_idle(now);
         self.tell_learnt(&mut state, is_over, now);
         if is_over {
-            self.give_back(&mut state);
+            self.give_back(&mut state, now);
         }
         drop(state);
         !(is_over && self.is_fresh(now))
@@ -487,19 +485,19 @@ impl Server {
 
     /// Tells what was learnt and gives everything back, unless something is under way.
     pub(super) fn leave(&self) {
-        let mut state = self.state();
-        self.tell_learnt(&mut state, true, Instant::now());
+        let (mut state, now) = (self.state(), Instant::now());
+        self.tell_learnt(&mut state, true, now);
         if state.under_way == 0 {
-            self.give_back(&mut state);
+            self.give_back(&mut state, now);
         }
     }
 
-    fn give_back(&self, state: &mut State) {
+    fn give_back(&self, state: &mut State, now: Instant) {
         if let Some(landlord) = &self.landlord
-            && let Some(received) = state.lent.give_back()
+            && let Some((received, rest)) = state.lent.give_back(now)
         {
             state.waits_since = None;
-            landlord.give_back(&self.name, received);
+            landlord.give_back(&self.name, received, rest);
         }
     }
 

@@ -22,8 +22,8 @@ const SWEEP_AT: usize = 4096;
 /// Entries at which even a server with something to remember (a pause, a lowered rate) is forgotten unless it is
 /// in use: redirects to endless names of one domain must not fill the memory.
 const FORGET_AT: usize = 16 * SWEEP_AT;
-/// How often loans are looked after: one that raises a rate holds after a second.
-const TICK: Duration = Duration::from_secs(1);
+/// How often loans are looked after: others get so much later what a rank does not use any more.
+const TICK: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Servers {

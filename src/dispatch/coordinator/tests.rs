@@ -41,6 +41,32 @@ fn every_server_gets_a_claim_before_any_gets_two_and_the_largest_is_first() {
 }
 
 #[test]
+fn no_more_ranks_work_on_a_server_than_its_limits_can_be_dealt_to() {
+    let options = DispatchOptions {
+        schedule_rules: BTreeMap::from([(1, 4)]),
+        max_connections_per_server: 4,
+        ..DispatchOptions::default()
+    };
+    let work = (0..4).flat_map(|n| [key(0, n), key(1, n), key(2, n)]);
+    let budget =
+        |rate, max_connections| ServerBudget { rate, max_connections, bytes_per_hour: 0, bytes_per_day: 0 };
+    let mut coordinator = Coordinator::new(options, 1, 2, work).with_budgets(|id| match id {
+        ServerId(0) => Some(budget(1.5, 4)),
+        ServerId(1) => Some(budget(20.0, 1)),
+        _ => None,
+    });
+    let servers = |actions: &[Action]| -> Vec<u32> {
+        grants(actions).iter().map(|(_, partition, _)| partition.server_id.0).collect()
+    };
+    assert_eq!(servers(&ready(&mut coordinator, 0, 10)), [0, 1, 2, 0, 1, 2]);
+    assert_eq!(servers(&ready(&mut coordinator, 1, 10)), [2, 2]);
+    let done = CoordinatorEvent::Finished { partition: key(0, 0) };
+    let goes_on: Vec<_> =
+        grants(&coordinator.on_event(0, done)).iter().map(|grant| (grant.0, grant.1)).collect();
+    assert_eq!(goes_on, [(0, key(0, 2))], "to the rank that has it");
+}
+
+#[test]
 fn a_silent_rank_loses_its_claims_and_its_late_report_is_not_current() {
     let mut coordinator = Coordinator::new(DispatchOptions::default(), 7, 2, [key(0, 0)]);
     let (rank, partition, epoch) = grants(&ready(&mut coordinator, 1, 1))[0];

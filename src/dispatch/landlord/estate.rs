@@ -10,39 +10,11 @@ use crate::catalog::{ReceivedBytes, ServerFact};
 use crate::model::{Complaints, Embargo, FailureCause, Loan, Rank, ServerBudget, ServerName};
 
 /// The window in which a rate is counted.
-const RATE_WINDOW_MS: u64 = 1000;
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// An embargo that ends no later than this after one that is known is no news.
 const SAME_EMBARGO_MS: u64 = 1000;
 /// What a rank is told while a budget of bytes is used up. No answer of the server has led to it.
 const BUDGET_USED_UP: FailureCause = FailureCause::HttpStatus;
-
-/// What is known of who has asked a server before.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Past {
-    /// Nobody, as far as is known.
-    Unknown,
-    /// The catalog knows of it: the run before may have been killed a moment ago.
-    Known,
-    /// It was lent in this run.
-    Lent,
-}
-
-impl Past {
-    /// How long a rank that had nothing keeps still under this part.
-    pub fn rest(self, Part { rate, .. }: Part) -> Duration {
-        let gap = if rate > 0.0 {
-            Duration::try_from_secs_f64(1.0 / rate).unwrap_or_default()
-        } else {
-            Duration::ZERO
-        };
-        match self {
-            Self::Unknown => Duration::ZERO,
-            Self::Known => gap,
-            Self::Lent if gap.is_zero() => gap,
-            Self::Lent => gap.max(Duration::from_millis(RATE_WINDOW_MS)),
-        }
-    }
-}
 
 /// A server that somebody borrows.
 #[derive(Debug)]
@@ -52,7 +24,8 @@ pub(super) struct Estate {
     pub crawl_delays: [Duration; 2],
     pub embargo: Option<KnownEmbargo>,
     pub received: Received,
-    past: Past,
+    /// Whether the catalog knows of it and it was not lent yet: the run before may have been killed a moment ago.
+    may_be_asked: bool,
     pub borrowers: BTreeMap<Rank, Borrower>,
     /// Rates that nobody has any more, but somebody used a moment ago: (until, requests/s).
     cooling: Vec<(u64, f64)>,
@@ -97,7 +70,7 @@ impl Estate {
             crawl_delays: [Duration::ZERO; 2],
             embargo: None,
             received: Received::new(&budget, &ReceivedBytes::default(), now),
-            past: if facts.is_empty() { Past::Unknown } else { Past::Known },
+            may_be_asked: !facts.is_empty(),
             borrowers: BTreeMap::new(),
             cooling: Vec::new(),
             bytes_free_at: None,
@@ -147,29 +120,33 @@ impl Estate {
         has_counted
     }
 
-    pub fn accept(&mut self, now: u64, rank: Rank, number: u64) {
+    pub fn accept(&mut self, now: u64, rank: Rank, number: u64, rest: Duration) {
         let Some(borrower) = self.borrowers.get_mut(&rank) else { return };
         if borrower.number != number {
             return;
         }
         let freed = borrower.held.rate - borrower.lent.rate;
         borrower.held = borrower.lent;
-        self.cool(now, freed);
+        self.cool(now, freed, rest);
     }
 
-    /// A rate that somebody had until now is nobody's for as long as a second may still see both.
-    fn cool(&mut self, now: u64, rate: f64) {
+    /// A rate that somebody had until now is nobody's for as long as a second may still see both; one that is not
+    /// divided for as long as the time between two requests is, if that is longer.
+    fn cool(&mut self, now: u64, rate: f64, rest: Duration) {
         let limits = self.limits();
-        if rate > 0.0 && limits.rate.is_some() {
-            self.cooling.push((now + limits.gap_ms().max(RATE_WINDOW_MS), rate));
+        let gap = Duration::from_millis(limits.gap_ms());
+        let rest = if gap > RATE_WINDOW { gap } else { rest.min(RATE_WINDOW) };
+        if rate > 0.0 && limits.rate.is_some() && !rest.is_zero() {
+            self.cooling.push((now + rest.as_micros().div_ceil(1000) as u64, rate));
         }
     }
 
-    /// `received` is `None` when nobody knows: then all that was lent counts.
-    pub fn give_back(&mut self, now: u64, rank: Rank, received: Option<u64>) -> bool {
+    /// `known` are the bytes received and how long until no second has any requests; `None` when nobody knows: then
+    /// all that was lent counts, and was used until now.
+    pub fn give_back(&mut self, now: u64, rank: Rank, known: Option<(u64, Duration)>) -> bool {
         let Some(borrower) = self.borrowers.remove(&rank) else { return false };
-        self.cool(now, borrower.held.rate);
-        let received = received.unwrap_or(borrower.bytes);
+        let (received, rest) = known.unwrap_or((borrower.bytes, RATE_WINDOW));
+        self.cool(now, borrower.held.rate, rest);
         self.received.add(received, now);
         received > 0 || borrower.bytes > 0
     }
@@ -201,9 +178,10 @@ impl Estate {
         (longest.until > now).then(|| longest.left(now))
     }
 
-    /// Whether nothing of it need be kept: nobody has any, and nobody had a moment ago.
-    pub fn is_vacant(&self) -> bool {
-        self.borrowers.is_empty() && self.cooling.is_empty()
+    /// Whether nothing of it need be kept: nobody has any, nobody had a moment ago, and it is not to be left alone.
+    pub fn is_vacant(&self, now: u64) -> bool {
+        let is_embargoed = self.embargo.is_some_and(|embargo| embargo.until > now);
+        self.borrowers.is_empty() && self.cooling.is_empty() && !is_embargoed
     }
 
     pub fn bytes_lent(&self) -> u64 {
@@ -252,10 +230,8 @@ impl Estate {
             *num_loans += 1;
             borrower.number = *num_loans;
             borrower.lent = grant;
-            let rest = self.past.rest(grant);
-            if !grant.is_nothing() {
-                self.past = Past::Lent;
-            }
+            let rest = if self.may_be_asked { grant.gap() } else { Duration::ZERO };
+            self.may_be_asked &= grant.is_nothing();
             borrower.held = borrower.held.max(grant);
             borrower.is_new = false;
             borrower.must_answer = false;
@@ -366,7 +342,8 @@ impl Estate {
             true => seated.map(|borrower| borrower.since + limits.turn_ms()).min(),
             false => None,
         };
-        [cooled, turn_ends, self.bytes_free_at].into_iter().flatten().min()
+        let embargo_ends = self.embargo.filter(|_| self.borrowers.is_empty()).map(|embargo| embargo.until);
+        [cooled, turn_ends, self.bytes_free_at, embargo_ends].into_iter().flatten().min()
     }
 }
 

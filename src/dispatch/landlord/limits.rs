@@ -96,6 +96,11 @@ impl Part {
         self.connections == 0
     }
 
+    /// Between two requests; none without a limit.
+    pub fn gap(self) -> Duration {
+        Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or_default()
+    }
+
     pub fn min(self, other: Self) -> Self {
         if self.is_nothing() || other.is_nothing() {
             return Self::default();

@@ -2,8 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
-use super::estate::Past;
-use super::limits::{LEAST_DIVIDED_RATE, Part};
+use super::limits::LEAST_DIVIDED_RATE;
 use super::*;
 use crate::model::RobotsTxt;
 
@@ -19,6 +18,8 @@ fn budget(rate: f64, max_connections: u32) -> ServerBudget {
 
 /// A landlord of one server, and ranks that do at once what they are told.
 struct Town {
+    /// How long ago they have used what they let go of.
+    rest: Duration,
     landlord: Landlord,
     now: u64,
     budget: ServerBudget,
@@ -33,7 +34,8 @@ impl Town {
     fn new(budget: ServerBudget) -> Self {
         let landlord = Landlord::default();
         let (loans, facts) = (BTreeMap::new(), Vec::new());
-        Self { landlord, now: START, budget, facts, loans, embargoes: Vec::new(), received: None }
+        let rest = Duration::from_millis(999);
+        Self { rest, landlord, now: START, budget, facts, loans, embargoes: Vec::new(), received: None }
     }
 
     fn say(&mut self, event: LandlordEvent) {
@@ -42,7 +44,8 @@ impl Town {
             match action {
                 LandlordAction::Lend { rank, server, loan, .. } => {
                     assert!(self.loans.insert(rank, loan).is_none_or(|old| old.number < loan.number));
-                    let accept = LandlordEvent::Accept { rank, server, number: loan.number };
+                    let rest = self.rest;
+                    let accept = LandlordEvent::Accept { rank, server, number: loan.number, rest };
                     actions.extend(self.landlord.on_event(self.now, accept));
                 }
                 LandlordAction::Embargo { rank, embargo, .. } => self.embargoes.push((rank, embargo)),
@@ -58,7 +61,7 @@ impl Town {
 
     fn give_back(&mut self, rank: Rank, received: u64) {
         self.loans.remove(&rank);
-        self.say(LandlordEvent::GiveBack { rank, server: server(), received });
+        self.say(LandlordEvent::GiveBack { rank, server: server(), received, rest: self.rest });
     }
 
     fn pass(&mut self, ms: u64) {
@@ -94,6 +97,25 @@ fn a_lone_borrower_has_all_and_others_get_whole_requests_per_second() {
     town.give_back(2, 0);
     town.pass(1000);
     assert!(!town.landlord.knows(&server()) && town.landlord.due.is_empty(), "nothing is kept");
+}
+
+#[test]
+fn who_has_not_used_what_it_lets_go_of_makes_room_at_once() {
+    let mut town = Town { rest: Duration::ZERO, ..Town::new(budget(10.5, 8)) };
+    (0..3).for_each(|rank| town.borrow(rank, 0));
+    assert_eq!(town.lent(), [(4.0, 3), (3.0, 3), (3.0, 2)]);
+    (1..3).for_each(|rank| town.give_back(rank, 0));
+    assert_eq!(town.lent(), [(10.5, 8)]);
+    town.give_back(0, 0);
+    assert!(!town.landlord.knows(&server()), "nothing is kept");
+    // The next request of a slow server waits whoever sends it.
+    let mut town = Town { rest: Duration::ZERO, ..Town::new(budget(0.25, 4)) };
+    town.borrow(0, 0);
+    town.give_back(0, 0);
+    town.borrow(1, 0);
+    assert!(town.lent().is_empty());
+    town.pass(4500);
+    assert_eq!(town.lent(), [(0.25, 4)]);
 }
 
 #[test]
@@ -213,6 +235,30 @@ fn a_longer_embargo_is_told_to_the_others() {
     assert!(town.landlord.embargo(START + 70_000, &server()).is_none());
 }
 
+/// A rank that asked when the others had given the server back did not hear for how long it had been in trouble.
+#[test]
+fn an_embargo_is_kept_with_its_complaints_until_it_is_over() {
+    let mut town = Town::new(budget(10.0, 8));
+    town.borrow(0, 0);
+    let complaints = Complaints { lasting: Duration::from_secs(90), number: 23, pauses: 3 };
+    town.say(LandlordEvent::Embargo {
+        rank: 0,
+        server: server(),
+        until: START + 60_000,
+        cause: FailureCause::ConnectTimeout,
+        http_status: None,
+        complaints,
+    });
+    town.give_back(0, 0);
+    town.pass(30_000);
+    assert_eq!(
+        town.landlord.embargo(town.now, &server()).map(|embargo| embargo.complaints),
+        Some(complaints)
+    );
+    town.pass(30_000);
+    assert!(!town.landlord.knows(&server()) && town.landlord.due.is_empty());
+}
+
 #[test]
 fn bytes_are_lent_until_none_are_left_and_again_when_they_have_aged() {
     let mut town = Town::new(ServerBudget { bytes_per_hour: 10 << 20, ..budget(0.0, 4) });
@@ -252,8 +298,9 @@ fn bytes_are_lent_until_none_are_left_and_again_when_they_have_aged() {
 enum Step {
     Borrow(Rank),
     Bytes(Rank),
-    GiveBack(Rank),
-    Accept(Rank),
+    /// And how long until no second has what it let go of.
+    GiveBack(Rank, u64),
+    Accept(Rank, u64),
     /// One message arrives at rank 0, or from it.
     Arrive(Rank),
     Reach(Rank),
@@ -262,12 +309,12 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let rank = 0u32..4;
+    let (rank, rest) = (0u32..4, prop_oneof![Just(0), 1u64..=1000]);
     prop_oneof![
         2 => rank.clone().prop_map(Step::Borrow),
         1 => rank.clone().prop_map(Step::Bytes),
-        1 => rank.clone().prop_map(Step::GiveBack),
-        2 => rank.clone().prop_map(Step::Accept),
+        1 => (rank.clone(), rest.clone()).prop_map(|(rank, rest)| Step::GiveBack(rank, rest)),
+        2 => (rank.clone(), rest).prop_map(|(rank, rest)| Step::Accept(rank, rest)),
         4 => rank.clone().prop_map(Step::Arrive),
         4 => rank.clone().prop_map(Step::Reach),
         1 => rank.prop_map(Step::Freeze),
@@ -284,7 +331,7 @@ struct Tenant {
     loan: Option<Loan>,
     /// What it may be using, in requests/s and connections.
     using: (f64, u32),
-    /// What it has used: (until, requests/s).
+    /// What it has used, and until when a second may have it: (until, requests/s).
     used: Vec<(u64, f64)>,
     /// On their way to rank 0, and from it.
     to_zero: VecDeque<LandlordEvent>,
@@ -313,17 +360,18 @@ impl Tenant {
         });
     }
 
-    fn let_go(&mut self, now: u64, to: (f64, u32)) {
+    fn let_go(&mut self, until: u64, to: (f64, u32)) {
         if to.0 < self.using.0 {
-            self.used.push((now, self.using.0));
+            self.used.push((until, self.using.0));
         }
         self.using = to;
     }
 
-    fn accept(&mut self, now: u64, rank: Rank) {
+    fn accept(&mut self, until: u64, rank: Rank, rest: Duration) {
         if let Some(loan) = self.loan {
-            self.let_go(now, part_of(&loan));
-            self.to_zero.push_back(LandlordEvent::Accept { rank, server: server(), number: loan.number });
+            self.let_go(until, part_of(&loan));
+            let number = loan.number;
+            self.to_zero.push_back(LandlordEvent::Accept { rank, server: server(), number, rest });
         }
     }
 }
@@ -344,6 +392,19 @@ struct World {
 }
 
 impl World {
+    fn limit(&self) -> f64 {
+        if self.budget.rate > 0.0 { self.budget.rate } else { f64::INFINITY }
+    }
+
+    /// How long no second, or none that is as long as the time between two requests, is without what is let go of now:
+    /// not shorter than for what was let go of before. And until when that is.
+    fn rest(&self, rank: Rank, rest: u64) -> (Duration, u64) {
+        let gap = (1000.0 / self.limit()).ceil() as u64;
+        let before = self.tenants[rank as usize].used.iter().map(|(until, _)| until.saturating_sub(self.now));
+        let rest = before.fold(if gap > 1000 { gap } else { rest }, u64::max);
+        (Duration::from_millis(rest.min(1000)), self.now + rest)
+    }
+
     fn decide(&mut self, event: LandlordEvent) {
         if matches!(event, LandlordEvent::Borrow { .. }) {
             self.landlord.acquaint(self.now, &server(), self.budget, &[]);
@@ -356,7 +417,6 @@ impl World {
     }
 
     fn take(&mut self, step: Step) {
-        let now = self.now;
         match step {
             Step::Borrow(rank) => {
                 let tenant = &mut self.tenants[rank as usize];
@@ -370,16 +430,24 @@ impl World {
                     tenant.borrow_anew(rank);
                 }
             }
-            Step::GiveBack(rank) => {
+            Step::GiveBack(rank, rest) => {
+                let (rest, until) = self.rest(rank, rest);
                 let tenant = &mut self.tenants[rank as usize];
                 if tenant.borrow.take().is_some() {
                     tenant.loan = None;
-                    // It has been idle for some seconds.
-                    (tenant.using, tenant.used) = ((0.0, 0), Vec::new());
-                    tenant.to_zero.push_back(LandlordEvent::GiveBack { rank, server: server(), received: 0 });
+                    tenant.let_go(until, (0.0, 0));
+                    tenant.to_zero.push_back(LandlordEvent::GiveBack {
+                        rank,
+                        server: server(),
+                        received: 0,
+                        rest,
+                    });
                 }
             }
-            Step::Accept(rank) => self.tenants[rank as usize].accept(now, rank),
+            Step::Accept(rank, rest) => {
+                let (rest, until) = self.rest(rank, rest);
+                self.tenants[rank as usize].accept(until, rank, rest);
+            }
             Step::Arrive(rank) => {
                 let tenant = &mut self.tenants[rank as usize];
                 let Some(event) = tenant.to_zero.pop_front() else { return };
@@ -424,14 +492,13 @@ impl World {
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
-        let limit = if self.budget.rate > 0.0 { self.budget.rate } else { f64::INFINITY };
-        let window = if limit < LEAST_DIVIDED_RATE { (1000.0 / limit).max(1000.0) as u64 } else { 1000 };
+        let limit = self.limit();
         let awake = || self.tenants.iter().filter(|tenant| !tenant.is_frozen);
         let connections: u32 = awake().map(|tenant| tenant.using.1).sum();
         prop_assert!(connections <= self.budget.max_connections, "{connections} connections");
-        // The most that each has used at any time in the last second, or between two requests.
+        // The most that each has used at any time that a second has.
         let rate = |tenant: &Tenant| {
-            let used = tenant.used.iter().filter(|(until, _)| until + window > self.now);
+            let used = tenant.used.iter().filter(|(until, _)| *until > self.now);
             used.map(|(_, rate)| *rate).fold(tenant.using.0, f64::max)
         };
         let rates: Vec<f64> = awake().map(rate).collect();
@@ -447,7 +514,7 @@ impl World {
                     self.take(Step::Reach(rank));
                     self.check()?;
                 }
-                self.take(Step::Accept(rank));
+                self.take(Step::Accept(rank, 1000));
                 while !self.tenants[rank as usize].to_zero.is_empty() {
                     self.take(Step::Arrive(rank));
                     self.check()?;
@@ -478,7 +545,7 @@ proptest! {
         for rank in 0..4 {
             let tenant = &mut world.tenants[rank as usize];
             if tenant.is_frozen && !tenant.is_heard && tenant.to_zero.is_empty() {
-                tenant.to_zero.push_back(LandlordEvent::Accept { rank, server: server(), number: 0 });
+                tenant.to_zero.push_back(LandlordEvent::Accept { rank, server: server(), number: 0, rest: Duration::ZERO });
             }
         }
         world.run(30_000)?;
@@ -500,7 +567,7 @@ proptest! {
             }
         }
         for rank in 0..4 {
-            world.take(Step::GiveBack(rank));
+            world.take(Step::GiveBack(rank, 1000));
         }
         world.run(30_000)?;
         prop_assert!(!world.landlord.knows(&server()) && world.landlord.due.is_empty(), "nothing is kept");
@@ -531,7 +598,4 @@ fn who_had_nothing_keeps_still_for_as_long_as_others_may_have_asked() {
     let mut town = Town::new(budget(1.0, 8));
     town.borrow(0, 0);
     assert_eq!(town.loans[&0].rest, Duration::ZERO);
-    town.say(LandlordEvent::GiveBack { rank: 0, server: server(), received: 0 });
-    assert_eq!(Past::Lent.rest(Part { rate: 10.0, connections: 1 }), Duration::from_secs(1));
-    assert_eq!(Past::Lent.rest(Part { rate: f64::INFINITY, connections: 1 }), Duration::ZERO);
 }

@@ -314,7 +314,7 @@ impl Run {
     async fn loan_for(&mut self, rank: Rank) -> (Loan, Option<ServerKnowledge>) {
         match self.orders_for(rank).await.pop().unwrap() {
             ServerOrder::Lend { loan, knowledge, .. } => {
-                self.say_of_server(rank, ServerWord::Accept { number: loan.number });
+                self.say_of_server(rank, ServerWord::Accept { number: loan.number, rest: Duration::ZERO });
                 (loan, knowledge.map(|knowledge| *knowledge))
             }
             order => panic!("{order:?}"),

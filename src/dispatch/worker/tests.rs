@@ -293,11 +293,12 @@ async fn loans_that_have_crossed_a_newer_word_are_dropped() {
     rank_zero.lend(1, 5);
     assert_eq!(rank_zero.lent(1).await, [(5, 1)]);
     // All at once, and the crossing loan before the worker has sent a word of it.
-    line.accept(&server, 5);
-    line.give_back(&server, 7);
+    line.accept(&server, 5, Duration::from_millis(300));
+    line.give_back(&server, 7, Duration::ZERO);
     line.borrow(&server, 0);
     rank_zero.lend(1, 6);
-    let (accept, give_back) = (ServerWord::Accept { number: 5 }, ServerWord::GiveBack { received: 7 });
+    let accept = ServerWord::Accept { number: 5, rest: Duration::from_millis(300) };
+    let give_back = ServerWord::GiveBack { received: 7, rest: Duration::ZERO };
     assert_eq!(rank_zero.words().await, [accept, give_back, ServerWord::Borrow { borrow: 2, received: 0 }]);
     rank_zero.lend(2, 7);
     assert_eq!(rank_zero.lent(2).await, [(5, 1), (7, 1)]);
@@ -328,7 +329,7 @@ async fn what_was_said_last_is_heard_before_the_goodbye_and_long_texts_are_not_p
     rank_zero.say(ToWorker::Done);
     line.tell(&server, ServerNews::RobotsTxt(robots("x".repeat(65_536))));
     line.tell(&server, ServerNews::RobotsTxt(robots("x".repeat(65_537))));
-    line.give_back(&server, 3);
+    line.give_back(&server, 3, Duration::ZERO);
     let mut words = Vec::new();
     loop {
         match rank_zero.heard().await {
@@ -337,7 +338,7 @@ async fn what_was_said_last_is_heard_before_the_goodbye_and_long_texts_are_not_p
             _ => {}
         }
     }
-    let [ServerWord::News(_), long, ServerWord::GiveBack { received: 3 }] = &words[..] else {
+    let [ServerWord::News(_), long, ServerWord::GiveBack { received: 3, .. }] = &words[..] else {
         panic!("{words:?}")
     };
     assert_eq!(*long, ServerWord::CrawlDelay { is_https: true, delay: LEASE });

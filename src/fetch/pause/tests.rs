@@ -290,3 +290,23 @@ fn ranks_that_tell_each_other_give_up_together() {
     }
     assert_eq!(lengths, [15, 30, 60, 120], "as one rank alone");
 }
+
+/// Four ranks probe a server that can do two things at once: whoever is refused is no reason for the others to give up.
+#[test]
+fn a_success_since_refutes_what_others_have_counted() {
+    let now = Instant::now();
+    let heard = |lasting| Complaints { lasting, number: 40, pauses: 5 };
+    let rank = |succeeded_at| {
+        let mut rank = Pauses::new(PATIENCE);
+        rank.on_success(succeeded_at);
+        rank
+    };
+    let mut refuted = rank(now + 8 * S);
+    refuted.on_embargo(NO_ANSWER, heard(9 * S), now + 20 * S, now + 10 * S);
+    let pause = refuted.pause(now + 10 * S).unwrap();
+    assert_eq!((pause.until, pause.given_up), (now + 20 * S, false));
+    assert_eq!(refuted.complaints(now + 10 * S).number, 0);
+    let mut known = rank(now + 8 * S);
+    known.on_embargo(NO_ANSWER, heard(PATIENCE), now + 20 * S + PATIENCE, now + 10 * S + PATIENCE);
+    assert!(known.pause(now + 10 * S + PATIENCE).unwrap().given_up);
+}

@@ -8,27 +8,28 @@
 //! | lent, without connections | none: another rank has its turn | lent, by the next loan |
 //! | lent, and idle for [`IDLE`] | none | nothing is lent: it is given back |
 //!
-//! A loan is *accepted* when it is kept: when no more requests are under way than it has connections. A lower rate is
-//! kept at once. A higher one, or any after there was none, is used [`SETTLED`] later only: limits are counted by the
-//! second, so no second may see the rank that made room at its old pace and this one at its new. The first loan of
-//! all has nobody before it.
+//! A loan is *accepted* when it is kept: when no more requests are under way than it has connections. Limits are counted
+//! by the second, and in no second does the rank send more than the rate that holds at its end: after a loan of less
+//! it waits for what it sent before to be [`A_SECOND`] old. Others may have what is let go of when the last second that
+//! had more is over; accepting and giving back say how long that is.
 //!
 //! Bytes: a request leaves only while more bytes are left than those under way will take, each the mean of the bodies
 //! so far. Bodies of one size exceed a loan by less than one body; at worst it is exceeded by what is under way when
 //! it ends, each request at most `max_body_bytes`.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::model::Loan;
 
-/// A server that nobody has asked anything for so long is given back: longer than a second, in which nobody else may
-/// send what this rank has sent, and than a partition needs to read its next records. Others may wait for their turn.
-pub(super) const IDLE: Duration = Duration::from_secs(2);
+/// In which requests are counted.
+pub(super) const A_SECOND: Duration = Duration::from_secs(1);
+/// A server that nobody has asked anything for so long is given back: others can use it at once, for nothing was sent
+/// in the last second, and to borrow it again costs two messages.
+pub(super) const IDLE: Duration = A_SECOND;
 /// Requests of several ranks that fall together arrive some milliseconds early and late. What a rank may send in a
 /// second it sends in this time, so that the second of a server that counts has no more.
 pub(super) const JITTER: f64 = 1.005;
-/// How long others have gone more slowly before this rank goes faster.
-pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Lent {
@@ -38,9 +39,12 @@ pub(super) struct Lent {
     /// Of the last loan that was taken, and of the last that was accepted.
     number: u64,
     accepted: u64,
-    /// Requests/s that hold, and when those of the loan do if they are more; infinite without a limit.
+    /// Requests/s; infinite without a limit.
     rate: f64,
-    faster_at: Option<Instant>,
+    /// Requests that any second may have.
+    most: usize,
+    /// When requests left, those of the last second at least.
+    sent: VecDeque<Instant>,
     /// Of the present loan; `None` is no limit.
     bytes_left: Option<u64>,
     /// Bytes received that the landlord has not heard of.
@@ -60,7 +64,8 @@ impl Lent {
             number: 0,
             accepted: 0,
             rate: f64::INFINITY,
-            faster_at: None,
+            most: usize::MAX,
+            sent: VecDeque::new(),
             bytes_left: None,
             untold: 0,
             bodies: 0,
@@ -112,16 +117,13 @@ impl Lent {
     }
 
     /// Takes a loan; returns whether the rank had none before it, or `None` and takes nothing if it was not asked for.
-    pub fn take(&mut self, loan: Loan, now: Instant) -> Option<bool> {
+    pub fn take(&mut self, loan: Loan) -> Option<bool> {
         // It has crossed our giving back, or a newer one.
         if !self.holds() || loan.number <= self.number {
             return None;
         }
         let had_none = self.max_connections() == 0;
-        self.faster_at = (!had_none && pace(loan) > self.rate).then(|| now + SETTLED);
-        if self.faster_at.is_none() {
-            self.rate = pace(loan);
-        }
+        (self.rate, self.most) = (pace(loan), most_in_a_second(loan));
         self.loan = Some(loan);
         self.number = loan.number;
         self.has_asked = false;
@@ -129,27 +131,37 @@ impl Lent {
         Some(had_none)
     }
 
-    /// Whether the loan's rate has begun to hold now.
-    pub fn goes_faster(&mut self, now: Instant) -> bool {
-        let is_due = self.faster_at.take_if(|at| *at <= now).is_some();
-        if let Some(loan) = self.loan.filter(|_| is_due) {
-            self.rate = pace(loan);
-        }
-        is_due
-    }
-
-    /// The number of the present loan, once: when it is kept.
-    pub fn accept(&mut self, under_way: usize) -> Option<u64> {
+    /// The number of the present loan, once: when it is kept. And how long until no second has more than it allows.
+    pub fn accept(&mut self, under_way: usize, now: Instant) -> Option<(u64, Duration)> {
         let is_kept = self.number > self.accepted && under_way <= self.max_connections();
         is_kept.then(|| {
             self.accepted = self.number;
-            self.number
+            (self.number, self.rest(self.most, now))
         })
+    }
+
+    /// Until when a second has all the requests that it may have, if one of the last does.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.over(self.most.checked_sub(1)?)
+    }
+
+    /// When no second has more than so many of the requests that were sent.
+    fn over(&self, most: usize) -> Option<Instant> {
+        let first = self.sent.len().checked_sub(most.checked_add(1)?)?;
+        self.sent.get(first).map(|sent_at| *sent_at + A_SECOND)
+    }
+
+    fn rest(&self, most: usize, now: Instant) -> Duration {
+        self.over(most).map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
     /// A request leaves.
     pub fn on_request(&mut self, now: Instant) {
         self.used_at = now;
+        while self.sent.front().is_some_and(|sent_at| *sent_at + A_SECOND <= now) {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(now);
     }
 
     /// A request has ended, and so many bytes of its body have come.
@@ -173,19 +185,29 @@ impl Lent {
     }
 
     /// Gives all back, if there is something or something was asked for; returns the bytes that the landlord has not
-    /// heard of.
-    pub fn give_back(&mut self) -> Option<u64> {
+    /// heard of, and how long until no second has anything.
+    pub fn give_back(&mut self, now: Instant) -> Option<(u64, Duration)> {
         let holds = self.holds();
-        (self.loan, self.has_asked, self.bytes_left, self.faster_at) = (None, false, None, None);
+        (self.loan, self.has_asked, self.bytes_left) = (None, false, None);
         // What is under way ends without a loan.
         self.accepted = self.number;
-        holds.then(|| std::mem::take(&mut self.untold))
+        holds.then(|| (std::mem::take(&mut self.untold), self.rest(0, now)))
     }
 }
 
 /// Requests/s that are sent under a loan; infinite without a limit.
 fn pace(loan: Loan) -> f64 {
     if loan.rate > 0.0 { loan.rate / JITTER } else { f64::INFINITY }
+}
+
+/// Requests that a second may have under a loan: those of its rate, begun ones included.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn most_in_a_second(loan: Loan) -> usize {
+    match (loan.max_connections, loan.rate > 0.0) {
+        (0, _) => 0,
+        (_, true) => loan.rate.ceil() as usize,
+        (_, false) => usize::MAX,
+    }
 }
 
 #[cfg(test)]
@@ -201,7 +223,7 @@ mod tests {
     fn lent(first: Loan, now: Instant) -> Lent {
         let mut lent = Lent::nothing(now);
         assert_eq!(lent.ask(now), Some(0));
-        assert_eq!(lent.take(first, now), Some(true));
+        assert_eq!(lent.take(first), Some(true));
         lent
     }
 
@@ -211,50 +233,53 @@ mod tests {
         let mut lent = Lent::nothing(now);
         assert!(!lent.allows_one_more(0));
         assert_eq!((lent.ask(now), lent.ask(now)), (Some(0), None));
-        assert_eq!(lent.take(loan(4, 1.0, 0, None), now), Some(true));
+        assert_eq!(lent.take(loan(4, 1.0, 0, None)), Some(true));
         assert!(!lent.allows_one_more(0));
         assert_eq!(lent.ask(now), None);
-        assert_eq!(lent.take(loan(5, 1.0, 2, None), now), Some(true));
+        assert_eq!(lent.take(loan(5, 1.0, 2, None)), Some(true));
         assert!(lent.allows_one_more(5), "connections are counted elsewhere");
-        assert_eq!(lent.take(loan(6, 1.0, 1, None), now), Some(false));
-        assert_eq!(lent.take(loan(5, 9.0, 9, None), now), None, "an old one");
-        assert_eq!(lent.give_back(), Some(0));
-        assert_eq!(lent.take(loan(7, 1.0, 1, None), now), None, "it has crossed the giving back");
-        assert_eq!(lent.give_back(), None);
+        assert_eq!(lent.take(loan(6, 1.0, 1, None)), Some(false));
+        assert_eq!(lent.take(loan(5, 9.0, 9, None)), None, "an old one");
+        assert_eq!(lent.give_back(now), Some((0, Duration::ZERO)));
+        assert_eq!(lent.take(loan(7, 1.0, 1, None)), None, "it has crossed the giving back");
+        assert_eq!(lent.give_back(now), None);
     }
 
     #[test]
     fn a_loan_is_accepted_when_what_is_under_way_fits() {
         let now = Instant::now();
+        let accept = |lent: &mut Lent, under_way| {
+            lent.accept(under_way, now).map(|(number, rest)| (number, rest.as_millis()))
+        };
         let mut lent = lent(loan(1, 10.0, 8, None), now);
-        assert_eq!((lent.accept(0), lent.accept(0)), (Some(1), None));
-        lent.take(loan(2, 10.0, 4, None), now);
-        assert_eq!((lent.accept(5), lent.accept(4)), (None, Some(2)));
-        lent.take(loan(3, 5.0, 0, None), now);
-        assert_eq!((lent.accept(1), lent.accept(0)), (None, Some(3)));
-        lent.take(loan(4, 5.0, 1, None), now);
-        lent.give_back();
-        assert_eq!(lent.accept(0), None, "there is nothing to accept any more");
+        assert_eq!((accept(&mut lent, 0), accept(&mut lent, 0)), (Some((1, 0)), None));
+        lent.take(loan(2, 10.0, 4, None));
+        assert_eq!((accept(&mut lent, 5), accept(&mut lent, 4)), (None, Some((2, 0))));
+        lent.take(loan(3, 5.0, 0, None));
+        assert_eq!((accept(&mut lent, 1), accept(&mut lent, 0)), (None, Some((3, 0))));
+        lent.take(loan(4, 5.0, 1, None));
+        lent.give_back(now);
+        assert_eq!(accept(&mut lent, 0), None, "there is nothing to accept any more");
     }
 
     #[test]
-    fn a_lower_rate_holds_at_once_and_a_higher_one_a_second_later() {
+    fn what_was_sent_before_is_waited_for() {
         let now = Instant::now();
-        let rate = |lent: &Lent| (lent.rate() * JITTER * 1e6).round() / 1e6;
-        let mut lent = lent(loan(1, 10.0, 8, None), now);
-        assert_eq!(rate(&lent), 10.0);
-        lent.take(loan(2, 5.0, 8, None), now);
-        assert_eq!(rate(&lent), 5.0);
-        lent.take(loan(3, 0.0, 8, None), now);
-        assert!(!lent.goes_faster(now + 999 * MS) && rate(&lent) == 5.0);
-        // One that is still higher begins anew; one that is not is no rise.
-        lent.take(loan(4, 7.0, 8, None), now + 500 * MS);
-        assert!(!lent.goes_faster(now + 1400 * MS) && rate(&lent) == 5.0);
-        assert!(lent.goes_faster(now + 1500 * MS) && rate(&lent) == 7.0);
-        assert!(!lent.goes_faster(now + 9000 * MS));
-        lent.take(loan(5, 9.0, 8, None), now);
-        lent.take(loan(6, 7.0, 8, None), now);
-        assert!(!lent.goes_faster(now + 9000 * MS) && rate(&lent) == 7.0);
+        let mut lent = lent(loan(1, 4.0, 8, None), now);
+        for nth in 0..4 {
+            assert_eq!(lent.next_at(), None);
+            lent.on_request(now + nth * 250 * MS);
+        }
+        let now = now + 800 * MS;
+        assert_eq!(lent.next_at(), Some(now + 200 * MS));
+        lent.take(loan(2, 2.0, 8, None));
+        assert_eq!(lent.accept(0, now), Some((2, 450 * MS)), "when two are left");
+        assert_eq!(lent.next_at(), Some(now + 700 * MS), "and one leaves the second");
+        lent.take(loan(3, 2.0, 0, None));
+        assert_eq!(lent.accept(0, now + 500 * MS), Some((3, 450 * MS)));
+        lent.take(loan(4, 9.0, 1, None));
+        assert_eq!(lent.next_at(), None, "more is used at once");
+        assert_eq!(lent.give_back(now), Some((0, 950 * MS)));
     }
 
     #[test]
@@ -270,16 +295,16 @@ mod tests {
         assert!(lent.allows_one_more(2), "what is left is lent while the landlord thinks");
         lent.on_end(300, now);
         // What has come since the landlord was told is not in its account.
-        lent.take(loan(2, 0.0, 8, Some(400)), now);
+        lent.take(loan(2, 0.0, 8, Some(400)));
         assert!(lent.allows_one_more(0) && !lent.allows_one_more(1));
         lent.on_end(300, now);
         assert!(!lent.allows_one_more(0));
         assert_eq!(lent.ask(now), Some(600));
         // The day's bytes are used up: that is an answer.
-        lent.take(loan(3, 0.0, 8, Some(0)), now);
+        lent.take(loan(3, 0.0, 8, Some(0)));
         assert!(!lent.allows_one_more(0));
         assert_eq!(lent.ask(now), None);
-        lent.take(loan(4, 0.0, 8, Some(50)), now);
+        lent.take(loan(4, 0.0, 8, Some(50)));
         assert!(lent.allows_one_more(0));
     }
 
@@ -291,6 +316,6 @@ mod tests {
         assert!(!lent.is_idle(now + 5 * IDLE + IDLE / 2) && lent.is_idle(now + 6 * IDLE));
         lent.on_end(7, now + 6 * IDLE);
         assert!(!lent.is_idle(now + 6 * IDLE));
-        assert_eq!(lent.give_back(), Some(7));
+        assert_eq!(lent.give_back(now + 6 * IDLE), Some((7, Duration::ZERO)));
     }
 }

@@ -269,8 +269,7 @@ fn borrowed_adaptive() -> (Arc<Server>, Arc<Words>) {
 }
 
 fn loan(number: u64, rate: f64, max_connections: u32) -> Loan {
-    let rest = if rate > 0.0 && number > 1 { (1.0 / rate).max(1.0) } else { 0.0 };
-    Loan { number, rate, max_connections, bytes: None, rest: Duration::from_secs_f64(rest) }
+    Loan { number, rate, max_connections, bytes: None, rest: Duration::ZERO }
 }
 
 fn lend(server: &Server, loan: Loan) {
@@ -319,29 +318,30 @@ async fn a_smaller_loan_is_accepted_when_what_is_under_way_fits() {
     assert!(!third.is_finished());
 }
 
-/// Who had the turn before may have sent a request just before it gave the turn up.
+/// Right after a kill the next run would ask again at once.
 #[tokio::test]
-async fn the_first_request_of_a_turn_waits_and_so_does_a_higher_rate() {
-    let (server, _) = lent(loan(1, 20.0, 8)).await;
-    let now = Instant::now();
-    assert_eq!(ready_at(&server, now), Some(now), "nobody had it before");
-    for number in [2, 4] {
-        lend(&server, loan(number, 20.0, 0));
-        let before = Instant::now();
-        lend(&server, loan(number + 1, 0.5, 1));
-        assert!(ready_at(&server, before) >= Some(before + Duration::from_secs(2)), "a gap");
+async fn a_first_loan_may_ask_for_a_rest() {
+    let before = Instant::now();
+    let rest = Duration::from_secs(2);
+    let (server, _) = lent(Loan { rest, ..loan(1, 20.0, 8) }).await;
+    assert!(ready_at(&server, before) >= Some(before + rest));
+}
+
+/// Others use what was let go of as soon as no second has it.
+#[tokio::test]
+async fn no_second_has_more_than_a_smaller_loan_allows() {
+    let (server, _) = lent(loan(1, 1000.0, 8)).await;
+    let before = Instant::now();
+    for _ in 0..4 {
+        drop(admit(&server).await);
     }
-    let (server, _) = lent(loan(3, 10.0, 8)).await;
-    assert!(ready_at(&server, now) >= Some(now + lent::SETTLED), "no second of two ranks");
+    let after = Instant::now();
+    lend(&server, loan(2, 4.0, 8));
+    assert!(ready_at(&server, after) >= Some(before + lent::A_SECOND), "four are in it");
+    lend(&server, loan(3, 20.0, 8));
+    assert!(ready_at(&server, after) <= Some(after + Duration::from_millis(51)), "more is used at once");
     let round = |rate: f64| (rate * lent::JITTER * 1000.0).round() / 1000.0;
-    lend(&server, loan(4, 20.0, 8));
-    let at = Instant::now() + lent::SETTLED;
-    server.tick(true, at - Duration::from_millis(100));
-    assert_eq!(round(server.state().lent.rate()), 10.0);
-    server.tick(true, at);
-    assert_eq!(round(server.state().lent.rate()), 20.0);
-    lend(&server, loan(5, 4.0, 8));
-    assert_eq!(round(server.rate()), 4.0, "less holds at once");
+    assert_eq!(round(server.rate()), 20.0);
 }
 
 #[tokio::test]

@@ -20,30 +20,30 @@ const TURN: Duration = Duration::from_millis(2400);
 #[derive(Debug)]
 struct Desk {
     rank: usize,
-    office: mpsc::UnboundedSender<(usize, ServerName, Word)>,
+    office: mpsc::UnboundedSender<(usize, ServerName, Word, Duration)>,
 }
 
 impl Desk {
-    fn say(&self, server: &ServerName, word: Word) {
-        let _the_test_is_over = self.office.send((self.rank, server.clone(), word));
+    fn say(&self, server: &ServerName, word: Word, rest: Duration) {
+        let _the_test_is_over = self.office.send((self.rank, server.clone(), word, rest));
     }
 }
 
 impl Landlord for Desk {
     fn borrow(&self, server: &ServerName, received: u64) {
-        self.say(server, Word::Borrow(received));
+        self.say(server, Word::Borrow(received), Duration::ZERO);
     }
 
-    fn accept(&self, server: &ServerName, number: u64) {
-        self.say(server, Word::Accept(number));
+    fn accept(&self, server: &ServerName, number: u64, rest: Duration) {
+        self.say(server, Word::Accept(number), rest);
     }
 
-    fn give_back(&self, server: &ServerName, received: u64) {
-        self.say(server, Word::GiveBack(received));
+    fn give_back(&self, server: &ServerName, received: u64, rest: Duration) {
+        self.say(server, Word::GiveBack(received), rest);
     }
 
     fn tell(&self, server: &ServerName, news: ServerNews) {
-        self.say(server, Word::Tell(news));
+        self.say(server, Word::Tell(news), Duration::ZERO);
     }
 }
 
@@ -64,7 +64,8 @@ struct Tenant {
     fetcher: Arc<Fetcher>,
     wants: bool,
     loan: Option<Loan>,
-    kept: bool,
+    /// When others may have what it has let go of; `None` as long as it has not accepted its loan.
+    rests_until: Option<Instant>,
     /// Bytes that it may receive, as far as it has told.
     bytes: u64,
 }
@@ -96,7 +97,7 @@ impl Office {
             fetcher: fetcher.clone(),
             wants: false,
             loan: None,
-            kept: true,
+            rests_until: Some(Instant::now()),
             bytes: 0,
         };
         let seen: Arc<Mutex<Seen>> = Arc::default();
@@ -110,15 +111,16 @@ impl Office {
             seen: seen.clone(),
         };
         tokio::spawn(async move {
-            let mut turns = tokio::time::interval(TURN);
+            let (mut turns, mut looks) = (tokio::time::interval(TURN), tokio::time::interval(20 * MS));
             let mut server = None;
             loop {
                 tokio::select! {
-                    Some((rank, name, word)) = words.recv() => {
-                        office.hear(rank, word, &name);
+                    Some((rank, name, word, rest)) = words.recv() => {
+                        office.hear(rank, word, Instant::now() + rest, &name);
                         server = Some(name);
                     }
                     _ = turns.tick() => office.turn += 1,
+                    _ = looks.tick() => {}
                 }
                 if let Some(server) = &server {
                     office.lend(server);
@@ -128,7 +130,7 @@ impl Office {
         (fetchers, seen)
     }
 
-    fn hear(&mut self, rank: usize, word: Word, server: &ServerName) {
+    fn hear(&mut self, rank: usize, word: Word, rests_until: Instant, server: &ServerName) {
         let tenant = &mut self.ranks[rank];
         match word {
             Word::Borrow(received) => {
@@ -136,11 +138,16 @@ impl Office {
                 self.bytes += tenant.bytes.saturating_sub(received);
                 (tenant.wants, tenant.loan, tenant.bytes) = (true, None, 0);
             }
-            Word::Accept(number) => tenant.kept |= tenant.loan.is_some_and(|loan| loan.number == number),
+            Word::Accept(number) => {
+                if tenant.loan.is_some_and(|loan| loan.number == number) {
+                    tenant.rests_until = Some(rests_until);
+                }
+            }
             Word::GiveBack(received) => {
                 self.seen.lock().unwrap().received += received;
                 self.bytes += tenant.bytes.saturating_sub(received);
-                (tenant.wants, tenant.loan, tenant.kept, tenant.bytes) = (false, None, true, 0);
+                (tenant.wants, tenant.loan, tenant.bytes) = (false, None, 0);
+                tenant.rests_until = Some(rests_until);
             }
             Word::Tell(news) => {
                 match &news {
@@ -170,10 +177,11 @@ impl Office {
         }
     }
 
-    /// Takes back what is too much, and gives more only when that is accepted.
+    /// Takes back what is too much, and gives more only when that is accepted and no second has it any more.
     fn lend(&mut self, server: &ServerName) {
+        let now = Instant::now();
         for more in [false, true] {
-            if more && !self.ranks.iter().all(|rank| rank.kept) {
+            if more && !self.ranks.iter().all(|rank| rank.rests_until.is_some_and(|until| until <= now)) {
                 return;
             }
             for rank in 0..self.ranks.len() {
@@ -188,13 +196,9 @@ impl Office {
                 self.bytes -= bytes.unwrap_or(0);
                 tenant.bytes += bytes.unwrap_or(0);
                 self.number += 1;
-                // Another rank may have asked a moment ago, unless this is the first loan of all.
-                let gap = if rate > 0.0 { 1.0 / rate } else { 0.0 };
-                let rest = if rate > 0.0 && self.number > 1 { gap.max(1.0) } else { 0.0 };
-                let rest = Duration::from_secs_f64(rest);
-                let loan = Loan { number: self.number, rate, max_connections, bytes, rest };
+                let loan = Loan { number: self.number, rate, max_connections, bytes, rest: Duration::ZERO };
                 let knowledge = had.is_none().then(|| self.knowledge.clone());
-                (tenant.loan, tenant.kept) = (Some(loan), false);
+                (tenant.loan, tenant.rests_until) = (Some(loan), None);
                 self.seen.lock().unwrap().loans.push((rank, loan));
                 tenant.fetcher.lend(server, loan, knowledge);
             }

@@ -158,9 +158,9 @@ impl Landlord for Asked {
         self.0.notify_one();
     }
 
-    fn accept(&self, _: &ServerName, _: u64) {}
+    fn accept(&self, _: &ServerName, _: u64, _: Duration) {}
 
-    fn give_back(&self, _: &ServerName, _: u64) {}
+    fn give_back(&self, _: &ServerName, _: u64, _: Duration) {}
 
     fn tell(&self, _: &ServerName, _: ServerNews) {}
 }

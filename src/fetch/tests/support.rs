@@ -352,11 +352,11 @@ impl Landlord for Words {
         self.hear(server, Word::Borrow(received));
     }
 
-    fn accept(&self, server: &ServerName, number: u64) {
+    fn accept(&self, server: &ServerName, number: u64, _: Duration) {
         self.hear(server, Word::Accept(number));
     }
 
-    fn give_back(&self, server: &ServerName, received: u64) {
+    fn give_back(&self, server: &ServerName, received: u64, _: Duration) {
         self.hear(server, Word::GiveBack(received));
     }
 

@@ -349,8 +349,9 @@ pub fn street() -> Vec<StreetServer> {
     street
 }
 
-/// A project whose list has so many URLs of each server but `content.example`, which only redirects lead to.
-pub fn street_project(street: &[StreetServer]) -> Project {
+/// A project whose list has [`URLS`] of most servers, none of `content.example`, which only redirects lead to, and so
+/// many of the healthy ones.
+pub fn street_project(street: &[StreetServer], healthy: usize) -> Project {
     let routes: Vec<String> = street.iter().map(|server| format!("'{}'", server.route())).collect();
     let settings = format!(
         "rate_control: fixed\n\
@@ -364,7 +365,8 @@ pub fn street_project(street: &[StreetServer]) -> Project {
     let mut urls = Vec::new();
     for server in street.iter().filter(|server| server.name != "content.example") {
         let number = match server.name {
-            "small.example" => 10,
+            "fast.example" | "far.example" => healthy,
+            "small.example" => healthy / 10,
             "patient.example" => 12,
             "dripping.example" => 8,
             "mute.example" => 40,
