@@ -19,6 +19,10 @@ pub enum ExportError {
     OwnFile { path: PathBuf },
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("cannot read `{}`: {detail}", path.display())]
+    Unreadable { path: PathBuf, detail: String },
+    #[error("`{}` is no manifest: it has no column `{column}`", path.display())]
+    NoManifest { path: PathBuf, column: &'static str },
     /// What goes into a pipe or a device cannot be taken back.
     #[error("`{}` has got a part of the rows only: {source}", path.display())]
     InPart { path: PathBuf, source: Box<ExportError> },
@@ -44,7 +48,8 @@ impl ExportError {
             Self::OwnFile { .. } => Some("choose another place, such as `exports/` in the dataset".into()),
             Self::Storage(error) => error.hint(),
             Self::InPart { .. } => Some("write to a file: it is replaced whole, or not at all".into()),
-            Self::Write { .. } => None,
+            Self::NoManifest { .. } => Some("`ddl export manifest` writes one".into()),
+            Self::Write { .. } | Self::Unreadable { .. } => None,
         }
     }
 }

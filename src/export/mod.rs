@@ -4,12 +4,15 @@
 //! for exporters comes with the second of them.
 
 mod answer;
+mod compare;
 mod error;
+mod listed;
 mod manifest;
 mod options;
 mod target;
 
 pub use answer::export_answer;
+pub use compare::{DifferentImage, ListedImage, ManifestComparison, compare_manifest};
 pub use error::ExportError;
 pub use manifest::export_manifest;
 pub use options::{AnswerOptions, ManifestOptions};

@@ -10,6 +10,7 @@ mod dataset;
 mod download;
 mod error;
 mod ingest;
+mod retract;
 mod retry;
 mod status;
 
@@ -19,5 +20,8 @@ pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
 pub use ingest::ingest;
+pub use retract::{
+    FailedPartition, RecordName, RetractPlan, RetractReport, RetractSelection, plan_retraction, retract,
+};
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};

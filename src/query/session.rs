@@ -1,17 +1,21 @@
 //! One consistent state of a dataset, open for SQL.
 
+use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableProvider;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures_util::StreamExt;
 
@@ -21,6 +25,7 @@ use super::spill::SpillFolder;
 use super::statement::{MixedCase, check_condition, mixed_case, parse, reads_images, refuse_writes};
 use super::{QueryError, QueryOptions, memory_tables, views};
 use crate::catalog::CatalogView;
+use crate::model::PartitionKey;
 use crate::storage::DatasetLayout;
 
 /// Rows that a query with image bytes works on at a time: at half a megabyte each, 16 MiB. The usual 8,192
@@ -34,7 +39,7 @@ const TABLES: [(&str, &str); 7] = [
     ("errors", "the last word on every record that failed"),
     ("servers", "sums per server (or per folder that small servers share)"),
     ("partitions", "how far each partition is"),
-    ("runs", "every run of `ddl download` and `ddl retry`"),
+    ("runs", "every run of `ddl download`, `ddl retry` and `ddl retract`"),
     ("ingests", "every run of `ddl ingest`"),
 ];
 
@@ -198,6 +203,37 @@ impl QuerySession {
         register().map_err(|error| self.explain(&error))
     }
 
+    /// Registers `urls` once more with the hidden position of the partition, for what goes on from the records found.
+    pub(crate) fn register_placed_urls(&self, name: &str) -> Result<(), QueryError> {
+        let manifest = self.dataset.view.manifest_schema()?.unwrap_or_else(empty_manifest);
+        let register = || {
+            self.context.register_table(name, Arc::new(views::placed_urls(&self.dataset, &manifest)?))?;
+            Ok(())
+        };
+        register().map_err(|error| self.explain(&error))
+    }
+
+    /// The partition at this hidden position.
+    pub(crate) fn partition_key(&self, position: usize) -> Option<PartitionKey> {
+        self.dataset.partitions.get(position).map(|partition| partition.key)
+    }
+
+    /// Registers a table whose rows come from elsewhere; `rows` begins with the first each time that it is called.
+    pub(crate) fn register_rows(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        rows: RowSource,
+    ) -> Result<(), QueryError> {
+        let register = || {
+            let rows = ForeignRows { schema: schema.clone(), rows };
+            let table = StreamingTable::try_new(schema, vec![Arc::new(rows)])?;
+            self.context.register_table(name, Arc::new(table))?;
+            Ok(())
+        };
+        register().map_err(|error| self.explain(&error))
+    }
+
     /// Images per partition, in the order of the dataset.
     pub(crate) fn num_images_by_partition(&self) -> impl Iterator<Item = u64> + '_ {
         self.dataset.partitions.iter().map(|partition| partition.row.counts.success)
@@ -216,6 +252,35 @@ impl QuerySession {
         };
         let optimized = state.optimize(explained).map_err(|error| self.explain(&error))?;
         Ok(reads_images(&optimized))
+    }
+}
+
+/// Rows from elsewhere, from the first on. An error's text says what could not be read.
+pub(crate) type RowSource = Box<dyn Fn() -> ForeignBatches + Send + Sync>;
+
+/// What a [`RowSource`] gives.
+pub(crate) type ForeignBatches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
+
+struct ForeignRows {
+    schema: SchemaRef,
+    rows: RowSource,
+}
+
+impl fmt::Debug for ForeignRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForeignRows")
+    }
+}
+
+impl PartitionStream for ForeignRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = (self.rows)().map(|batch| batch.map_err(DataFusionError::Execution));
+        let schema = self.schema.clone();
+        Box::pin(RecordBatchStreamAdapter::new(schema, futures_util::stream::iter(batches)))
     }
 }
 

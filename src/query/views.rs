@@ -18,6 +18,15 @@ use super::states::{StateColumn, state_columns};
 ///
 /// A carried column that has the name of one of ours is shown as `list_<name>`.
 pub(super) fn urls(dataset: &Arc<Dataset>, manifest: &Schema) -> Result<ViewTable> {
+    urls_with(dataset, manifest, Vec::new())
+}
+
+/// `urls` with the position of its partition in the order of the dataset.
+pub(super) fn placed_urls(dataset: &Arc<Dataset>, manifest: &Schema) -> Result<ViewTable> {
+    urls_with(dataset, manifest, vec![ident(hidden::PARTITION)])
+}
+
+fn urls_with(dataset: &Arc<Dataset>, manifest: &Schema, more: Vec<Expr>) -> Result<ViewTable> {
     let states = state_columns(dataset, &ident(hidden::PARTITION), &ident("record"));
     let ours: Vec<&str> = ["server_name", "partition_id"]
         .into_iter()
@@ -42,6 +51,7 @@ pub(super) fn urls(dataset: &Arc<Dataset>, manifest: &Schema) -> Result<ViewTabl
     }
     columns.extend(place(dataset, manifest.field_with_name(SHARED_SERVER_NAME).is_ok()));
     columns.extend(states);
+    columns.extend(more);
     let plan = scan("urls", table)?.project(columns)?.build()?;
     Ok(ViewTable::new(plan, None))
 }
