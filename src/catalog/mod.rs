@@ -10,6 +10,8 @@
 //! (new) ---------------> pending ----------------------------> success | failed | skipped
 //!       \--------------> skipped   <------- a retry ---------- failed
 //!            (unusable URL, ignored server)
+//!
+//! (any) ------------------------ a retraction ---------------> skipped, for good
 //! ```
 //! # What one commit contains
 //! A part's report: the states of its records, their digests, and the part's files, all or nothing. The files
@@ -21,6 +23,7 @@ mod error;
 mod facts;
 mod lock;
 mod report;
+mod retract;
 mod retry;
 mod rows;
 mod store;
@@ -37,6 +40,7 @@ pub use error::CatalogError;
 pub use facts::{MAX_ROBOTS_TXT_BYTES, ReceivedBytes, ServerFact};
 pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
+pub use retract::{RetractedFiles, Retraction};
 pub use retry::SetBack;
 pub use rows::{
     DispositionCounts, IngestRow, ManifestFile, PartitionRow, PartitionStage, RunRow, ServerRow,

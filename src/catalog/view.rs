@@ -12,7 +12,9 @@ use super::{
     CatalogError, CatalogOptions, DispositionCounts, FORMAT, IngestRow, PartitionRow, RunRow, ServerRow,
     store, tables, upgrade,
 };
-use crate::model::{ContentDigest, PartId, PartitionKey, RecordIndex, ServerId, ServerName, UrlKey};
+use crate::model::{
+    ContentDigest, HashAlgorithm, PartId, PartitionKey, RecordIndex, ServerId, ServerName, UrlKey,
+};
 use crate::runtime::catch_panic;
 
 /// The catalog, open for reading only. Follows a writer on this or another node.
@@ -225,6 +227,17 @@ impl CatalogView {
         self.read(|txn| {
             let table = txn.open_table(tables::META)?;
             table.get("manifest_schema")?.map(|value| schema_from_bytes(value.value())).transpose()
+        })
+    }
+
+    /// The algorithm of all digests; `None` before the first download.
+    pub fn hash_algorithm(&self) -> Result<Option<HashAlgorithm>, CatalogError> {
+        self.read(|txn| {
+            let table = txn.open_table(tables::META)?;
+            let Some(value) = table.get("hash_algorithm")? else { return Ok(None) };
+            let name = String::from_utf8_lossy(value.value());
+            let known = HashAlgorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
+            known.map(Some).ok_or_else(|| CatalogError::inconsistent(format!("the hash algorithm `{name}`")))
         })
     }
 

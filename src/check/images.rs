@@ -54,13 +54,10 @@ pub(super) fn check_images(file: StatedFile, offences: &mut Offences) -> Result<
 
 fn hash_algorithm(file: &StatedFile) -> Result<HashAlgorithm, Flaw> {
     let name = file.fact(HASH_ALGORITHM_KEY).unwrap_or_default();
-    [HashAlgorithm::Blake3, HashAlgorithm::Md5, HashAlgorithm::Sha256]
-        .into_iter()
-        .find(|algorithm| algorithm.as_str() == name)
-        .ok_or_else(|| {
-            let detail = format!("`{HASH_ALGORITHM_KEY}` names no known algorithm: `{name}`");
-            Flaw::new(BreachKind::WrongSchema, detail)
-        })
+    HashAlgorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name).ok_or_else(|| {
+        let detail = format!("`{HASH_ALGORITHM_KEY}` names no known algorithm: `{name}`");
+        Flaw::new(BreachKind::WrongSchema, detail)
+    })
 }
 
 /// Raw pixels have no header: there must be as many as the size says.

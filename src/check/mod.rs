@@ -32,6 +32,7 @@ mod partition;
 mod records;
 mod repair;
 mod report;
+mod search;
 #[cfg(test)]
 mod tests;
 mod url_keys;
@@ -41,3 +42,6 @@ pub use error::CheckError;
 pub use options::CheckOptions;
 pub use repair::{RepairReport, repair_dataset};
 pub use report::{Breach, BreachKind, CheckProgress, CheckReport, StageCounts};
+pub use search::{
+    FoundImages, SOUGHT_COLUMNS, SearchReport, Sought, Unsearched, parquet_files, search_images,
+};

@@ -59,11 +59,13 @@ impl<'a> Records<'a> {
         self.states.get(record as usize).map(|status| status.state)
     }
 
-    /// Takes in the catalog's digests: one for each success, none for any other record.
+    /// Takes in the catalog's digests: one for each success, which it keeps when that is retracted; none for any
+    /// other record.
     pub(super) fn set_digests(&mut self, parts: &PartDigests, offences: &mut Offences) {
         let mut digests = vec![None; self.states.len()];
         for &(record, digest) in parts.iter().flat_map(|(_, rows)| rows) {
-            if self.state(record) != Some(RecordState::Success) {
+            const RETRACTED: RecordState = RecordState::Skipped(SkipReason::Retracted);
+            if !matches!(self.state(record), Some(RecordState::Success | RETRACTED)) {
                 offences.add(BreachKind::Digest, || {
                     format!("the catalog has a digest of record {record}, which is no success")
                 });

@@ -114,9 +114,14 @@ impl<'a> Committed<'a> {
     /// What no kill leaves behind, for the catalog is committed first: files of a run that it has never begun, a
     /// partition that is complete without its knowledge, and a status with more images than it has.
     fn evidence_of_newer(&self) -> Result<Option<String>, CheckError> {
-        let success = self.view.counts()?.success;
-        let published = read_published(&self.layout.status()).map_or(0, |status| status.counts.success);
-        if published > success {
+        // A success may have been retracted since; otherwise neither of the two ever becomes less.
+        let counts = self.view.counts()?;
+        let published = read_published(&self.layout.status()).map(|status| status.counts);
+        if let Some(published) = published
+            && published.success > counts.success
+            && published.success + published.skipped > counts.success + counts.skipped
+        {
+            let (published, success) = (published.success, counts.success);
             let status = self.layout.status();
             return Ok(Some(format!(
                 "`{}` tells of {published} images, the catalog of {success}",

@@ -79,6 +79,8 @@ pub enum Command {
     Download(DownloadArgs),
     /// Sets failed records back to pending, for the next download
     Retry(RetryArgs),
+    /// Takes images down: their bytes go, their records stay and are never downloaded again
+    Retract(RetractArgs),
     /// Shows how far the dataset is, also while a download runs
     Status(StatusArgs),
     /// Answers SQL over everything; without SQL, opens a prompt
@@ -218,6 +220,54 @@ pub struct RetryArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(
+    group(clap::ArgGroup::new("what").required(true).multiple(true).args(["uuid", "url", "server", "condition"])),
+    after_help = "\
+All that is given must hold. Images, failures and what is still pending are retracted alike: the records stay, as
+skipped (`retracted`). Parquet files of the dataset and of its tools are written again without them; exports are not
+touched, but searched and named. Killed, the same command goes on. Needs the dataset for itself.
+
+A filesystem may keep the blocks of deleted files until it writes over them; snapshots and backups keep them longer.
+Both are yours to see to.
+
+Examples:
+  ddl retract --uuid 6d3f6a0e-58f1-5d5c-9a53-0c6a4d6b4a11 --reason \"request of the photographer, 2026-03-01\"
+  ddl retract --url https://images.example.org/1.jpg https://images.example.org/2.jpg --duplicates
+  ddl retract --server images.example.org --dry-run
+  ddl retract --where \"source = 'Jane Doe'\" --yes
+  ddl retract --where \"uuid IN (SELECT uuid FROM images WHERE hashsum_original = '...')\""
+)]
+pub struct RetractArgs {
+    /// Records with these UUIDs
+    #[arg(long, value_name = "UUID", num_args = 1..)]
+    pub uuid: Vec<String>,
+    /// Records of these URLs, as `identifier` has them
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    pub url: Vec<String>,
+    /// Records of this server
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// Records for which this SQL condition over the table `urls` holds
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// Also other records whose images have the same bytes
+    #[arg(long)]
+    pub duplicates: bool,
+    /// Why, for the record in logs/retractions/
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Does not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Only says what would be done
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ddl status
@@ -332,6 +382,7 @@ Examples:
   ddl check
   ddl check --deep                           reads every byte; takes as long as a copy
   ddl check --repair                         after a kill: removes what was never committed
+  ddl check --manifest images.parquet        whether the dataset has what an exported manifest lists
   ddl check --json | jq .breaches")]
 pub struct CheckArgs {
     /// Reads every file to its end, compares its checksum, and computes the digest of every image again
@@ -343,6 +394,12 @@ pub struct CheckArgs {
     /// With --repair: also removes files that are newer than the catalog, where it is an older copy
     #[arg(long, requires = "repair")]
     pub discard_newer: bool,
+    /// Instead compares the images with a manifest (`ddl export manifest`): Parquet, CSV, TSV, JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "repair"])]
+    pub manifest: Option<PathBuf>,
+    /// With --manifest: of each kind of difference so many are named
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "manifest")]
+    pub examples: usize,
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,

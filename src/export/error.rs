@@ -29,6 +29,10 @@ pub enum ExportError {
     NoColumn { name: &'static str },
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("cannot read `{}`: {detail}", path.display())]
+    Unreadable { path: PathBuf, detail: String },
+    #[error("`{}` is no manifest: it has no column `{column}`", path.display())]
+    NoManifest { path: PathBuf, column: &'static str },
     /// What goes into a pipe or a device cannot be taken back.
     #[error("`{}` has got a part of the rows only: {source}", path.display())]
     InPart { path: PathBuf, source: Box<ExportError> },
@@ -61,7 +65,8 @@ impl ExportError {
                 Some(format!("`ddl tool {tool}` goes on; `--allow-stale` follows what it has said so far"))
             }
             Self::NoColumn { .. } => Some("`DESCRIBE urls` lists the columns".into()),
-            Self::TooManyTools { .. } | Self::Write { .. } => None,
+            Self::NoManifest { .. } => Some("`ddl export manifest` writes one".into()),
+            Self::TooManyTools { .. } | Self::Write { .. } | Self::Unreadable { .. } => None,
         }
     }
 }

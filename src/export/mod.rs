@@ -5,14 +5,17 @@
 
 mod answer;
 mod clean;
+mod compare;
 mod credits;
 mod error;
+mod listed;
 mod manifest;
 mod options;
 mod target;
 
 pub use answer::export_answer;
 pub use clean::{CleanOptions, Removals, RemovedBy};
+pub use compare::{DifferentImage, ListedImage, ManifestComparison, compare_manifest};
 pub use error::ExportError;
 pub use manifest::export_manifest;
 pub use options::{AnswerOptions, ManifestOptions, ManifestReport};

@@ -19,6 +19,7 @@ use super::raw_batch::RawBatch;
 use super::server_lookup::ServerLookup;
 use super::source::{Binding, Header, Row, Source, Value};
 use crate::model::{RecordState, ServerName, SkipReason, UrlKey};
+use crate::storage::NOT_PROVIDED;
 
 /// An input whose columns have a meaning.
 #[derive(Clone, Debug)]
@@ -291,13 +292,23 @@ fn lead_columns(
         uuids,
         value(binding.source_id.map_or(Value::Null, Value::Column))?,
         urls.identifier(num_rows),
-        value(binding.license)?,
-        value(binding.source)?,
-        value(binding.title)?,
+        provided(value(binding.license)?),
+        provided(value(binding.source)?),
+        provided(value(binding.title)?),
         value(binding.label)?,
     ];
     columns.extend(input.carried.iter().map(|&column| Arc::clone(raw.rows.column(column))));
     Ok((RecordBatch::try_new(Arc::clone(&input.to), columns)?, bad_uuids))
+}
+
+/// The text without what our own files and distributed-downloader's say where a list has given nothing, so that a
+/// list made from them gives nothing either.
+fn provided(column: ArrayRef) -> ArrayRef {
+    let text = column.as_string::<i32>();
+    if !text.iter().any(|value| value == Some(NOT_PROVIDED)) {
+        return column;
+    }
+    Arc::new(text.iter().map(|value| value.filter(|value| *value != NOT_PROVIDED)).collect::<StringArray>())
 }
 
 /// The input's UUID where it has one, else made from the URL; for a record without a URL, from its

@@ -112,7 +112,13 @@ fn canonical_array(array: &ArrayRef) -> Result<(ArrayRef, Vec<(u32, UrlKey)>), I
             let text = values.map(|value| Uuid::from_slice(value?).ok().map(|uuid| uuid.to_string()));
             (Arc::new(text.collect::<StringArray>()) as ArrayRef, Vec::new())
         }
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+        // Hashes: hex, as our own CSV and JSON have them.
+        DataType::FixedSizeBinary(_) => {
+            let hex = |value: &[u8]| value.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let text = array.as_fixed_size_binary().iter().map(|value| value.map(hex));
+            (Arc::new(text.collect::<StringArray>()) as ArrayRef, Vec::new())
+        }
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
             let binary = cast(array, &DataType::Binary)?;
             let mut column = TextColumn::default();
             for value in binary.as_binary::<i32>() {
@@ -168,6 +174,12 @@ mod tests {
                 Arc::new(FixedSizeBinaryArray::try_from_iter([[1u8; 16]].iter()).unwrap()),
                 DataType::Utf8,
                 "01010101-0101-0101-0101-010101010101",
+            ),
+            (
+                "hash",
+                Arc::new(FixedSizeBinaryArray::try_from_iter([[0xfeu8; 3]].iter()).unwrap()),
+                DataType::Utf8,
+                "fefefe",
             ),
             (
                 "time",

@@ -19,6 +19,8 @@ pub enum HashAlgorithm {
 }
 
 impl HashAlgorithm {
+    pub const ALL: [Self; 3] = [Self::Blake3, Self::Md5, Self::Sha256];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

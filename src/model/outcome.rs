@@ -142,6 +142,7 @@ closed_list! {
         IgnoredServer = 16, "ignored_server", "the server is listed in `ignored_servers.csv`";
         Robots = 17, "robots", "the server's robots.txt disallows the URL";
         OptOut = 18, "opt_out", "a header of the response opts out (`X-Robots-Tag`, `Content-Usage`, `tdm-reservation`)";
+        Retracted = 32, "retracted", "it was taken down (`ddl retract`)";
     }
 }
 

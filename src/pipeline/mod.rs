@@ -11,6 +11,7 @@ mod download;
 mod error;
 mod ingest;
 mod ranks;
+mod retract;
 mod retry;
 mod status;
 mod tool;
@@ -21,6 +22,9 @@ pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
 pub use ingest::ingest;
+pub use retract::{
+    FailedPartition, RecordName, RetractPlan, RetractReport, RetractSelection, plan_retraction, retract,
+};
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
 pub use tool::{ToolEnding, ToolRequest, find_tool, tool};

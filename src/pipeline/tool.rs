@@ -170,7 +170,9 @@ fn context(
         status_folder: dataset.layout.status(),
         num_ranks,
         // A tool asks no server for anything.
-        budget_of: Arc::new(|_| ServerBudget { rate: 0.0, max_connections: u32::MAX,
+        budget_of: Arc::new(|_| ServerBudget {
+            rate: 0.0,
+            max_connections: u32::MAX,
             bytes_per_hour: 0,
             bytes_per_day: 0,
         }),

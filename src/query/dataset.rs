@@ -189,6 +189,11 @@ impl Dataset {
         pieces.is_some_and(|pieces| pieces.values().any(|piece| piece.images.num_rows > 0))
     }
 
+    /// Rows of all files of a kind that a partition has.
+    pub fn num_rows(&self, kind: FileKind, partition: usize) -> u64 {
+        self.files(kind, partition).iter().map(|file| file.num_rows).sum()
+    }
+
     /// Whether any folder is shared by several servers.
     pub fn has_shared(&self) -> bool {
         self.partitions.iter().any(|partition| partition.shared)

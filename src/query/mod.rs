@@ -37,6 +37,7 @@ pub(crate) mod tests;
 pub use error::QueryError;
 pub use options::QueryOptions;
 pub use output::{OutputFormat, OutputOptions, write_results};
+pub(crate) use session::ForeignBatches;
 pub(crate) use session::ToolState;
 pub use session::{ColumnInfo, QuerySession, RowStream, TableInfo};
 pub use statement::Script;

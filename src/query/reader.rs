@@ -221,6 +221,11 @@ impl OpenedFile {
         let path = dataset.layout.successes(&place.folder, place.key.partition_id);
         let Ok(file) = open_file(&path) else { return Ok(None) };
         let Self { content, metadata } = Self::of_file(file)?;
+        if metadata.file_metadata().num_rows().unsigned_abs() < dataset.num_rows(FileKind::Images, partition)
+        {
+            // Some were retracted: where the others are cannot be told.
+            return Ok(None);
+        }
         let wanted = before..before + part.num_rows;
         let mut start = 0;
         let mut num_rows = 0;
@@ -249,7 +254,9 @@ impl OpenedFile {
         let Ok(file) = open_file(&path) else { return Ok(None) };
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let total = builder.metadata().file_metadata().num_rows().unsigned_abs();
-        let first = total.checked_sub(before + part.num_rows);
+        // Fewer than there were: some were retracted.
+        let first =
+            (total >= dataset.num_rows(FileKind::Errors, partition)).then(|| total - before - part.num_rows);
         let Some(first) = first.filter(|_| !dataset.unsettled.contains(&partition)) else { return Ok(None) };
         let rows = builder.with_offset(first as usize).with_limit(part.num_rows as usize).build()?;
         let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None)?;

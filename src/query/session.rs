@@ -1,18 +1,22 @@
 //! One consistent state of a dataset, open for SQL.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableProvider;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures_util::StreamExt;
 
@@ -36,7 +40,7 @@ const TABLES: [(&str, &str); 9] = [
     ("errors", "the last word on every record that failed"),
     ("servers", "sums per server (or per folder that small servers share)"),
     ("partitions", "how far each partition is"),
-    ("runs", "every run of `ddl download`, `ddl retry` and `ddl tool`"),
+    ("runs", "every run of `ddl download`, `ddl retry`, `ddl tool` and `ddl retract`"),
     ("ingests", "every run of `ddl ingest`"),
     ("tools", "how far each tool is, and how many images it removes"),
     ("verdicts", "what all tools say of single images; `tool_NAME` has those of one"),
@@ -283,6 +287,27 @@ impl QuerySession {
         slices(self.dataset.partitions.iter().map(|partition| partition.row.counts.success), max_images)
     }
 
+    /// The partition at this hidden position.
+    pub(crate) fn partition_key(&self, position: usize) -> Option<PartitionKey> {
+        self.dataset.partitions.get(position).map(|partition| partition.key)
+    }
+
+    /// Registers a table whose rows come from elsewhere; `rows` begins with the first each time that it is called.
+    pub(crate) fn register_rows(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        rows: RowSource,
+    ) -> Result<(), QueryError> {
+        let register = || {
+            let rows = ForeignRows { schema: schema.clone(), rows };
+            let table = StreamingTable::try_new(schema, vec![Arc::new(rows)])?;
+            self.context.register_table(name, Arc::new(table))?;
+            Ok(())
+        };
+        register().map_err(|error| self.explain(&error))
+    }
+
     fn touches_images(
         &self,
         state: &datafusion::execution::SessionState,
@@ -313,6 +338,35 @@ fn slices(images: impl Iterator<Item = u64>, slice_images: u64) -> Vec<(usize, u
         }
     }
     slices
+}
+
+/// Rows from elsewhere, from the first on. An error's text says what could not be read.
+pub(crate) type RowSource = Box<dyn Fn() -> ForeignBatches + Send + Sync>;
+
+/// What a [`RowSource`] gives.
+pub(crate) type ForeignBatches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
+
+struct ForeignRows {
+    schema: SchemaRef,
+    rows: RowSource,
+}
+
+impl fmt::Debug for ForeignRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForeignRows")
+    }
+}
+
+impl PartitionStream for ForeignRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = (self.rows)().map(|batch| batch.map_err(DataFusionError::Execution));
+        let schema = self.schema.clone();
+        Box::pin(RecordBatchStreamAdapter::new(schema, futures_util::stream::iter(batches)))
+    }
 }
 
 /// The rows of a query.

@@ -75,6 +75,12 @@ impl DatasetLayout {
         self.logs().join("requests")
     }
 
+    /// What was retracted when and why.
+    #[must_use]
+    pub fn retractions(&self) -> PathBuf {
+        self.logs().join("retractions")
+    }
+
     #[must_use]
     pub fn tools(&self) -> PathBuf {
         self.root.join(&self.options.tools_folder)

@@ -13,6 +13,8 @@ mod ledger;
 mod manifest;
 mod part_writer;
 mod reopen;
+mod retraction_log;
+mod row_removal;
 mod schema;
 mod server_tables;
 mod sweep;
@@ -26,8 +28,12 @@ pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
 pub use ledger::{LedgerEnd, LedgerReader, LedgerWriter, ledger_files};
 pub use manifest::{ManifestReader, ManifestRecord};
-pub use part_writer::{ErrorRow, ImageRow, PartWriter, write_error_part};
-pub use reopen::{ErrorFacts, final_files_as_part, read_error_facts, remove_final_files, remove_marker};
+pub use part_writer::{ErrorRow, ImageRow, NOT_PROVIDED, PartWriter, write_error_part};
+pub use reopen::{
+    ErrorFacts, final_files_as_part, read_error_facts, remove_final_files, remove_marker, second_name,
+};
+pub use retraction_log::{RetractionEntry, RetractionLog};
+pub use row_removal::{RowJudge, RowRemoval};
 pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
     verdicts_schema,

@@ -23,7 +23,7 @@ use super::{AtomicFile, Checksummed, ManifestRecord, StorageError, StorageOption
 use crate::model::{ContentDigest, DataFile, ImageFormat, PerceptualHash, PixelSize, RecordIndex};
 
 /// What distributed-downloader writes where the list gives no licence, source or title.
-const NOT_PROVIDED: &str = "Not provided";
+pub const NOT_PROVIDED: &str = "Not provided";
 
 /// One downloaded image with its record.
 #[derive(Clone, Debug)]
@@ -112,9 +112,7 @@ impl PartWriter {
         rows.sort_by_key(|row| row.record.record);
         let error = StorageError::parquet("write", self.file.temporary());
         let batch = image_batch(rows);
-        // The writer judges by the first images of a batch after how many it looks whether the page is full. From
-        // a large one on that is after each.
-        let small = rows.iter().take_while(|row| row.image.len() < IMAGE_PAGE_BYTES).count();
+        let small = num_small(rows.iter().map(|row| row.image.len()));
         self.writer
             .write(&batch.slice(0, small))
             .and_then(|()| self.writer.write(&batch.slice(small, rows.len() - small)))
@@ -146,6 +144,12 @@ pub fn write_error_part(
     let mut writer = arrow_writer(&file, errors_schema(), errors_properties(options))?;
     writer.write(&error_batch(rows)).map_err(StorageError::parquet("write", file.temporary()))?;
     close(file, writer, rows.len() as u64)
+}
+
+/// How many images of a batch are to be handed to the writer first, the others after them: it judges by the first
+/// images of a batch after how many it looks whether the page is full. From a large one on that is after each.
+pub(super) fn num_small(lengths: impl Iterator<Item = usize>) -> usize {
+    lengths.take_while(|length| *length < IMAGE_PAGE_BYTES).count()
 }
 
 /// A writer that leaves Arrow's own schema out: the plain Parquet types say all, and images may then be

@@ -39,7 +39,11 @@ pub fn final_files_as_part(
     Ok(row)
 }
 
-fn second_name(from: &Path, to: &Path, part: PartId, stated: DataFile) -> Result<(), StorageError> {
+/// Gives a file a second name, as a file of a part. Copied where the filesystem has no hard links.
+///
+/// # Errors
+/// When it is missing or has another length than the catalog says, or cannot be linked or copied.
+pub fn second_name(from: &Path, to: &Path, part: PartId, stated: DataFile) -> Result<(), StorageError> {
     let writer = part.epoch.to_string();
     let file = match AtomicFile::link(from, to, &writer)? {
         Some(file) => file,

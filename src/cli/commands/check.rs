@@ -1,12 +1,19 @@
+use std::path::Path;
+
 use super::super::args::{CheckArgs, GlobalArgs};
 use super::super::progress::CheckDisplay;
 use super::super::{Exit, format, print_line};
+use super::query::{over_fresh_views, runtime};
 use crate::check::{BreachKind, CheckOptions, CheckReport, RepairReport};
-use crate::pipeline::{check, repair};
+use crate::export::{DifferentImage, ListedImage, ManifestComparison, compare_manifest};
+use crate::pipeline::{Dataset, check, repair};
 
 pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
+    if let Some(manifest) = &args.manifest {
+        return compare(&dataset, manifest, args);
+    }
     let mut num_failed = 0;
     if args.repair {
         let repaired = repair(&dataset, args.discard_newer)?;
@@ -26,6 +33,58 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit>
         print_line(text(&report, args.deep).trim_end())?;
     }
     Ok(if report.is_sound() && num_failed == 0 { Exit::Done } else { Exit::Error })
+}
+
+/// Compares the dataset with a manifest.
+fn compare(dataset: &Dataset, manifest: &Path, args: &CheckArgs) -> anyhow::Result<Exit> {
+    let report = runtime()?.block_on(over_fresh_views(
+        dataset,
+        async |session| Ok(compare_manifest(session, manifest, args.examples).await?),
+        || true,
+    ))?;
+    if args.json {
+        print_line(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        print_line(comparison_text(&report).trim_end())?;
+    }
+    Ok(if report.is_equal() { Exit::Done } else { Exit::Error })
+}
+
+fn comparison_text(report: &ManifestComparison) -> String {
+    let mut text = format!(
+        "{} rows of the manifest, {} images of the dataset: {} equal, {} different, {} missing here, {} not in the manifest\n",
+        format::count(report.num_listed),
+        format::count(report.num_images),
+        format::count(report.equal),
+        format::count(report.different),
+        format::count(report.missing),
+        format::count(report.unlisted)
+    );
+    for (column, count) in &report.different_columns {
+        text += &format!("differs in {} images: {column}\n", format::count(*count));
+    }
+    for image in &report.different_examples {
+        let DifferentImage { uuid, column, manifest, dataset } = image;
+        text += &format!("different: {uuid}: {column} is `{manifest}` in the manifest, `{dataset}` here\n");
+    }
+    let listed = |what: &str, count: u64, examples: &[ListedImage]| {
+        let named = examples.iter().map(|image| format!("{what}: {} {}\n", image.uuid, image.identifier));
+        let more = count - examples.len() as u64;
+        let more = (more > 0).then(|| format!("{what}: {} more\n", format::count(more)));
+        named.chain(more).collect::<String>()
+    };
+    text += &listed("missing", report.missing, &report.missing_examples);
+    text += &listed("not in the manifest", report.unlisted, &report.unlisted_examples);
+    if report.other_algorithm {
+        text += "hashes have another length: the manifest is of a dataset with another `hash_algorithm`\n";
+    }
+    if report.is_equal() {
+        return text + "equal: the dataset has what the manifest lists, and no more\n";
+    }
+    if report.missing > 0 {
+        text += "next: `ddl query \"SELECT disposition, cause FROM urls WHERE uuid = '...'\"` says what became of one\n";
+    }
+    text + "NOT equal\n"
 }
 
 fn repair_text(repaired: &RepairReport) -> String {

@@ -10,6 +10,7 @@ mod ingest;
 mod init;
 mod prompt;
 mod query;
+mod retract;
 mod retry;
 mod status;
 pub(super) mod time;
@@ -29,6 +30,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Ingest(args) => ingest::run(&global, &args),
         Command::Download(args) => download::run(&global, &args),
         Command::Retry(args) => retry::run(&global, &args),
+        Command::Retract(args) => retract::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Query(args) => query::run(&global, &args),
         Command::Tool(args) => tool::run(&global, &args),
