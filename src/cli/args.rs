@@ -223,15 +223,16 @@ pub struct RetryArgs {
 #[command(
     group(clap::ArgGroup::new("what").required(true).multiple(true).args(["uuid", "url", "server", "condition"])),
     after_help = "\
-All that is given must hold. Images, failures and what is still pending are retracted alike: the records stay, as
-skipped (`retracted`). Parquet files of the dataset and of its tools are written again without them; exports are not
-touched, but searched and named. Killed, the same command goes on. Needs the dataset for itself.
+All that is given must hold. Images, failures and what is still pending are retracted alike: the
+records stay, as skipped (`retracted`). Parquet files of the dataset and of its tools are written
+again without them; exports are not touched, but searched and named. Killed, the same command goes
+on. Needs the dataset for itself.
 
-A filesystem may keep the blocks of deleted files until it writes over them; snapshots and backups keep them longer.
-Both are yours to see to.
+A filesystem may keep the blocks of deleted files until it writes over them; snapshots and backups
+keep them longer. Both are yours to see to.
 
 Examples:
-  ddl retract --uuid 6d3f6a0e-58f1-5d5c-9a53-0c6a4d6b4a11 --reason \"request of the photographer, 2026-03-01\"
+  ddl retract --uuid 6d3f6a0e-58f1-5d5c-9a53-0c6a4d6b4a11 --reason \"request of 2026-03-01\"
   ddl retract --url https://images.example.org/1.jpg https://images.example.org/2.jpg --duplicates
   ddl retract --server images.example.org --dry-run
   ddl retract --where \"source = 'Jane Doe'\" --yes
