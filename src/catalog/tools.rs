@@ -111,6 +111,33 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Forgets what a tool made of a partition, for its images or its files are no longer the same. The tool is not
+    /// completed until it has gone through the partition again.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn forget_piece(&self, name: &str, key: PartitionKey) -> Result<(), CatalogError> {
+        let txn = self.begin()?;
+        {
+            let mut tools = txn.open_table(tables::TOOLS)?;
+            let row = tools.get(name)?.map(|value| decode::<ToolRow>(value.value(), "tool")).transpose()?;
+            if let Some(mut row) = row {
+                row.stage = row.stage.min(ToolStage::Scheduled);
+                tools.insert(name, encode(&row).as_slice())?;
+            }
+            let mut partitions = txn.open_table(tables::TOOL_PARTITIONS)?;
+            let at = (name, key.server_id.0, key.partition_id);
+            let row = partitions.get(at)?.map(|value| decode::<ToolPartition>(value.value(), "tool's partition"));
+            if let Some(mut row) = row.transpose()? {
+                row.done = None;
+                partitions.insert(at, encode(&row).as_slice())?;
+            }
+        }
+        self.commit(txn)
+    }
+}
+
 pub(super) fn commit_piece(
     txn: &redb::WriteTransaction,
     report: &ToolReport,
@@ -241,6 +268,11 @@ mod tests {
             rows.into_iter().map(|(key, row)| (key.server_id.0, row.done)).collect()
         };
         assert_eq!(done("size"), [(1, Some(piece(1))), (2, None)]);
+        catalog.put_tool("size", &ToolRow { stage: ToolStage::Completed, ..row.clone() }).unwrap();
+        catalog.forget_piece("size", partition(1).0).unwrap();
+        assert_eq!(done("size"), [(1, None), (2, None)]);
+        assert_eq!(catalog.view().unwrap().tool("size").unwrap(), row);
+        assert_eq!(report(1, 3), Ok(()));
         catalog.schedule_tool("size", &row, &[partition(2)]).unwrap();
         assert_eq!(done("size"), [(2, None)]);
         assert_eq!(done("size2"), [(3, None)]);

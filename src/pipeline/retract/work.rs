@@ -374,11 +374,32 @@ impl Work<'_> {
         Ok(sought)
     }
 
-    /// Rows of retracted records leave all Parquet files that tools have made, with or without images.
+    /// The tool and partition of every file that the catalog names of a tool.
+    fn pieces(&self) -> Result<HashMap<PathBuf, (String, PartitionKey)>, PipelineError> {
+        let view = self.catalog.view()?;
+        let mut pieces = HashMap::new();
+        for (tool, _) in view.tools()? {
+            for (key, row) in view.tool_partitions(&tool)? {
+                let (Some(piece), Ok(folder)) = (row.done, self.folder(key)) else { continue };
+                let id = key.partition_id;
+                let named = [
+                    (piece.verdicts, self.layout.tool_verdicts(&tool, folder, id)),
+                    (piece.images, self.layout.tool_images(&tool, folder, id)),
+                ];
+                let named = named.into_iter().filter(|(file, _)| file.num_rows > 0);
+                pieces.extend(named.map(|(_, path)| (path, (tool.clone(), key))));
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Rows of retracted records leave all Parquet files that tools have made, with or without images. What the catalog
+    /// names is first forgotten: the tool goes through the partition again, for its images are others.
     fn rewrite_tools(&mut self, sought: &Sought) -> Result<(), PipelineError> {
         if sought.is_empty() {
             return Ok(());
         }
+        let pieces = self.pieces()?;
         for path in parquet_files(&self.layout.tools())? {
             // What is unfinished, damaged or somebody else's is not touched; the search tells of it.
             if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
@@ -395,6 +416,9 @@ impl Work<'_> {
             match found {
                 Ok(None) => {}
                 Ok(Some(removal)) => {
+                    if let Some((tool, key)) = pieces.get(&path) {
+                        self.catalog.forget_piece(tool, *key)?;
+                    }
                     guarded(&path, || removal.write(&path, "retract"))?;
                     self.report.tool_files.push(path);
                     self.report.tool_rows += num_rows;
