@@ -14,6 +14,7 @@ mod ranks;
 mod retry;
 mod status;
 mod tool;
+mod tool_files;
 
 pub use audit::audit;
 pub use check::{check, repair};
@@ -24,3 +25,4 @@ pub use ingest::ingest;
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
 pub use tool::{ToolEnding, ToolRequest, tool};
+pub use tool_files::{ListedTool, find_tool, list_tools};

@@ -1,6 +1,6 @@
 //! The first stage: what a tool chose, as a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -97,6 +97,30 @@ impl<'a> FilterInput<'a> {
         Ok(())
     }
 
+    /// Chooses the partitions that hold an image for which a condition holds.
+    ///
+    /// # Errors
+    /// As [`FilterInput::select`].
+    pub async fn select_partitions(&self, table: &mut FilterTable, condition: &str) -> Result<(), ToolError> {
+        self.session.check_condition(condition)?;
+        let readable = self.readable();
+        let sql = format!(
+            "select distinct \"ddl:partition\" from ordered_images as images where {readable} and (\n{condition}\n)"
+        );
+        let mut chosen = HashSet::new();
+        let mut rows = self.session.stream(&sql).await?;
+        while let Some(batch) = rows.next().await? {
+            let positions = cast(batch.column(0), &DataType::Int32).expect("positions are numbers");
+            chosen.extend(positions.as_primitive::<Int32Type>().values().iter().map(|&at| at as usize));
+        }
+        for (position, folder, id, images, bytes) in self.partitions() {
+            if chosen.contains(&position) {
+                table.write_partition(position, folder, id, images, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Chooses every partition that holds images, also those that cannot be read: the run will tell.
     ///
     /// # Errors
@@ -160,14 +184,16 @@ fn partitions_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// Rows of each partition, by its position: first, number.
+pub(super) type RowsOfPartitions = BTreeMap<usize, (u64, u64)>;
+
 /// The filter table of a tool, as Parquet and as CSV with distributed-downloader's columns.
 pub struct FilterTable {
     parquet: TableWriter,
     csv: CsvFile,
     csv_columns: &'static [&'static str],
     csv_begun: bool,
-    /// Rows of each partition, by its position: first, number.
-    rows: BTreeMap<usize, (u64, u64)>,
+    rows: RowsOfPartitions,
     num_rows: u64,
     /// Position and record of the last row.
     last: Option<(usize, i32)>,
@@ -288,7 +314,7 @@ impl FilterTable {
     }
 
     /// Closes both files. Returns the number of rows, and where those of each partition are.
-    pub(super) fn finish(mut self) -> Result<(DataFile, BTreeMap<usize, (u64, u64)>), ToolError> {
+    pub(super) fn finish(mut self) -> Result<(DataFile, RowsOfPartitions), ToolError> {
         self.begin_csv()?;
         self.csv.finish()?;
         Ok((self.parquet.seal()?, self.rows))

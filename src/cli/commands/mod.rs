@@ -21,8 +21,9 @@ use super::args::{Args, Command, GlobalArgs};
 use super::{Exit, logging, print_line};
 use crate::config::{Chain, Environment, Notice, Overrides, Resolved, load};
 use crate::pipeline::{Dataset, PipelineError};
+use crate::tools::Registry;
 
-pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
     let Args { global, command } = args;
     match command {
         Command::Init(args) => init::run(&args),
@@ -31,7 +32,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Retry(args) => retry::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Query(args) => query::run(&global, &args),
-        Command::Tool(args) => tool::run(&global, &args),
+        Command::Tool(args) => tool::run(&global, &args, tools),
         Command::Export(command) => export::run(&global, &command),
         Command::Check(args) => check::run(&global, &args),
         Command::Audit(args) => audit::run(&global, &args),
