@@ -47,10 +47,23 @@ pub fn apply_tool(
     config_path: &Path,
     tool_name: &str,
 ) -> Result<pipeline::ToolEnding, pipeline::PipelineError> {
+    apply_tool_with(&tools::Registry::default(), config_path, tool_name)
+}
+
+/// As [`apply_tool`], with tools of one's own.
+///
+/// # Errors
+/// As [`apply_tool`].
+pub fn apply_tool_with(
+    tools: &tools::Registry,
+    config_path: &Path,
+    tool_name: &str,
+) -> Result<pipeline::ToolEnding, pipeline::PipelineError> {
     let chain = config::Chain { files: vec![config_path.to_owned()], ..config::Chain::default() };
     let dataset = pipeline::Dataset::new(config::load(&chain)?)?;
+    let tool = pipeline::find_tool(&dataset, tools, tool_name)?;
     let cluster = cluster::launch(&cluster::ClusterOptions::default())?;
-    let request = pipeline::ToolRequest { name: tool_name.to_owned(), stage: None, reset: None };
+    let request = pipeline::ToolRequest { tool, stage: None, reset: None };
     let shutdown = runtime::Shutdown::new();
     pipeline::tool(&dataset, &request, cluster, &shutdown, |_| |_: &dispatch::PublishedStatus| {})
         .map(|(ending, _)| ending)

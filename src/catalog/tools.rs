@@ -128,7 +128,8 @@ impl Catalog {
             }
             let mut partitions = txn.open_table(tables::TOOL_PARTITIONS)?;
             let at = (name, key.server_id.0, key.partition_id);
-            let row = partitions.get(at)?.map(|value| decode::<ToolPartition>(value.value(), "tool's partition"));
+            let row =
+                partitions.get(at)?.map(|value| decode::<ToolPartition>(value.value(), "tool's partition"));
             if let Some(mut row) = row.transpose()? {
                 row.done = None;
                 partitions.insert(at, encode(&row).as_slice())?;

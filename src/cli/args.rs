@@ -319,10 +319,16 @@ Examples:
   mpirun -n 4 ddl tool size                  the same with four ranks
   ddl tool size --stage filter               chooses, and looks no further
   ddl tool size --reset filter               starts again
+  ddl tool --list                            which tools there are, and how far they are
+  ddl tool ./grey.yaml                       a tool of your own
   ddl query \"SELECT tool, reason, count(*) FROM verdicts GROUP BY ALL\"")]
 pub struct ToolArgs {
-    /// Name of the tool
-    pub name: String,
+    /// Name of the tool, or path of its YAML file
+    #[arg(required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Lists the tools: what they do, where they come from, how far they are
+    #[arg(short, long, conflicts_with_all = ["name", "stage", "reset"])]
+    pub list: bool,
     /// Only this stage
     #[arg(long, value_enum, value_name = "STAGE")]
     pub stage: Option<StageChoice>,

@@ -24,10 +24,17 @@ pub use exit::Exit;
 
 use crate::model::mask_credentials;
 use crate::runtime::silence_caught_panics;
+use crate::tools::Registry;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    run_with(&Registry::default())
+}
+
+/// As [`run`], with tools of the program's own: its `main` is then a `ddl` that has these, too.
+#[must_use]
+pub fn run_with(tools: &Registry) -> ExitCode {
     // What a decoder panicked on is in the dataset; on the terminal it would break the progress bar.
     silence_caught_panics();
     let args = match Args::try_parse() {
@@ -37,7 +44,7 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
-    match commands::run(args) {
+    match commands::run(args, tools) {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error).into(),
     }

@@ -14,6 +14,9 @@ pub enum ConfigError {
     /// A file of the chain cannot be opened or read.
     #[error("cannot read configuration `{}`: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    /// The file of a tool cannot be opened or read.
+    #[error("cannot read tool `{}`: {source}", path.display())]
+    UnreadableTool { path: PathBuf, source: io::Error },
     /// Everything that is wrong in all sources, at once.
     #[error("{0}")]
     Invalid(Problems),
@@ -44,6 +47,9 @@ impl ConfigError {
         match self {
             Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("`ddl init` writes a file to start from".to_owned())
+            }
+            Self::UnreadableTool { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("`ddl tool --list` says which tools there are".to_owned())
             }
             Self::Unset { key } => {
                 Some(format!("write `{key}: ...` into the configuration, or give `--set {key}=...`"))

@@ -548,6 +548,9 @@ pub const KEYS: &[Key] = &[
         "Tool `size`: images whose shorter side has fewer pixels are removed. 224 is the input of most vision models."),
     dd("tools_parameters.new_resize_size", integer(1, 65_535), "720",
         "Tool `resize`: the new longest side in pixels. 720 is what TreeOfLife-200M uses.").zero_is_unset(),
+    ddl("tools_parameters.custom_folder", Kind::Path, "config/tools",
+        "The folder of tools of your own, one YAML file each (`ddl tool --list`). It is looked for beside the \
+         configuration file, then in the working folder."),
     dd("tools_parameters.num_workers", integer(1, 1000), "1",
         "Tool jobs in a row, each resuming the one before.").zero_is_unset(),
     dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),

@@ -33,6 +33,7 @@ mod render;
 mod resolve;
 mod section;
 mod settings;
+mod tool_file;
 mod units;
 mod validate;
 mod value;
@@ -51,5 +52,6 @@ pub use resolve::{
     load, parse,
 };
 pub use settings::{DownloadJobs, OutputStructure, Settings, ToolsParameters, UserAgent, contact_of};
+pub use tool_file::tool_file;
 pub use units::parse_duration;
 pub use value::Value;

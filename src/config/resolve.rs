@@ -26,6 +26,8 @@ pub const DEFAULT_FILE: &str = "ddl.yaml";
 /// Names the file when neither a flag nor the working folder does.
 const FILE_VARIABLE: &str = "DDL_CONFIG";
 const VARIABLE_PREFIX: &str = "DDL_";
+/// Variables that the command of a tool gets, in which it may run ddl.
+const TOOL_PREFIX: &str = "DDL_TOOL_";
 /// What a key of proxies says to be taken from the environment, and to be none at all.
 const FROM_ENVIRONMENT: &str = "environment";
 const NONE: &str = "none";
@@ -199,13 +201,13 @@ pub struct Resolved {
     /// Where the rule of each of `servers` was set.
     server_origins: BTreeMap<String, Origin>,
     notices: Vec<Notice>,
-    has_file: bool,
+    files: Vec<PathBuf>,
 }
 
 impl Resolved {
     fn defaults() -> Self {
         let entries = KEYS.iter().map(|key| (Value::default_of(key), Origin::Default)).collect();
-        Self { entries, server_origins: BTreeMap::new(), notices: Vec::new(), has_file: false }
+        Self { entries, server_origins: BTreeMap::new(), notices: Vec::new(), files: Vec::new() }
     }
 
     fn apply(&mut self, layer: Layer) {
@@ -326,7 +328,13 @@ impl Resolved {
     /// Whether any file was read.
     #[must_use]
     pub fn has_file(&self) -> bool {
-        self.has_file
+        !self.files.is_empty()
+    }
+
+    /// The files that were read, in the order in which later ones win.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// What the log should mention.
@@ -382,7 +390,7 @@ fn resolve(
 ) -> Result<Resolved, ConfigError> {
     let mut problems = Problems::default();
     let mut resolved = Resolved::defaults();
-    resolved.has_file = !texts.is_empty();
+    resolved.files = texts.iter().map(|(path, _)| path.to_path_buf()).collect();
     for (path, bytes) in texts {
         resolved.apply(file::layer(path, bytes, &mut problems));
     }
@@ -411,7 +419,7 @@ fn files(chain: &Chain) -> Vec<PathBuf> {
 fn environment_layer(environment: &Environment, problems: &mut Problems) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in &environment.0 {
-        if name == FILE_VARIABLE || is_of_proxies(name) {
+        if name == FILE_VARIABLE || name.starts_with(TOOL_PREFIX) || is_of_proxies(name) {
             continue;
         }
         let at = Origin::Environment(name.clone());

@@ -67,6 +67,8 @@ pub struct ToolsParameters {
     pub threshold_size: u32,
     /// Pixels of the longest side.
     pub new_resize_size: u32,
+    /// Where tools of one's own are.
+    pub custom_folder: PathBuf,
     /// Jobs in a row, each resuming the one before.
     pub num_workers: u32,
     pub max_nodes: u32,

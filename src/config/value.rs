@@ -299,7 +299,7 @@ pub(super) fn split_header(text: &str) -> Option<(&str, &str)> {
     (is_name && is_value).then_some((name, value))
 }
 
-fn wrong_node(node: &Node) -> Wrong {
+pub(super) fn wrong_node(node: &Node) -> Wrong {
     let found = match &node.data {
         Data::Null => "nothing".to_owned(),
         Data::Scalar(text) => show_found(text),

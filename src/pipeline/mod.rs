@@ -15,6 +15,7 @@ mod retract;
 mod retry;
 mod status;
 mod tool;
+mod tool_files;
 
 pub use audit::audit;
 pub use check::{check, repair};
@@ -27,4 +28,5 @@ pub use retract::{
 };
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
-pub use tool::{ToolEnding, ToolRequest, find_tool, tool};
+pub use tool::{ToolEnding, ToolRequest, tool};
+pub use tool_files::{ListedTool, find_tool, list_tools};

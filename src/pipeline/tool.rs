@@ -17,13 +17,13 @@ use crate::query::{QueryOptions, QuerySession};
 use crate::runtime::{Shutdown, install_signals};
 use crate::slurm::JobEnvironment;
 use crate::storage::StorageOptions;
-use crate::tools::{self, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolOptions};
+use crate::tools::{self, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolFactory};
 
 /// What is asked of a tool.
 #[derive(Clone, Debug)]
 pub struct ToolRequest {
-    /// Its name, or distributed-downloader's.
-    pub name: String,
+    /// As [`find_tool`](super::find_tool) finds it.
+    pub tool: ToolFactory,
     /// Only this stage; else all, as far as they are not done.
     pub stage: Option<Stage>,
     /// From which stage on to start again.
@@ -74,7 +74,7 @@ where
         let make_executor = |_, settings: &str, _| {
             let resolved = config::parse("settings of rank 0", settings).map_err(PipelineError::from);
             let made = resolved.and_then(Dataset::new).and_then(|dataset| {
-                let tool = find_tool(&dataset, &request.name)?;
+                let tool = make(&dataset, &request.tool)?;
                 let storage = storage_options(&dataset)?;
                 let threads = dataset.resolved.read("downloader_parameters.cpu_threads")?;
                 Ok((tool, dataset.layout, storage, threads))
@@ -95,7 +95,7 @@ where
         None => Ok(ToolEnding::Forced),
         Some(_) if !is_rank_zero => Ok(ToolEnding::Worked),
         Some(run) => {
-            let stages = finish(dataset, &request.name)?;
+            let stages = finish(dataset, &request.tool)?;
             Ok(ToolEnding::Coordinated { run: run.map(Box::new), stages })
         }
     });
@@ -116,7 +116,7 @@ async fn prepare(
     request: &ToolRequest,
     num_ranks: u32,
 ) -> Result<Option<RunContext>, PipelineError> {
-    let tool = find_tool(dataset, &request.name)?;
+    let tool = make(dataset, &request.tool)?;
     let storage = storage_options(dataset)?;
     let dispatch: DispatchOptions =
         dataset.resolved.section(&["", "downloader_parameters", "catalog_parameters"], &[])?;
@@ -130,9 +130,9 @@ async fn prepare(
     has_work.then(|| context(dataset, &*tool, catalog, dispatch, num_ranks)).transpose()
 }
 
-fn finish(dataset: &Dataset, name: &str) -> Result<StagesReport, PipelineError> {
+fn finish(dataset: &Dataset, tool: &ToolFactory) -> Result<StagesReport, PipelineError> {
     let catalog = dataset.open_writer()?;
-    Ok(tools::finish(&*find_tool(dataset, name)?, &catalog, &session(dataset, &catalog)?)?)
+    Ok(tools::finish(&*make(dataset, tool)?, &catalog, &session(dataset, &catalog)?)?)
 }
 
 fn session(dataset: &Dataset, catalog: &Catalog) -> Result<QuerySession, PipelineError> {
@@ -179,13 +179,8 @@ fn context(
     })
 }
 
-/// The tool of a name, with the parameters that the configuration has for it.
-///
-/// # Errors
-/// When there is none, or its parameters do not do.
-pub fn find_tool(dataset: &Dataset, name: &str) -> Result<Box<dyn Tool>, PipelineError> {
-    let options: ToolOptions = dataset.resolved.section(&["tools_parameters"], &[])?;
-    Ok(tools::find(name, &options)?)
+fn make(dataset: &Dataset, tool: &ToolFactory) -> Result<Box<dyn Tool>, PipelineError> {
+    Ok(tool.make(&dataset.resolved.section(&["tools_parameters"], &[])?))
 }
 
 fn storage_options(dataset: &Dataset) -> Result<StorageOptions, PipelineError> {

@@ -57,14 +57,15 @@ fn remove_files(folder: &Path, orphan: impl Fn(&str) -> bool) -> Result<Vec<Path
     Ok(removed)
 }
 
-/// The claim that made a file, if its name says so: `successes-RUN-COUNTER-SEQUENCE.parquet`, or
-/// `successes.parquet.tmp-RUN-COUNTER`.
+/// The claim that made a file, if its name says so: `successes-RUN-COUNTER-SEQUENCE.parquet`,
+/// `successes.parquet.tmp-RUN-COUNTER`, or the folder `work-RUN-COUNTER` of a tool.
 #[must_use]
 pub fn epoch_in(name: &str) -> Option<Epoch> {
     let numbers = name
         .strip_prefix("successes-")
         .or_else(|| name.strip_prefix("errors-"))
         .or_else(|| name.strip_prefix("verdicts-"))
+        .or_else(|| name.strip_prefix("work-"))
         .or_else(|| name.split_once(".parquet.tmp-").map(|(_, writer)| writer))?;
     let mut numbers = numbers.split('-');
     let run: RunId = numbers.next()?.parse().ok()?;

@@ -15,6 +15,18 @@ pub enum ToolError {
     Query(#[from] QueryError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A tool cannot be added under this name.
+    #[error("no tool can be called `{name}`: {reason}")]
+    Name { name: String, reason: String },
+    /// The `filter` of a tool's file.
+    #[error("{}: `filter`: {source}", path.display())]
+    Condition { path: PathBuf, source: QueryError },
+    /// The command of a tool, which no partition can be gone through with.
+    #[error("cannot start `{program}`: {source}")]
+    Start { program: String, source: std::io::Error },
+    /// A file of the partition was missing or damaged, and is there again.
+    #[error("its files could not be read when the filter was run; the same command runs it again")]
+    LeftOut,
     #[error("there is no tool `{name}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!("; is `{nearest}` meant?")))]
     Unknown { name: String, nearest: Option<String>, known: Vec<String> },
     #[error("the filter of `{tool}` has not been run")]
@@ -37,14 +49,19 @@ impl ToolError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Catalog(error) => error.hint(),
-            Self::Query(error) => error.hint(),
+            Self::Query(error) | Self::Condition { source: error, .. } => error.hint(),
             Self::Storage(error) => error.hint(),
-            Self::Unknown { known, .. } => Some(format!("there are {}", known.join(", "))),
+            Self::Unknown { known, .. } => {
+                Some(format!("there are {}; `ddl tool --list` says what they do", known.join(", ")))
+            }
             Self::NotFiltered { tool } | Self::Changed { tool } => {
                 Some(format!("`ddl tool {tool}` goes through all stages"))
             }
             Self::Damaged { .. } => Some("`ddl check --deep` says what is damaged".into()),
-            Self::Stopped | Self::Failed(_) => None,
+            Self::Start { .. } => {
+                Some("a bare name is looked for in PATH, a path from the tool's file on".into())
+            }
+            Self::Name { .. } | Self::LeftOut | Self::Stopped | Self::Failed(_) => None,
         }
     }
 }

@@ -77,7 +77,9 @@ impl ToolExecutor {
         let piece = match done.map_err(|panic| ExecutorError::Partition(panic.to_string()))? {
             Ok(piece) => piece,
             Err(ToolError::Stopped) => return Ok(ClaimEnding::Released),
-            Err(ToolError::Storage(error)) => return Err(ExecutorError::Fatal(error.to_string())),
+            Err(error @ (ToolError::Storage(_) | ToolError::Start { .. })) => {
+                return Err(ExecutorError::Fatal(error.to_string()));
+            }
             Err(error) => return Err(ExecutorError::Partition(error.to_string())),
         };
         self.num_images.fetch_add(piece.num_images, Ordering::Relaxed);
@@ -118,11 +120,15 @@ fn run_one(
     epoch: Epoch,
     rank: Rank,
 ) -> Result<ToolPiece, ToolError> {
-    let folder = input.layout.tool_folder(&input.tool, &input.folder, input.partition_id);
+    let folder = input.partition_folder();
     sweep(&folder, epoch);
     let [verdicts, images] = of_claim(&folder, epoch);
     let mut output = RunOutput::new(verdicts, images, storage, epoch, rank);
     input.check_stop()?;
+    if input.scheduled.num_rows == 0 {
+        input.check_files()?;
+        return Err(ToolError::LeftOut);
+    }
     tool.run(input, &mut output)?;
     input.check_stop()?;
     output.finish(input)
@@ -132,9 +138,16 @@ fn run_one(
 fn sweep(folder: &Path, epoch: Epoch) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if epoch_in(&entry.file_name().to_string_lossy()).is_some_and(|of| of < epoch) {
-            let _ = std::fs::remove_file(entry.path());
+            let path = entry.path();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let _ = if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
     }
+}
+
+/// Where a claim puts aside what it works with, in the partition's folder.
+pub(super) fn work_folder(folder: &Path, epoch: Epoch) -> PathBuf {
+    folder.join(format!("work-{epoch}"))
 }
 
 /// Names of verdicts and images until rank 0 has accepted them.

@@ -1,6 +1,6 @@
 //! The first stage: what a tool chose, as a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -92,6 +92,30 @@ impl<'a> FilterInput<'a> {
             let mut rows = self.session.stream(&sql).await?;
             while let Some(batch) = rows.next().await? {
                 table.write(&batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses the partitions that hold an image for which a condition holds.
+    ///
+    /// # Errors
+    /// As [`FilterInput::select`].
+    pub async fn select_partitions(&self, table: &mut FilterTable, condition: &str) -> Result<(), ToolError> {
+        self.session.check_condition(condition)?;
+        let readable = self.readable();
+        let sql = format!(
+            "select distinct \"ddl:partition\" from ordered_images as images where {readable} and (\n{condition}\n)"
+        );
+        let mut chosen = HashSet::new();
+        let mut rows = self.session.stream(&sql).await?;
+        while let Some(batch) = rows.next().await? {
+            let positions = cast(batch.column(0), &DataType::Int32).expect("positions are numbers");
+            chosen.extend(positions.as_primitive::<Int32Type>().values().iter().map(|&at| at as usize));
+        }
+        for (position, folder, id, images, bytes) in self.partitions() {
+            if chosen.contains(&position) {
+                table.write_partition(position, folder, id, images, bytes)?;
             }
         }
         Ok(())

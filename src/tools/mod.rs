@@ -13,11 +13,15 @@
 //! not done again as long as the tool's parameters and the partition's images are the same. Nothing under
 //! `downloaded_images/` is ever written.
 //!
+//! A tool is one of a [`Registry`], to which a program may add its own, or it is a file (a [`ToolDefinition`]): a condition
+//! in SQL and a command, of whose answer nothing gets into the dataset unchecked.
+//!
 //! A verdict says `remove` of one image, or `flag` (nothing comes of that). They take effect where they are asked for:
 //! `ddl export --clean NAME`. A piece depends on the images and the parameters alone, so it is the same whatever the
 //! number of ranks.
 
 mod checkpoint;
+mod custom;
 mod error;
 mod executor;
 mod filter;
@@ -30,11 +34,15 @@ mod stages;
 mod tool;
 mod verdict;
 
+pub use custom::{
+    Argument, CommandDefinition, CommandOutput, Placeholder, ToolDefinition, WrongPlaceholder, WrongWords,
+    split_words,
+};
 pub use error::ToolError;
 pub use executor::{ToolExecutor, settle};
 pub use filter::{FilterInput, FilterTable};
 pub use options::ToolOptions;
-pub use registry::{find, names};
+pub use registry::{NAME_RULE, RegisteredTool, Registry, ToolFactory, is_tool_name};
 pub use run::{RunInput, RunOutput, SelectedRow};
 pub use schedule::PartitionLoad;
 pub use stages::{Reset, Stage, StagesReport, finish, prepare};

@@ -138,24 +138,39 @@ impl RunInput {
         Ok(servers)
     }
 
-    /// The images of this partition that the filter chose, in order of record.
-    ///
-    /// # Errors
-    /// When the filter table cannot be read.
-    pub fn selected(&self) -> Result<Vec<SelectedRow>, ToolError> {
+    /// Where what the tool makes of the partition lies.
+    pub(super) fn partition_folder(&self) -> PathBuf {
+        self.layout.tool_folder(&self.tool, &self.folder, self.partition_id)
+    }
+
+    /// The rows of the filter table that are this partition's: these columns, or all.
+    pub(super) fn selected_rows(
+        &self,
+        columns: Option<&[&str]>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, ToolError>> + use<>, ToolError> {
         let ToolPartition { first_row, num_rows, .. } = self.scheduled;
-        if num_rows == 0 {
-            return Ok(Vec::new());
-        }
         let path = self.layout.filter_table(&self.tool);
         let only = RowSelection::from(vec![
             RowSelector::skip(first_row as usize),
             RowSelector::select(num_rows as usize),
         ]);
+        let batches = read(&path, columns, SELECTED_ROWS, Some(only))?;
+        Ok(batches.map(move |batch| batch.map_err(|error| damaged(&path, error))))
+    }
+
+    /// The images of this partition that the filter chose, in order of record.
+    ///
+    /// # Errors
+    /// When the filter table cannot be read.
+    pub fn selected(&self) -> Result<Vec<SelectedRow>, ToolError> {
+        let num_rows = self.scheduled.num_rows;
+        if num_rows == 0 {
+            return Ok(Vec::new());
+        }
         let columns = ["record", "uuid", "reason", "uuid_main", "distance"];
         let mut rows = Vec::with_capacity(num_rows as usize);
-        for batch in read(&path, Some(&columns), SELECTED_ROWS, Some(only))? {
-            let batch = batch.map_err(|error| damaged(&path, error))?;
+        for batch in self.selected_rows(Some(&columns))? {
+            let batch = batch?;
             let text = |name: &str| batch[name].as_string::<i32>().clone();
             let number = |name: &str| batch[name].as_primitive::<Int32Type>().clone();
             let (record, uuid, reason) = (number("record"), text("uuid"), text("reason"));
@@ -169,10 +184,19 @@ impl RunInput {
             }));
         }
         if rows.len() as u64 != num_rows {
-            return Err(damaged(&path, "rows are missing"));
+            return Err(damaged(&self.layout.filter_table(&self.tool), "rows are missing"));
         }
         Ok(rows)
     }
+}
+
+/// What a run does if the tool says nothing else: all images that were chosen are to be removed.
+pub(super) fn remove_selected(input: &RunInput, output: &mut RunOutput) -> Result<(), ToolError> {
+    input.check_files()?;
+    for row in input.selected()? {
+        output.verdict(row.removal());
+    }
+    Ok(())
 }
 
 fn damaged(path: &Path, error: impl ToString) -> ToolError {

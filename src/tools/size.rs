@@ -20,6 +20,10 @@ impl Tool for Size {
         "size"
     }
 
+    fn description(&self) -> &str {
+        "removes images whose shorter side is below `threshold_size`"
+    }
+
     fn parameters(&self) -> String {
         format!("threshold_size: {}", self.threshold)
     }

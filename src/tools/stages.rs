@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
-use super::filter::keys;
+use super::filter::{check_footer, keys};
 use super::{FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, schedule};
 use crate::catalog::{Catalog, CatalogView, ToolPartition, ToolRow, ToolStage};
 use crate::model::{PartitionKey, ServerName};
@@ -58,7 +58,8 @@ pub async fn prepare(
     drop(view);
     let input = session.images_fingerprint();
     let same_parameters = row.parameters == tool.parameters();
-    let has_changed = row.stage > ToolStage::New && !(same_parameters && row.input == input);
+    let is_same = same_parameters && row.input == input && !is_mended(session, &before);
+    let has_changed = row.stage > ToolStage::New && !is_same;
     if has_changed {
         tracing::info!(tool = tool.name(), "its parameters or the images have changed: it starts again");
         row.stage = ToolStage::New;
@@ -100,6 +101,14 @@ pub async fn prepare(
     }
     let partitions = catalog.view()?.tool_partitions(tool.name())?;
     Ok(partitions.iter().any(|(_, partition)| partition.done.is_none()))
+}
+
+/// Whether a partition can be read that the filter had to leave out. What the filter chose may then be another.
+fn is_mended(session: &QuerySession, partitions: &HashMap<PartitionKey, ToolPartition>) -> bool {
+    let is_left_out = |key| partitions.get(&key).is_some_and(|partition| partition.num_rows == 0);
+    session.partitions().enumerate().filter(|(_, (key, ..))| is_left_out(*key)).any(|(position, _)| {
+        session.image_files(position).iter().all(|(path, rows)| check_footer(path, *rows).is_ok())
+    })
 }
 
 struct Stages<'a> {

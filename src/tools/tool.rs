@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{FilterInput, FilterTable, PartitionLoad, RunInput, RunOutput, ToolError, schedule};
+use super::{FilterInput, FilterTable, PartitionLoad, RunInput, RunOutput, ToolError, run, schedule};
 use crate::model::Rank;
 
 /// What the rows of a filter table are.
@@ -18,6 +18,11 @@ pub enum Selects {
 pub trait Tool: Send + Sync + 'static {
     /// Name of its folder and of its table `tool_<name>`: lower case, digits and underscores.
     fn name(&self) -> &str;
+
+    /// What it does, in a line, for `ddl tool --list`.
+    fn description(&self) -> &str {
+        ""
+    }
 
     /// What its results depend on besides the images: with other parameters it starts again.
     fn parameters(&self) -> String;
@@ -42,10 +47,6 @@ pub trait Tool: Send + Sync + 'static {
     /// # Errors
     /// `Stopped` when it was asked to stop; anything else sets the partition aside.
     fn run(&self, input: &RunInput, output: &mut RunOutput) -> Result<(), ToolError> {
-        input.check_files()?;
-        for row in input.selected()? {
-            output.verdict(row.removal());
-        }
-        Ok(())
+        run::remove_selected(input, output)
     }
 }

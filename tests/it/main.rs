@@ -20,3 +20,4 @@ mod street;
 mod support;
 mod terminal;
 mod tools;
+mod tools_custom;

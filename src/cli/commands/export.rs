@@ -3,8 +3,9 @@ use super::super::{Exit, format};
 use super::query::{over_fresh_views, runtime};
 use crate::export::{CleanOptions, ManifestOptions, ManifestReport, export_manifest};
 use crate::pipeline::{Dataset, find_tool};
+use crate::tools::Registry;
 
-pub(super) fn run(global: &GlobalArgs, command: &ExportCommand) -> anyhow::Result<Exit> {
+pub(super) fn run(global: &GlobalArgs, command: &ExportCommand, tools: &Registry) -> anyhow::Result<Exit> {
     let ExportCommand::Manifest {
         output,
         condition,
@@ -16,7 +17,7 @@ pub(super) fn run(global: &GlobalArgs, command: &ExportCommand) -> anyhow::Resul
     } = command;
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
-    let tools = clean.iter().map(|name| Ok(find_tool(&dataset, name)?.name().to_owned()));
+    let tools = clean.iter().map(|name| Ok(find_tool(&dataset, tools, name)?.name().to_owned()));
     let options = ManifestOptions {
         output: output.clone(),
         where_sql: condition.clone(),

@@ -22,8 +22,9 @@ use super::args::{Args, Command, GlobalArgs};
 use super::{Exit, logging, print_line};
 use crate::config::{Chain, Environment, Notice, Overrides, Resolved, load};
 use crate::pipeline::{Dataset, PipelineError};
+use crate::tools::Registry;
 
-pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
     let Args { global, command } = args;
     match command {
         Command::Init(args) => init::run(&args),
@@ -33,8 +34,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Retract(args) => retract::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Query(args) => query::run(&global, &args),
-        Command::Tool(args) => tool::run(&global, &args),
-        Command::Export(command) => export::run(&global, &command),
+        Command::Tool(args) => tool::run(&global, &args, tools),
+        Command::Export(command) => export::run(&global, &command, tools),
         Command::Check(args) => check::run(&global, &args),
         Command::Audit(args) => audit::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),

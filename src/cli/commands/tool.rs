@@ -3,18 +3,25 @@ use super::super::progress::ToolProgress;
 use super::super::{Exit, format, print_line};
 use super::download::{leave_at_once, stopping};
 use crate::cluster::{ClusterOptions, Ending, launch};
+use crate::config::ConfigError;
 use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
-use crate::pipeline::{PipelineError, ToolEnding, ToolRequest, tool};
+use crate::pipeline::{Dataset, PipelineError, ToolEnding, ToolRequest, find_tool, list_tools, tool};
 use crate::runtime::Shutdown;
-use crate::tools::{Stage, StagesReport};
+use crate::tools::{Registry, Stage, StagesReport};
 
-pub(super) fn run(global: &GlobalArgs, args: &ToolArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> anyhow::Result<Exit> {
+    let Some(name) = &args.name else { return list(global, args, tools) };
     let dataset = super::dataset(global, global.overrides())?;
+    let found = find_tool(&dataset, tools, name)?;
     let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;
-    super::start_logging(global, &dataset, Some(format!("tool-{}-{:02}", args.name, cluster.endpoint.rank)));
+    super::start_logging(
+        global,
+        &dataset,
+        Some(format!("tool-{}-{:02}", found.name(), cluster.endpoint.rank)),
+    );
     let shutdown = Shutdown::new();
     let request = ToolRequest {
-        name: args.name.clone(),
+        tool: found,
         stage: args.stage.map(StageChoice::stage),
         reset: args.reset.map(StageChoice::stage),
     };
@@ -52,6 +59,44 @@ pub(super) fn run(global: &GlobalArgs, args: &ToolArgs) -> anyhow::Result<Exit> 
         leave_at_once(exit);
     }
     Ok(exit)
+}
+
+fn list(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> anyhow::Result<Exit> {
+    let resolved = super::resolve(global, global.overrides())?;
+    let dataset = match Dataset::new(resolved.clone()) {
+        // Tools are there without a dataset, too.
+        Err(PipelineError::Config(ConfigError::NoFile | ConfigError::Unset { .. })) => None,
+        dataset => Some(dataset?),
+    };
+    let listed = list_tools(&resolved, dataset.as_ref(), tools)?;
+    if args.json {
+        print_line(serde_json::to_string_pretty(&listed)?)?;
+        return Ok(Exit::Done);
+    }
+    let header = ["tool", "also", "from", "state", "does"];
+    let mut rows = vec![header.map(str::to_owned)];
+    for tool in listed {
+        let state = match tool.stage {
+            "new" => "-".to_owned(),
+            "completed" => "done".to_owned(),
+            "filtered" => "filtered".to_owned(),
+            _ => format!("{} of {} partitions", format::count(tool.done), format::count(tool.partitions)),
+        };
+        rows.push([tool.name, tool.alias.unwrap_or_else(|| "-".into()), tool.from, state, tool.description]);
+    }
+    print_line(aligned(&rows))?;
+    Ok(Exit::Done)
+}
+
+/// Columns of text, all to the left.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..N).map(width).collect();
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl StageChoice {
@@ -98,7 +143,7 @@ fn summary(stages: &StagesReport, run: Option<&RunReport>, only: Option<Stage>) 
         text += &format!("error: {partition} was set aside: {trouble}\n");
     }
     if !run.set_aside.is_empty() {
-        text += "hint: `ddl check` compares the catalog with the files; the same command goes on from here\n";
+        text += "hint: the same command goes on from here; `ddl check` says whether files are damaged\n";
     }
     if run.lost_ranks > 0 {
         text += &format!("warning: {} ranks were lost; others took over their work\n", run.lost_ranks);
