@@ -67,6 +67,10 @@ pub struct ToolsParameters {
     pub threshold_size: u32,
     /// Pixels of the longest side.
     pub new_resize_size: u32,
+    pub resize_mode: String,
+    pub resize_only_if_bigger: bool,
+    pub remove_blank: bool,
+    pub placeholder_min_urls: u64,
     /// Jobs in a row, each resuming the one before.
     pub num_workers: u32,
     pub max_nodes: u32,

@@ -180,7 +180,11 @@ fn context(
 }
 
 fn find(dataset: &Dataset, name: &str) -> Result<Box<dyn Tool>, PipelineError> {
-    let options: ToolOptions = dataset.resolved.section(&["tools_parameters"], &[])?;
+    let options = ToolOptions {
+        imaging: dataset.resolved.section(&["", "downloader_parameters"], &[])?,
+        decode_memory: dataset.resolved.read("downloader_parameters.decode_memory")?,
+        ..dataset.resolved.section(&["tools_parameters"], &[])?
+    };
     Ok(tools::find(name, &options)?)
 }
 

@@ -160,14 +160,16 @@ fn partitions_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// Rows of each partition, by its position: first, number.
+pub(super) type RowsOfPartitions = BTreeMap<usize, (u64, u64)>;
+
 /// The filter table of a tool, as Parquet and as CSV with distributed-downloader's columns.
 pub struct FilterTable {
     parquet: TableWriter,
     csv: CsvFile,
     csv_columns: &'static [&'static str],
     csv_begun: bool,
-    /// Rows of each partition, by its position: first, number.
-    rows: BTreeMap<usize, (u64, u64)>,
+    rows: RowsOfPartitions,
     num_rows: u64,
     /// Position and record of the last row.
     last: Option<(usize, i32)>,
@@ -288,7 +290,7 @@ impl FilterTable {
     }
 
     /// Closes both files. Returns the number of rows, and where those of each partition are.
-    pub(super) fn finish(mut self) -> Result<(DataFile, BTreeMap<usize, (u64, u64)>), ToolError> {
+    pub(super) fn finish(mut self) -> Result<(DataFile, RowsOfPartitions), ToolError> {
         self.begin_csv()?;
         self.csv.finish()?;
         Ok((self.parquet.seal()?, self.rows))

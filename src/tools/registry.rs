@@ -1,13 +1,21 @@
 //! All tools by name.
 
+use super::placeholder::Placeholder;
+use super::resize::Resize;
 use super::size::Size;
+use super::verify::Verify;
 use super::{Tool, ToolError, ToolOptions};
 use crate::model::nearest;
 
 type Make = fn(&ToolOptions) -> Box<dyn Tool>;
 
 /// Name, distributed-downloader's name, and the tool.
-const TOOLS: &[(&str, &str, Make)] = &[("size", "size_based", |options| Box::new(Size::new(options)))];
+const TOOLS: &[(&str, &str, Make)] = &[
+    ("size", "size_based", |options| Box::new(Size::new(options))),
+    ("resize", "resize", |options| Box::new(Resize::new(options))),
+    ("verify", "image_verification", |options| Box::new(Verify::new(options))),
+    ("placeholder", "placeholder", |options| Box::new(Placeholder::new(options))),
+];
 
 /// The names there are.
 #[must_use]
@@ -38,9 +46,11 @@ mod tests {
     #[test]
     fn tools_have_two_names_and_slips_are_told() {
         let options = ToolOptions::default();
-        for name in ["size", "size_based"] {
-            assert_eq!(find(name, &options).unwrap().name(), "size");
+        for (name, alias, _) in TOOLS {
+            assert_eq!(find(name, &options).unwrap().name(), *name);
+            assert_eq!(find(alias, &options).unwrap().name(), *name);
         }
+        assert_eq!(find("image_verification", &options).unwrap().name(), "verify");
         let error = find("siez", &options).err().unwrap();
         assert_eq!(error.to_string(), "there is no tool `siez`; is `size` meant?");
         assert!(error.hint().unwrap().contains("size"));

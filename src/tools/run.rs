@@ -175,11 +175,11 @@ impl RunInput {
     }
 }
 
-fn damaged(path: &Path, error: impl ToString) -> ToolError {
+pub(super) fn damaged(path: &Path, error: impl ToString) -> ToolError {
     ToolError::Damaged { path: path.to_owned(), detail: error.to_string() }
 }
 
-fn read(
+pub(super) fn read(
     path: &Path,
     columns: Option<&[&str]>,
     batch_rows: usize,
