@@ -7,8 +7,8 @@ use crate::export::{ManifestOptions, export_manifest};
 use crate::pipeline::Dataset;
 
 pub(super) fn run(global: &GlobalArgs, command: &ExportCommand) -> anyhow::Result<Exit> {
-    let ExportCommand::Manifest { output, condition } = command;
-    let dataset = super::dataset(global, global.overrides())?;
+    let ExportCommand::Manifest { output, condition, from } = command;
+    let dataset = super::dataset(global, global.overrides())?.with_images_from(from.as_deref());
     super::start_logging(global, &dataset, None);
     let rows = manifest(&dataset, output, condition.clone())?;
     if !global.quiet {
