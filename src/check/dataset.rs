@@ -69,7 +69,7 @@ pub fn check_dataset(
     // What is no server's: orphans, and what the ingests have added.
     let mut rest = Findings::new(ServerName::from_catalog(""), None, options.max_breaches);
     plan.compare_with_ingests(&mut rest);
-    KnownFolders::new(layout, &plan.folder_names(), &plan.partitions)
+    KnownFolders::new(layout, &plan.folder_names(), &plan.partitions, &plan.tools)
         .unknown_files(layout, &mut |path, bytes| rest.orphan(path, bytes))?;
     merged.add(jobs.len() + 1, rest.report);
     Ok(merged.finish())
@@ -127,6 +127,8 @@ struct Plan {
     partitions: Vec<PartitionKey>,
     /// Records that the ingests say they have added.
     num_ingested: u64,
+    /// Names of tools that ran.
+    tools: Vec<String>,
 }
 
 impl Plan {
@@ -134,7 +136,8 @@ impl Plan {
         let servers =
             view.servers()?.into_iter().map(|row| (row.id, ServerTotals { row: Some(row), found: (0, 0) }));
         let num_ingested = view.ingests()?.iter().map(|ingest| ingest.new).sum();
-        let mut plan = Self { servers: servers.collect(), partitions: Vec::new(), num_ingested };
+        let tools = view.tools()?.into_iter().map(|(name, _)| name).collect();
+        let mut plan = Self { servers: servers.collect(), partitions: Vec::new(), num_ingested, tools };
         view.for_each_partition(|key, row| {
             plan.partitions.push(key);
             let totals =
@@ -220,6 +223,7 @@ impl Merged {
         report.num_files += found.num_files;
         report.file_bytes += found.file_bytes;
         report.num_images += found.num_images;
+        report.num_tool_images += found.num_tool_images;
         report.hashed_bytes += found.hashed_bytes;
         report.num_breaches += found.num_breaches;
         report.num_orphans += found.num_orphans;

@@ -10,22 +10,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::CheckError;
-use super::partition::is_named;
-use crate::catalog::{PartitionRow, PartitionStage};
+use super::partition::{Committed, is_named};
+use crate::catalog::PartitionStage;
 use crate::model::{PartitionKey, ServerId, ServerName};
 use crate::storage::DatasetLayout;
 
 /// Called with each orphan and its length.
 pub(super) type OnOrphan<'a> = &'a mut dyn FnMut(PathBuf, u64);
 
-/// Files in the folders of a known partition that its row does not name.
+/// Files in the folders of a known partition that no commit names.
 pub(super) fn partition_orphans(
     layout: &DatasetLayout,
     folder: &ServerName,
     partition_id: u32,
-    row: &PartitionRow,
+    committed: &Committed,
     each: OnOrphan<'_>,
 ) -> Result<(), CheckError> {
+    let Committed { row, tools } = committed;
     let images = layout.images_folder(folder, partition_id);
     let manifest = layout.manifest_folder(folder, partition_id);
     let is_open = row.stage == PartitionStage::Open;
@@ -51,7 +52,19 @@ pub(super) fn partition_orphans(
             layout.completed_marker(folder, partition_id),
         ]);
     }
-    for (root, partition) in [(layout.images(), images), (layout.urls(), manifest)] {
+    let mut folders = vec![(layout.images(), images), (layout.urls(), manifest)];
+    for (tool, piece) in tools {
+        let files = piece.map(|piece| {
+            [
+                (layout.tool_verdicts(tool, folder, partition_id), piece.verdicts),
+                (layout.tool_images(tool, folder, partition_id), piece.images),
+            ]
+        });
+        let files = files.into_iter().flatten().filter(|(_, stated)| is_named(*stated));
+        named.extend(files.map(|(path, _)| path));
+        folders.push((layout.tool(tool), layout.tool_folder(tool, folder, partition_id)));
+    }
+    for (root, partition) in folders {
         if is_real(&root, &partition) {
             unnamed_files(partition, &|path| named.contains(path), each)?;
         }
@@ -64,6 +77,8 @@ pub(super) struct KnownFolders<'a> {
     servers: HashMap<OsString, ServerId>,
     /// In ascending order.
     partitions: &'a [PartitionKey],
+    /// Names of tools that ran.
+    tools: &'a [String],
 }
 
 impl<'a> KnownFolders<'a> {
@@ -71,17 +86,18 @@ impl<'a> KnownFolders<'a> {
         layout: &DatasetLayout,
         servers: &HashMap<ServerId, ServerName>,
         partitions: &'a [PartitionKey],
+        tools: &'a [String],
     ) -> Self {
         let servers = servers.iter().filter_map(|(id, folder)| {
             let path = layout.images_folder(folder, 0);
             Some((path.parent()?.file_name()?.to_owned(), *id))
         });
-        Self { servers: servers.collect(), partitions }
+        Self { servers: servers.collect(), partitions, tools }
     }
 
     /// Files in the folders of servers and partitions that the catalog does not know, and files beside partitions.
     pub(super) fn unknown_files(&self, layout: &DatasetLayout, each: OnOrphan<'_>) -> Result<(), CheckError> {
-        for server in server_folders(layout)? {
+        for server in server_folders(layout, self.tools)? {
             let id = server.file_name().and_then(|name| self.servers.get(name)).copied();
             let Some(id) = id else {
                 unnamed_files(server, &|_| false, each)?;
@@ -111,10 +127,11 @@ impl<'a> KnownFolders<'a> {
     }
 }
 
-/// Every `server_name=...` folder of images and of the manifest, in order of their names.
-pub(super) fn server_folders(layout: &DatasetLayout) -> Result<Vec<PathBuf>, CheckError> {
+/// Every `server_name=...` folder of images, of the manifest and of these tools, in order of their names.
+pub(super) fn server_folders(layout: &DatasetLayout, tools: &[String]) -> Result<Vec<PathBuf>, CheckError> {
     let mut folders = Vec::new();
-    for root in [layout.images(), layout.urls()] {
+    let tools = tools.iter().map(|tool| layout.tool(tool));
+    for root in [layout.images(), layout.urls()].into_iter().chain(tools) {
         if !is_real(&root, &root) {
             continue;
         }

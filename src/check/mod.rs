@@ -5,6 +5,8 @@
 //! the record's own uuid, URL, digest or cause. `deep` reads every file to its end, compares its checksum, and
 //! measures and hashes the images again. Each rule has a [`BreachKind`].
 //!
+//! What tools have made of partitions must be there as it was committed, too ([`BreachKind::ToolPiece`]).
+//!
 //! What no commit names is an orphan: it does not exist for ddl, so it is reported apart and is no breach.
 //! [`repair_dataset`] removes orphans and writes missing `completed` markers; no breach of data can be repaired.
 //! Where files show that the catalog is an older copy, it refuses.
@@ -17,7 +19,8 @@
 //!
 //! Symbolic links are read through where the catalog names what is behind them, but no walk for orphans follows
 //! one, and none is removed. Names that begin with `_` or `.` belong to others (`_duplicates/`, ingest's temporary
-//! files, what filesystems leave), except `_parts/`; so does everything outside of `server_name=.../`.
+//! files, what filesystems leave), except `_parts/`; so does everything outside of `server_name=.../`, and the
+//! folders in `tools/` of tools that the catalog does not know.
 //!
 //! Memory, per thread: some 200 bytes for each record of one partition, 64 MiB of URL keys, and with `deep` a
 //! page or two of images (a page holds at most 16).

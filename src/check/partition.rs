@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::Schema;
+
 use super::data_file::{Flaw, StatedFile, check_bytes, guarded, open};
 use super::error::CheckError;
 use super::folders::partition_orphans;
@@ -11,10 +13,10 @@ use super::options::CheckOptions;
 use super::records::{IDENTITY_COLUMNS, OUTCOME_COLUMNS, PartDigests, Records};
 use super::report::{BreachKind, Findings, Offences};
 use crate::catalog::{
-    CatalogError, CatalogView, DispositionCounts, PartitionRow, PartitionStage, RecordStatus,
+    CatalogError, CatalogView, DispositionCounts, PartitionRow, PartitionStage, RecordStatus, ToolPiece,
 };
 use crate::model::{DataFile, PartitionKey, ServerName, UrlKey};
-use crate::storage::{DatasetLayout, errors_schema, successes_schema};
+use crate::storage::{DatasetLayout, errors_schema, successes_schema, verdicts_schema};
 
 /// Gives a view of what is committed now.
 pub(super) type ViewSource<'a> = &'a (dyn Fn() -> Result<CatalogView, CatalogError> + Sync);
@@ -39,27 +41,44 @@ pub(super) fn check_partition(
     let mut looks_left = MAX_LOOKS;
     loop {
         let view = views()?;
-        let row = partition_row(&view, key)?;
-        let findings = check_once(layout, &view, &row, options, folder, key)?;
+        let committed = Committed::of(&view, key)?;
+        let findings = check_once(layout, &view, &committed, options, folder, key)?;
         looks_left -= 1;
-        if findings.report.is_sound() || looks_left == 0 || partition_row(&views()?, key)? == row {
+        if findings.report.is_sound() || looks_left == 0 || Committed::of(&views()?, key)? == committed {
             return Ok(findings);
         }
     }
 }
 
-fn partition_row(view: &CatalogView, key: PartitionKey) -> Result<PartitionRow, CatalogError> {
-    view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))
+/// What the catalog has of a partition that names files.
+#[derive(PartialEq)]
+pub(super) struct Committed {
+    pub row: PartitionRow,
+    /// Every tool that ran, with what it has made of the partition if it is done with it.
+    pub tools: Vec<(String, Option<ToolPiece>)>,
+}
+
+impl Committed {
+    pub(super) fn of(view: &CatalogView, key: PartitionKey) -> Result<Self, CatalogError> {
+        let row =
+            view.partition(key)?.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))?;
+        let tools = view.tools()?.into_iter().map(|(name, _)| {
+            let piece = view.tool_partition(&name, key)?.and_then(|partition| partition.done);
+            Ok((name, piece))
+        });
+        Ok(Self { row, tools: tools.collect::<Result<_, CatalogError>>()? })
+    }
 }
 
 fn check_once(
     layout: &DatasetLayout,
     view: &CatalogView,
-    row: &PartitionRow,
+    committed: &Committed,
     options: &CheckOptions,
     folder: &ServerName,
     key: PartitionKey,
 ) -> Result<Findings, CheckError> {
+    let row = &committed.row;
     let findings = Findings::new(folder.clone(), Some(key.partition_id), options.max_breaches);
     let mut check = PartitionCheck { layout, folder, partition_id: key.partition_id, row, options, findings };
     let entries = check.read_entries(view, key)?;
@@ -69,8 +88,11 @@ fn check_once(
     check.check_manifest(&mut records, entries.url_keys.as_deref());
     check.check_data(&mut records, &entries);
     check.check_marker();
+    for (tool, piece) in &committed.tools {
+        piece.iter().for_each(|piece| check.check_tool(tool, piece));
+    }
     let PartitionCheck { mut findings, .. } = check;
-    let walk = partition_orphans(layout, folder, key.partition_id, row, &mut |path, bytes| {
+    let walk = partition_orphans(layout, folder, key.partition_id, committed, &mut |path, bytes| {
         findings.orphan(path, bytes);
     });
     if let Err(error) = walk {
@@ -262,6 +284,44 @@ impl PartitionCheck<'_> {
         }
         self.findings.offences(Some(path), offences);
         done
+    }
+
+    /// What a tool has made of the partition: the file's length and rows, its bytes, and new images like others.
+    fn check_tool(&mut self, tool: &str, piece: &ToolPiece) {
+        let (folder, id) = (self.folder, self.partition_id);
+        let verdicts = self.layout.tool_verdicts(tool, folder, id);
+        let images = self.layout.tool_images(tool, folder, id);
+        self.check_tool_file(&verdicts, piece.verdicts, &verdicts_schema(), false);
+        self.check_tool_file(&images, piece.images, &successes_schema(), true);
+    }
+
+    fn check_tool_file(&mut self, path: &Path, stated: DataFile, schema: &Schema, has_images: bool) {
+        if !is_named(stated) {
+            return;
+        }
+        let mut offences = Offences::default();
+        let hashed_bytes = guarded(|| {
+            let file = open(path, stated)?;
+            if self.options.deep {
+                check_bytes(&file, stated)?;
+            }
+            let file = StatedFile::new(file, stated)?;
+            file.has_schema(schema)?;
+            if has_images && self.options.deep { check_images(file, &mut offences) } else { Ok(0) }
+        });
+        let report = &mut self.findings.report;
+        match hashed_bytes {
+            Ok(hashed_bytes) => {
+                report.num_files += 1;
+                report.file_bytes += stated.bytes;
+                report.num_tool_images += if has_images { stated.num_rows } else { 0 };
+                report.hashed_bytes += hashed_bytes;
+            }
+            Err(Flaw { kind, detail }) => {
+                self.findings.breach(BreachKind::ToolPiece, Some(path), format!("{kind}: {detail}"));
+            }
+        }
+        self.findings.tool_offences(path, offences);
     }
 
     /// Opens a file as stated and reads it; a flaw becomes a breach. Whether there was none.

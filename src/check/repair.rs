@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::error::CheckError;
 use super::folders::{KnownFolders, OnOrphan, folders_within, is_real, partition_orphans, server_folders};
-use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionRow, PartitionStage};
+use super::partition::Committed;
+use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage};
 use crate::dispatch::read_published;
 use crate::model::{Epoch, PartitionKey, ServerId, ServerName};
 use crate::storage::{DatasetLayout, epoch_in, write_atomically};
@@ -41,7 +42,7 @@ pub fn repair_dataset(
     discard_newer: bool,
 ) -> Result<RepairReport, CheckError> {
     refuse_other_dataset(layout, catalog)?;
-    let dataset = Committed::new(layout, catalog.view()?)?;
+    let dataset = Dataset::new(layout, catalog.view()?)?;
     dataset.refuse_other_lists()?;
     if !discard_newer && let Some(evidence) = dataset.evidence_of_newer()? {
         return Err(CheckError::OlderCatalog { evidence });
@@ -49,12 +50,12 @@ pub fn repair_dataset(
     let mut report = RepairReport::default();
     dataset.for_each_orphan(&mut |path, bytes| report.remove(path, bytes))?;
     for &key in &dataset.partitions {
-        if dataset.row(key)?.stage == PartitionStage::Finished {
+        if dataset.committed(key)?.row.stage == PartitionStage::Finished {
             let folder = &dataset.servers[&key.server_id];
             report.markers_written += u64::from(write_missing_marker(layout, folder, key.partition_id)?);
         }
     }
-    for server in server_folders(layout)? {
+    for server in server_folders(layout, &dataset.tools)? {
         // Inner folders first. Those that are not empty refuse, as they should.
         let removed =
             folders_within(server)?.iter().rev().filter(|folder| fs::remove_dir(folder).is_ok()).count();
@@ -64,14 +65,16 @@ pub fn repair_dataset(
 }
 
 /// A dataset as the catalog has it.
-struct Committed<'a> {
+struct Dataset<'a> {
     layout: &'a DatasetLayout,
     view: CatalogView,
     servers: HashMap<ServerId, ServerName>,
     partitions: Vec<PartitionKey>,
+    /// Names of tools that ran.
+    tools: Vec<String>,
 }
 
-impl<'a> Committed<'a> {
+impl<'a> Dataset<'a> {
     fn new(layout: &'a DatasetLayout, view: CatalogView) -> Result<Self, CheckError> {
         let servers: HashMap<ServerId, ServerName> =
             view.servers()?.into_iter().map(|row| (row.id, row.folder)).collect();
@@ -81,27 +84,28 @@ impl<'a> Committed<'a> {
         if let Some(key) = partitions.iter().find(|key| !servers.contains_key(&key.server_id)) {
             return Err(CatalogError::Inconsistent(format!("{key:?} has no server")).into());
         }
-        Ok(Self { layout, view, servers, partitions })
+        let tools = view.tools()?.into_iter().map(|(name, _)| name).collect();
+        Ok(Self { layout, view, servers, partitions, tools })
     }
 
-    fn row(&self, key: PartitionKey) -> Result<PartitionRow, CatalogError> {
-        let row = self.view.partition(key)?;
-        row.ok_or_else(|| CatalogError::Inconsistent(format!("there is no {key:?}")))
+    fn committed(&self, key: PartitionKey) -> Result<Committed, CatalogError> {
+        Committed::of(&self.view, key)
     }
 
     fn for_each_orphan(&self, each: OnOrphan<'_>) -> Result<(), CheckError> {
         for &key in &self.partitions {
             let folder = &self.servers[&key.server_id];
-            partition_orphans(self.layout, folder, key.partition_id, &self.row(key)?, each)?;
+            partition_orphans(self.layout, folder, key.partition_id, &self.committed(key)?, each)?;
         }
-        KnownFolders::new(self.layout, &self.servers, &self.partitions).unknown_files(self.layout, each)
+        KnownFolders::new(self.layout, &self.servers, &self.partitions, &self.tools)
+            .unknown_files(self.layout, each)
     }
 
     /// By a catalog that was copied here from another dataset, images would be orphans. Its lists are other ones.
     fn refuse_other_lists(&self) -> Result<(), CheckError> {
         for &key in &self.partitions {
             let folder = self.layout.manifest_folder(&self.servers[&key.server_id], key.partition_id);
-            for file in &self.row(key)?.manifest_files {
+            for file in &self.committed(key)?.row.manifest_files {
                 let path = folder.join(&file.name);
                 if !fs::metadata(&path).is_ok_and(|meta| meta.len() == file.bytes) {
                     return Err(CheckError::OtherLists { path });

@@ -67,6 +67,8 @@ pub enum BreachKind {
     /// Deep: the stored bytes are not an image of the format that `image_format` and the size that
     /// `resized_size` names.
     BrokenImage,
+    /// A file that a tool has made of a partition is not there or not as it was committed.
+    ToolPiece,
 }
 
 impl BreachKind {
@@ -111,6 +113,7 @@ impl BreachKind {
             Self::ImageDigest => ("image_digest", "image has other bytes"),
             Self::ImageLength => ("image_length", "image has another length"),
             Self::BrokenImage => ("broken_image", "not the image it should be"),
+            Self::ToolPiece => ("tool_piece", "what a tool has made is damaged"),
         }
     }
 }
@@ -190,7 +193,9 @@ pub struct CheckReport {
     pub file_bytes: u64,
     /// Rows of the files of successes that could be read.
     pub num_images: u64,
-    /// Image bytes that were hashed again (deep).
+    /// The same of new images that tools have made.
+    pub num_tool_images: u64,
+    /// Image bytes that were hashed again (deep), those of tools too.
     pub hashed_bytes: u64,
     /// The first `max_breaches`, by server and partition; duplicate URLs and server totals come last.
     pub breaches: Vec<Breach>,
@@ -261,6 +266,14 @@ impl Findings {
         for (kind, first, more) in offences.0 {
             let detail = if more == 0 { first } else { format!("{first}, and {more} more") };
             self.breach(kind, file, detail);
+        }
+    }
+
+    /// The same of a file that a tool has made.
+    pub(super) fn tool_offences(&mut self, file: &Path, offences: Offences) {
+        for (kind, first, more) in offences.0 {
+            let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+            self.breach(BreachKind::ToolPiece, Some(file), format!("{kind}: {first}{more}"));
         }
     }
 

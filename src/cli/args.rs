@@ -294,6 +294,7 @@ Examples:
   ddl query \"SELECT server_name, count(*) FROM urls WHERE disposition = 'failed' GROUP BY 1 ORDER BY 2 DESC\"
   ddl query \"SELECT uuid, identifier FROM images\" --format csv -o images.csv
   ddl query -f report.sql --format json
+  ddl query --from tools/resize \"SELECT avg(image_bytes) FROM images\"
   ddl query                                  a prompt with history; \\d lists the tables")]
 pub struct QueryArgs {
     /// The query, or - for statements on stdin; without it and without -f, opens a prompt
@@ -307,6 +308,9 @@ pub struct QueryArgs {
     /// Writes the answer to a file: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// `images` are those that a tool has made, such as tools/resize, not the downloaded ones
+    #[arg(long, value_name = "TOOL")]
+    pub from: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -317,6 +321,9 @@ downloaded is never changed. `ddl export --clean NAME` leaves out what a tool re
 Examples:
   ddl tool size                              images whose shorter side is below `threshold_size`
   mpirun -n 4 ddl tool size                  the same with four ranks
+  ddl tool resize                            new images, `new_resize_size` pixels at most
+  ddl tool verify                            images that are not what their columns say
+  ddl tool placeholder                       one picture in place of many images of a server
   ddl tool size --stage filter               chooses, and looks no further
   ddl tool size --reset filter               starts again
   ddl tool --list                            which tools there are, and how far they are
@@ -354,7 +361,8 @@ pub enum ExportCommand {
 Examples:
   ddl export manifest -o images.parquet
   ddl export manifest -o cc0.csv --where \"license LIKE '%publicdomain%'\"
-  ddl export manifest -o clean.parquet --clean size,verify,dedup --attribution attribution.csv")]
+  ddl export manifest -o clean.parquet --clean size,verify --attribution attribution.csv
+  ddl export manifest -o small.parquet --from tools/resize")]
     Manifest {
         /// File to write: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
         #[arg(short, long, value_name = "FILE")]
@@ -377,6 +385,9 @@ Examples:
         /// Also writes a CSV of GBIF dataset keys, with the number of images of each
         #[arg(long, value_name = "FILE")]
         derived_dataset: Option<PathBuf>,
+        /// The images that a tool has made, such as tools/resize, not the downloaded ones
+        #[arg(long, value_name = "TOOL")]
+        from: Option<PathBuf>,
     },
 }
 
@@ -384,6 +395,7 @@ Examples:
 #[command(after_help = "\
 Exits 1 when anything does not agree; each breach is told with what to do about it.
 Beside a download it checks what is committed; only --repair needs the dataset for itself.
+What tools have made of the images is checked with them.
 
 Examples:
   ddl check

@@ -551,6 +551,20 @@ pub const KEYS: &[Key] = &[
     ddl("tools_parameters.custom_folder", Kind::Path, "config/tools",
         "The folder of tools of your own, one YAML file each (`ddl tool --list`). It is looked for beside the \
          configuration file, then in the working folder."),
+    ddl("tools_parameters.resize_mode",
+        Kind::Choice(&["keep_ratio_largest", "keep_ratio", "center_crop", "border", "no"]), "keep_ratio_largest",
+        "Tool `resize`: which side gets `new_resize_size`, in img2dataset's words. `keep_ratio_largest` the longer one, \
+         `keep_ratio` the shorter one; `center_crop` then cuts the square in the middle out, `border` lays white around \
+         the longer side's square; `no` only changes the encoding. New images are encoded as `image_encoding` and \
+         `jpeg_quality` say."),
+    ddl("tools_parameters.resize_only_if_bigger", Kind::Bool, "true",
+        "Tool `resize`: images whose side is not larger stay as they are, without a border or a cut. \
+         `false` enlarges them, which adds bytes and no detail."),
+    ddl("tools_parameters.remove_blank", Kind::Bool, "false",
+        "Tool `verify`: also removes images all of whose pixels have one colour."),
+    ddl("tools_parameters.placeholder_min_urls", integer(2, GIB), "10",
+        "Tool `placeholder`: a picture that came, byte for byte the same, from so many URLs of one server stands in place \
+         of images that are gone, and is removed. Fewer may well be one photo under several URLs: that is for `dedup`."),
     dd("tools_parameters.num_workers", integer(1, 1000), "1",
         "Tool jobs in a row, each resuming the one before.").zero_is_unset(),
     dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),

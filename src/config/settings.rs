@@ -69,6 +69,10 @@ pub struct ToolsParameters {
     pub new_resize_size: u32,
     /// Where tools of one's own are.
     pub custom_folder: PathBuf,
+    pub resize_mode: String,
+    pub resize_only_if_bigger: bool,
+    pub remove_blank: bool,
+    pub placeholder_min_urls: u64,
     /// Jobs in a row, each resuming the one before.
     pub num_workers: u32,
     pub max_nodes: u32,

@@ -35,19 +35,24 @@ impl ImageHeader {
     }
 
     pub(super) fn check_pixels(&self, max_image_pixels: u64) -> Result<(), ImagingError> {
-        let (pixels, PixelSize { height, width }) = (self.coded_pixels, self.size);
-        if self.size.longest_side() > MAX_SIDE {
-            let message = format!("a side of `{width}x{height}` exceeds {MAX_SIDE} pixels");
-            return Err(ImagingError::new(FailureCause::TooManyPixels, message));
-        }
-        if pixels <= max_image_pixels {
-            return Ok(());
-        }
-        Err(ImagingError::new(
-            FailureCause::TooManyPixels,
-            format!("{pixels} pixels (`{width}x{height}`) exceed `max_image_pixels` ({max_image_pixels})"),
-        ))
+        check_pixels(self.size, self.coded_pixels, max_image_pixels)
     }
+}
+
+/// Whether an image of that size, and of so many pixels on its largest surface, may be made.
+pub(super) fn check_pixels(size: PixelSize, pixels: u64, max_image_pixels: u64) -> Result<(), ImagingError> {
+    let PixelSize { height, width } = size;
+    if size.longest_side() > MAX_SIDE {
+        let message = format!("a side of `{width}x{height}` exceeds {MAX_SIDE} pixels");
+        return Err(ImagingError::new(FailureCause::TooManyPixels, message));
+    }
+    if pixels <= max_image_pixels {
+        return Ok(());
+    }
+    Err(ImagingError::new(
+        FailureCause::TooManyPixels,
+        format!("{pixels} pixels (`{width}x{height}`) exceed `max_image_pixels` ({max_image_pixels})"),
+    ))
 }
 
 /// Longest side of an image, in pixels: what a JPEG can have. A strip of a hundred million pixels would be within

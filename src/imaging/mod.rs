@@ -5,7 +5,7 @@
 //! 2. `container`: its header (format, size, EXIF orientation), against `max_image_pixels`.
 //! 3. `verify`: does it reach its own end mark? A few microseconds, so it is done for every image.
 //! 4. When the stored bytes are the received bytes, that is all: no pixel is decoded.
-//! 5. Else `decode`, `resize` (area-true, never up), orientation, `hash` (perceptual), `encode`.
+//! 5. Else `decode`, `resize` (area-true), orientation, border or cut (`ResizeMode`), `hash` (perceptual), `encode`.
 //!
 //! Bodies are hostile: sizes are checked before anything is allocated, decoders get memory limits,
 //! and a panic of a codec ends as [`FailureCause::DecoderPanic`](crate::model::FailureCause).
@@ -33,6 +33,6 @@ mod verify;
 
 pub use error::ImagingError;
 pub use header::{ImageHeader, inspect};
-pub use options::{ImagingOptions, JpegScaling, PerceptualHashMode};
+pub use options::{ImagingOptions, JpegScaling, PerceptualHashMode, ResizeMode};
 pub use pipeline::{ProcessedImage, decode_bytes_estimate, process, process_raw};
-pub use verify::verify_image;
+pub use verify::{VerifiedImage, verify_image, verify_raw};

@@ -11,6 +11,12 @@ pub struct ImagingOptions {
     /// Longest side of stored images in pixels; larger ones are shrunk to it, smaller ones are left
     /// as they are. 0 keeps every image at its size.
     pub image_size: u32,
+    /// How an image is brought to `image_size`. Not the user's to set for downloads; the tool `resize` has it.
+    #[serde(skip)]
+    pub resize_mode: ResizeMode,
+    /// Leaves images as they are that are not larger than `image_size`; else they are enlarged. As `resize_mode`.
+    #[serde(skip)]
+    pub resize_only_if_bigger: bool,
     /// How images are stored.
     pub image_encoding: ImageEncoding,
     /// Algorithm of `hashsum_original` and `hashsum_resized`.
@@ -31,12 +37,45 @@ impl Default for ImagingOptions {
     fn default() -> Self {
         Self {
             image_size: 0,
+            resize_mode: ResizeMode::default(),
+            resize_only_if_bigger: true,
             image_encoding: ImageEncoding::default(),
             hash_algorithm: HashAlgorithm::default(),
             jpeg_quality: 95,
             max_image_pixels: 100_000_000,
             perceptual_hash: PerceptualHashMode::default(),
             jpeg_scaling: JpegScaling::default(),
+        }
+    }
+}
+
+/// How an image is brought to a size. The words are img2dataset's, as is which side they measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// The longer side gets the size, the other side follows: distributed-downloader's rule.
+    #[default]
+    KeepRatioLargest,
+    /// The shorter side gets the size, the other side follows.
+    KeepRatio,
+    /// As `KeepRatio`; then the square in the middle is cut out.
+    CenterCrop,
+    /// As `KeepRatioLargest`; then white is laid around it to make a square.
+    Border,
+    /// The size stays.
+    No,
+}
+
+impl ResizeMode {
+    /// As users write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeepRatioLargest => "keep_ratio_largest",
+            Self::KeepRatio => "keep_ratio",
+            Self::CenterCrop => "center_crop",
+            Self::Border => "border",
+            Self::No => "no",
         }
     }
 }

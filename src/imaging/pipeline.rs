@@ -8,9 +8,9 @@ use super::decode::decode;
 use super::encode::{encode, swap_red_and_blue};
 use super::error::ImagingError;
 use super::hash::{THUMBNAIL_SIDE, perceptual_hash};
-use super::header::{ImageHeader, inspect, turned};
+use super::header::{ImageHeader, check_pixels, inspect, turned};
 use super::options::{ImagingOptions, PerceptualHashMode, fewest_eighths};
-use super::resize::{fit, shrink, turn};
+use super::resize::{Fitted, fit, frame, scale, turn};
 use super::verify::check_complete;
 use crate::model::{ContentDigest, FailureCause, ImageEncoding, ImageFormat, PerceptualHash, PixelSize};
 use crate::runtime;
@@ -37,8 +37,8 @@ pub struct ProcessedImage {
 
 /// What is to be done with an image, known from its header.
 struct Plan {
-    /// Upright size of the stored image.
-    target: PixelSize,
+    /// Upright sizes of the scaled pixels and of the stored image.
+    fitted: Fitted,
     /// The received bytes are stored.
     keeps_bytes: bool,
     format: ImageFormat,
@@ -47,15 +47,15 @@ struct Plan {
 impl Plan {
     /// An encoding that names a format is satisfied by bytes that already are what it would give.
     fn new(header: &ImageHeader, options: &ImagingOptions) -> Self {
-        let target = match options.image_encoding {
-            ImageEncoding::Original => header.size,
-            _ => fit(header.size, options.image_size),
+        let fitted = match options.image_encoding {
+            ImageEncoding::Original => Fitted::kept(header.size),
+            _ => fit(header.size, options.image_size, options.resize_mode, options.resize_only_if_bigger),
         };
-        let is_resized = target != header.size;
+        let is_resized = fitted != Fitted::kept(header.size);
         let format = match options.image_encoding {
             ImageEncoding::Auto if is_resized => ImageFormat::Jpeg,
             ImageEncoding::Original | ImageEncoding::Auto => {
-                return Self { target, keeps_bytes: true, format: header.image_format };
+                return Self { fitted, keeps_bytes: true, format: header.image_format };
             }
             ImageEncoding::Jpeg => ImageFormat::Jpeg,
             ImageEncoding::Png => ImageFormat::Png,
@@ -63,7 +63,13 @@ impl Plan {
             ImageEncoding::Raw => ImageFormat::Raw,
         };
         let keeps_bytes = !is_resized && header.is_upright() && header.image_format == format;
-        Self { target, keeps_bytes, format }
+        Self { fitted, keeps_bytes, format }
+    }
+
+    /// Whether an image that is enlarged, or gets a border, stays within the limit.
+    fn check_pixels(&self, max_image_pixels: u64) -> Result<(), ImagingError> {
+        let Fitted { scaled, target } = self.fitted;
+        [scaled, target].into_iter().try_for_each(|size| check_pixels(size, size.pixels(), max_image_pixels))
     }
 }
 
@@ -79,7 +85,8 @@ pub fn process(body: &Bytes, options: &ImagingOptions) -> Result<ProcessedImage,
         check_complete(body, &header)?;
         let plan = Plan::new(&header, options);
         if !plan.keeps_bytes {
-            let eighths = options.jpeg_scaling.eighths(header.size, plan.target);
+            plan.check_pixels(options.max_image_pixels)?;
+            let eighths = options.jpeg_scaling.eighths(header.size, plan.fitted.scaled);
             let pixels = decode(body, &header, eighths)?;
             return convert(body, &header, pixels, &plan, options);
         }
@@ -103,25 +110,14 @@ pub fn process_raw(
     options: &ImagingOptions,
 ) -> Result<ProcessedImage, ImagingError> {
     catch_panic(|| {
-        let header = ImageHeader {
-            image_format: ImageFormat::Raw,
-            size,
-            orientation: Orientation::NoTransforms,
-            coded_pixels: size.pixels(),
-            decode_bytes: size.pixels().saturating_mul(3),
-        };
-        header.check_pixels(options.max_image_pixels)?;
-        let PixelSize { height, width } = size;
-        if size.pixels() == 0 || body.len() as u64 != size.pixels().saturating_mul(3) {
-            let message = format!("{} bytes are not the raw pixels of `{width}x{height}`", body.len());
-            return Err(ImagingError::truncated(message));
-        }
+        let header = raw_header(body, size, options)?;
         let pixels = || {
-            RgbImage::from_raw(width, height, swap_red_and_blue(body.to_vec()))
+            RgbImage::from_raw(size.width, size.height, swap_red_and_blue(body.to_vec()))
                 .ok_or_else(|| ImagingError::bad("raw pixels of another size"))
         };
         let plan = Plan::new(&header, options);
         if !plan.keeps_bytes {
+            plan.check_pixels(options.max_image_pixels)?;
             return convert(body, &header, pixels()?, &plan, options);
         }
         let hash = match options.perceptual_hash {
@@ -130,6 +126,28 @@ pub fn process_raw(
         };
         Ok(keep(body, &header, hash, options))
     })
+}
+
+/// What the header of raw pixels would say, if there are as many of them as `size` says.
+pub(super) fn raw_header(
+    body: &[u8],
+    size: PixelSize,
+    options: &ImagingOptions,
+) -> Result<ImageHeader, ImagingError> {
+    let header = ImageHeader {
+        image_format: ImageFormat::Raw,
+        size,
+        orientation: Orientation::NoTransforms,
+        coded_pixels: size.pixels(),
+        decode_bytes: size.pixels().saturating_mul(3),
+    };
+    header.check_pixels(options.max_image_pixels)?;
+    let PixelSize { height, width } = size;
+    if size.pixels() == 0 || body.len() as u64 != size.pixels().saturating_mul(3) {
+        let message = format!("{} bytes are not the raw pixels of `{width}x{height}`", body.len());
+        return Err(ImagingError::truncated(message));
+    }
+    Ok(header)
 }
 
 /// Bytes that [`process`] takes at most besides the body itself, for a memory budget. 0 for what it refuses
@@ -156,16 +174,19 @@ fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
     if plan.keeps_bytes {
         return header.decode_bytes.saturating_add(thumbnail_bytes(header.size));
     }
-    let result = plan.target.pixels().saturating_mul(3);
-    // Resizing keeps a strip between its two passes, and then its result.
-    let resizing = match plan.target == header.size {
+    let Fitted { scaled, target } = plan.fitted;
+    let result = target.pixels().saturating_mul(3);
+    let scaled_bytes = scaled.pixels().saturating_mul(3);
+    // Scaling keeps a strip between its two passes, and then its result.
+    let scaling = match scaled == header.size {
         true => 0,
         false => {
-            let strip = u64::from(plan.target.longest_side()) * u64::from(header.size.longest_side());
-            result.saturating_add(strip.saturating_mul(3))
+            let strip = u64::from(scaled.longest_side()) * u64::from(header.size.longest_side());
+            scaled_bytes.saturating_add(strip.saturating_mul(3))
         }
     };
-    let turning = if header.is_upright() { 0 } else { result.saturating_mul(2) };
+    let turning = if header.is_upright() { 0 } else { scaled_bytes.saturating_mul(2) };
+    let framing = if target == scaled { 0 } else { result };
     // An encoder's output may reach its input in size, and is moved while it grows.
     let encoding = match plan.format {
         ImageFormat::Raw => 0,
@@ -173,9 +194,10 @@ fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
     };
     let thumbnail = match options.perceptual_hash {
         PerceptualHashMode::Never => 0,
-        _ => thumbnail_bytes(plan.target),
+        _ => thumbnail_bytes(target),
     };
-    [resizing, turning, encoding, thumbnail].iter().fold(header.decode_bytes, |sum, &n| sum.saturating_add(n))
+    let steps = [scaling, turning, framing, encoding, thumbnail];
+    steps.iter().fold(header.decode_bytes, |sum, &bytes| sum.saturating_add(bytes))
 }
 
 /// Tables and row buffers of an encoder.
@@ -221,8 +243,9 @@ fn convert(
     options: &ImagingOptions,
 ) -> Result<ProcessedImage, ImagingError> {
     // Turning comes after shrinking: there are fewer pixels to turn.
-    let shrunk = shrink(pixels, turned(plan.target, header.orientation))?;
-    let pixels = turn(shrunk, header.orientation);
+    let Fitted { scaled, target } = plan.fitted;
+    let pixels = scale(pixels, turned(scaled, header.orientation))?;
+    let pixels = frame(turn(pixels, header.orientation), target);
     let perceptual_hash = match options.perceptual_hash {
         PerceptualHashMode::Never => None,
         _ => Some(perceptual_hash(&pixels, Orientation::NoTransforms)?),
@@ -234,7 +257,7 @@ fn convert(
     Ok(ProcessedImage {
         image_format: plan.format,
         original_size: header.size,
-        resized_size: plan.target,
+        resized_size: target,
         hashsum_original: options.hash_algorithm.digest(body),
         hashsum_resized: options.hash_algorithm.digest(&image),
         perceptual_hash,

@@ -1,6 +1,6 @@
 //! A dataset as the configuration names it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::PipelineError;
@@ -18,6 +18,8 @@ pub struct Dataset {
     pub resolved: Resolved,
     pub settings: Settings,
     pub layout: DatasetLayout,
+    /// The tool whose images are queried; else those that were downloaded.
+    images_from: Option<String>,
 }
 
 impl Dataset {
@@ -30,7 +32,25 @@ impl Dataset {
             root => root?.clone(),
         };
         let layout = DatasetLayout::new(root, resolved.section(&["output_structure"], &[])?);
-        Ok(Self { resolved, settings, layout })
+        Ok(Self { resolved, settings, layout, images_from: None })
+    }
+
+    /// From now on the images of [`Dataset::query_session`] are those that a tool has made: `resize`, `tools/resize`,
+    /// or the path of that folder. A query tells when there are none.
+    #[must_use]
+    pub fn with_images_from(mut self, from: Option<&Path>) -> Self {
+        self.images_from = from.map(|from| self.tool_of(from));
+        self
+    }
+
+    fn tool_of(&self, from: &Path) -> String {
+        let name = from.file_name().unwrap_or_default();
+        let folder = self.layout.tools().join(name);
+        let in_dataset = folder.strip_prefix(self.layout.root());
+        let is_folder =
+            || from.canonicalize().is_ok_and(|from| folder.canonicalize().is_ok_and(|own| own == from));
+        let is_own = from == Path::new(name) || in_dataset == Ok(from) || is_folder();
+        if is_own { name.to_string_lossy().into_owned() } else { from.display().to_string() }
     }
 
     /// Opens the catalog for reading, beside a writer or alone. After a kill it is first opened for writing
@@ -89,7 +109,7 @@ impl Dataset {
     pub fn query_session(&self) -> Result<QuerySession, PipelineError> {
         let options: QueryOptions = self.resolved.section(&["query_parameters"], &[])?;
         let view = self.open_reader()?.view()?;
-        Ok(QuerySession::open(&self.layout, view, &options)?)
+        Ok(QuerySession::open_from(&self.layout, view, &options, self.images_from.as_deref())?)
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

@@ -17,7 +17,7 @@ use crate::query::{QueryOptions, QuerySession};
 use crate::runtime::{Shutdown, install_signals};
 use crate::slurm::JobEnvironment;
 use crate::storage::StorageOptions;
-use crate::tools::{self, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolFactory};
+use crate::tools::{self, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolFactory, ToolOptions};
 
 /// What is asked of a tool.
 #[derive(Clone, Debug)]
@@ -180,7 +180,12 @@ fn context(
 }
 
 fn make(dataset: &Dataset, tool: &ToolFactory) -> Result<Box<dyn Tool>, PipelineError> {
-    Ok(tool.make(&dataset.resolved.section(&["tools_parameters"], &[])?))
+    let options = ToolOptions {
+        imaging: dataset.resolved.section(&["", "downloader_parameters"], &[])?,
+        decode_memory: dataset.resolved.read("downloader_parameters.decode_memory")?,
+        ..dataset.resolved.section(&["tools_parameters"], &[])?
+    };
+    Ok(tool.make(&options))
 }
 
 fn storage_options(dataset: &Dataset) -> Result<StorageOptions, PipelineError> {

@@ -21,7 +21,10 @@
 //! at most [`MemoryBudget::limit`] + [`MemoryBudget::max_permit`].
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use tokio::sync::oneshot;
 
@@ -69,6 +72,21 @@ impl MemoryBudget {
         Ok(permit)
     }
 
+    /// As [`acquire`](Self::acquire), for a thread that is no task's: it sleeps until the bytes are its own.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_blocking(&self, bytes: u64) -> Result<MemoryPermit, BudgetError> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut acquire = pin!(self.acquire(bytes));
+        loop {
+            match acquire.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(permit) => return permit,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
     /// Bytes to share.
     #[must_use]
     pub fn limit(&self) -> u64 {
@@ -93,6 +111,15 @@ impl MemoryBudget {
         let ledger = self.shared.lock();
         let waiters = ledger.growth.iter().chain(&ledger.first);
         waiters.filter(|waiter| !waiter.granted.is_closed()).map(|waiter| waiter.bytes).sum()
+    }
+}
+
+/// Wakes a thread that waits for a permit.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

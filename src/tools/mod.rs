@@ -21,18 +21,25 @@
 //! number of ranks.
 
 mod checkpoint;
+mod corrupted;
 mod custom;
 mod error;
 mod executor;
 mod filter;
+#[cfg(test)]
+mod image_tests;
 mod options;
+mod placeholder;
 mod registry;
+mod resize;
 mod run;
 mod schedule;
 mod size;
 mod stages;
+mod stored;
 mod tool;
 mod verdict;
+mod verify;
 
 pub use custom::{
     Argument, CommandDefinition, CommandOutput, Placeholder, ToolDefinition, WrongPlaceholder, WrongWords,

@@ -1,18 +1,56 @@
-//! What the user may set about tools (`tools_parameters`).
+//! What the user may set about tools (`tools_parameters`), and what they go by of the download's settings.
 
 use serde::Deserialize;
+
+use crate::imaging::{ImagingOptions, ResizeMode};
+use crate::runtime::{MemoryBudget, MemoryPermit};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToolOptions {
     /// `size`: images whose shorter side has fewer pixels are removed.
     pub threshold_size: u32,
-    /// `resize`: the new longest side, in pixels.
+    /// `resize`: the new size, in pixels: of the longer side, unless `resize_mode` says otherwise.
     pub new_resize_size: u32,
+    /// `resize`: which side it is, and whether the result is a square.
+    pub resize_mode: ResizeMode,
+    /// `resize`: smaller images stay as they are; else they are enlarged.
+    pub resize_only_if_bigger: bool,
+    /// `verify`: images of one colour are removed.
+    pub remove_blank: bool,
+    /// `placeholder`: a picture is one if it came from so many URLs of a server.
+    pub placeholder_min_urls: u64,
+    /// How images are decoded and encoded.
+    #[serde(skip)]
+    pub imaging: ImagingOptions,
+    /// Bytes that decoded images of all threads may share.
+    #[serde(skip)]
+    pub decode_memory: u64,
 }
 
 impl Default for ToolOptions {
     fn default() -> Self {
-        Self { threshold_size: 224, new_resize_size: 720 }
+        Self {
+            threshold_size: 224,
+            new_resize_size: 720,
+            resize_mode: ResizeMode::default(),
+            resize_only_if_bigger: true,
+            remove_blank: false,
+            placeholder_min_urls: 10,
+            imaging: ImagingOptions::default(),
+            decode_memory: 512 << 20,
+        }
     }
+}
+
+impl ToolOptions {
+    pub(super) fn decode_budget(&self) -> MemoryBudget {
+        MemoryBudget::new(self.decode_memory, self.decode_memory)
+    }
+}
+
+/// Waits until so many bytes are free, or all of the budget: the decoder's own limits see to it that no image needs
+/// more.
+pub(super) fn hold(budget: &MemoryBudget, bytes: u64) -> Option<MemoryPermit> {
+    budget.acquire_blocking(bytes.min(budget.max_permit())).ok()
 }

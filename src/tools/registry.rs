@@ -4,7 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::custom::CustomTool;
+use super::placeholder::Placeholder;
+use super::resize::Resize;
 use super::size::Size;
+use super::verify::Verify;
 use super::{Tool, ToolDefinition, ToolError, ToolOptions};
 use crate::model::nearest;
 
@@ -12,7 +15,12 @@ type Make = fn(&ToolOptions) -> Box<dyn Tool>;
 type MakeShared = dyn Fn(&ToolOptions) -> Box<dyn Tool> + Send + Sync;
 
 /// Name, distributed-downloader's name, and the tool.
-const TOOLS: &[(&str, &str, Make)] = &[("size", "size_based", |options| Box::new(Size::new(options)))];
+const TOOLS: &[(&str, &str, Make)] = &[
+    ("size", "size_based", |options| Box::new(Size::new(options))),
+    ("resize", "resize", |options| Box::new(Resize::new(options))),
+    ("verify", "image_verification", |options| Box::new(Verify::new(options))),
+    ("placeholder", "placeholder", |options| Box::new(Placeholder::new(options))),
+];
 
 /// The longest name of a tool. It is also the name of a folder.
 const MAX_NAME_BYTES: usize = 64;

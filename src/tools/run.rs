@@ -199,11 +199,11 @@ pub(super) fn remove_selected(input: &RunInput, output: &mut RunOutput) -> Resul
     Ok(())
 }
 
-fn damaged(path: &Path, error: impl ToString) -> ToolError {
+pub(super) fn damaged(path: &Path, error: impl ToString) -> ToolError {
     ToolError::Damaged { path: path.to_owned(), detail: error.to_string() }
 }
 
-fn read(
+pub(super) fn read(
     path: &Path,
     columns: Option<&[&str]>,
     batch_rows: usize,

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
 use super::filter::{check_footer, keys};
-use super::{FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, schedule};
+use super::{
+    FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, corrupted, schedule,
+};
 use crate::catalog::{Catalog, CatalogView, ToolPartition, ToolRow, ToolStage};
 use crate::model::{PartitionKey, ServerName};
 use crate::query::QuerySession;
@@ -232,11 +234,13 @@ pub fn finish(tool: &dyn Tool, catalog: &Catalog, session: &QuerySession) -> Res
         catalog.put_tool(name, &row)?;
     }
     report.completed = row.stage == ToolStage::Completed;
-    checkpoint::write_verification(
-        layout,
-        name,
-        partitions.iter().map(|(_, folder, id, row)| (folder, *id, row)),
-    )?;
+    let rows = || partitions.iter().map(|(_, folder, id, row)| (folder, *id, row));
+    checkpoint::write_verification(layout, name, rows())?;
+    match tool.lists_corrupted() {
+        true if report.completed => corrupted::write(layout, name, rows())?,
+        true => corrupted::remove(layout, name)?,
+        false => {}
+    }
     checkpoint::write_checkpoint(layout, name, row.stage)?;
     Ok(report)
 }

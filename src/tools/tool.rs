@@ -37,6 +37,11 @@ pub trait Tool: Send + Sync + 'static {
         table: &'a mut FilterTable,
     ) -> BoxFuture<'a, Result<(), ToolError>>;
 
+    /// Whether the images that it removes are damaged, and are listed in `corrupted/corrupted.csv` in the end.
+    fn lists_corrupted(&self) -> bool {
+        false
+    }
+
     /// Second stage: the rank of each partition, as `schedule.csv` tells it. Whoever is free does it.
     fn schedule(&self, partitions: &[PartitionLoad], num_ranks: u32) -> Vec<Rank> {
         schedule::balanced(partitions, num_ranks)

@@ -21,3 +21,4 @@ mod support;
 mod terminal;
 mod tools;
 mod tools_custom;
+mod tools_images;

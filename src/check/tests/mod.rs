@@ -5,6 +5,7 @@ mod builder;
 mod deep;
 mod repair;
 mod sound;
+mod tools;
 
 use super::{BreachKind, CheckReport};
 

@@ -127,7 +127,7 @@ fn text(report: &CheckReport, deep: bool) -> String {
     if deep {
         text += &format!(
             "{} images read and hashed again, {}\n",
-            format::count(report.num_images),
+            format::count(report.num_images + report.num_tool_images),
             format::bytes(report.hashed_bytes)
         );
     }
@@ -177,6 +177,7 @@ fn advice(kind: BreachKind) -> &'static str {
         | BreachKind::DuplicateUrl => {
             "the catalog contradicts itself: restore a copy of it, and report this as a fault of ddl"
         }
+        BreachKind::ToolPiece => "`ddl tool NAME --reset run` makes it again",
         _ => {
             "restore the named files from a copy; without one, ingest into a new dataset and download it again"
         }

@@ -14,8 +14,9 @@ pub(super) fn run(global: &GlobalArgs, command: &ExportCommand, tools: &Registry
         portable,
         attribution,
         derived_dataset,
+        from,
     } = command;
-    let dataset = super::dataset(global, global.overrides())?;
+    let dataset = super::dataset(global, global.overrides())?.with_images_from(from.as_deref());
     super::start_logging(global, &dataset, None);
     let tools = clean.iter().map(|name| Ok(find_tool(&dataset, tools, name)?.name().to_owned()));
     let options = ManifestOptions {

@@ -13,7 +13,7 @@ use crate::pipeline::{Dataset, PipelineError};
 use crate::query::{OutputFormat, OutputOptions, QuerySession, write_results};
 
 pub(super) fn run(global: &GlobalArgs, args: &QueryArgs) -> anyhow::Result<Exit> {
-    let dataset = super::dataset(global, global.overrides())?;
+    let dataset = super::dataset(global, global.overrides())?.with_images_from(args.from.as_deref());
     super::start_logging(global, &dataset, None);
     let format = args.format.unwrap_or_default();
     let has_terminal = std::io::stdin().is_terminal();

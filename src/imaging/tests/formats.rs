@@ -2,7 +2,7 @@
 
 use image::{GrayImage, Rgba, RgbaImage};
 
-use super::super::{inspect, process_raw, verify_image};
+use super::super::{inspect, process_raw, verify_image, verify_raw};
 use super::*;
 use crate::model::{HashAlgorithm, ImageFormat};
 
@@ -22,6 +22,28 @@ fn every_format_is_shrunk_to_a_jpeg() {
         assert!(image.perceptual_hash.is_some(), "{name}");
         verify_image(&image.image, &ImagingOptions::default()).unwrap();
     }
+}
+
+#[test]
+fn one_colour_is_blank_in_every_format() {
+    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    let plain = RgbImage::from_pixel(33, 20, Rgb([200, 30, 77]));
+    let mut spotted = plain.clone();
+    spotted.put_pixel(32, 19, Rgb([0, 255, 0]));
+    let size = PixelSize { height: 20, width: 33 };
+    let options = ImagingOptions::default();
+    for format in [Bmp, Gif, Jpeg, Png, Tiff, WebP] {
+        for (picture, is_blank) in [(&plain, true), (&spotted, false)] {
+            let seen = verify_image(&encoded(picture.clone(), format), &options).unwrap();
+            assert_eq!((seen.size, seen.is_blank), (size, is_blank), "{format:?}");
+        }
+    }
+    assert!(verify_raw(plain.as_raw(), size, &options).unwrap().is_blank);
+    assert!(!verify_raw(spotted.as_raw(), size, &options).unwrap().is_blank);
+    let short = verify_raw(&plain.as_raw()[3..], size, &options).unwrap_err();
+    assert_eq!(short.cause, FailureCause::TruncatedImage);
+    let nothing = verify_raw(b"", PixelSize { height: 0, width: 7 }, &options).unwrap_err();
+    assert_eq!(nothing.cause, FailureCause::TruncatedImage);
 }
 
 #[test]

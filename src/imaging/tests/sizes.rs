@@ -22,6 +22,54 @@ fn never_up_and_never_to_nothing() {
 }
 
 #[test]
+fn a_square_is_cut_out_of_the_middle_or_gets_a_white_border() {
+    use super::super::ResizeMode::{Border, CenterCrop};
+    let raw = |file: &[u8], resize_mode| {
+        let options = ImagingOptions { resize_mode, ..options(60, ImageEncoding::Raw) };
+        let image = run(file, &options).unwrap();
+        assert_eq!(image.resized_size, PixelSize { height: 60, width: 60 });
+        let bytes = image.image;
+        move |x: usize, y: usize| {
+            let at = 3 * (60 * y + x);
+            Rgb([bytes[at + 2], bytes[at + 1], bytes[at]])
+        }
+    };
+    let (red, green, blue, white) = ([250, 10, 10], [10, 250, 10], [10, 10, 250], [250; 3]);
+    // Three times as wide as it is high; and the same stored on its side.
+    let wide = jpeg(&quarters(540, 180));
+    let on_its_side = with_exif(&jpeg(&image::imageops::rotate270(&quarters(540, 180))), &exif(6, b""));
+    for file in [wide, on_its_side] {
+        let cut = raw(&file, CenterCrop);
+        for (x, y, expect) in [(10, 10, red), (50, 10, green), (10, 50, blue), (50, 50, white)] {
+            assert_close(&cut(x, y), expect, "cut");
+        }
+        let bordered = raw(&file, Border);
+        for (x, y, expect) in [(10, 25, red), (50, 25, green), (10, 35, blue)] {
+            assert_close(&bordered(x, y), expect, "inside of the border");
+        }
+        for (x, y) in [(0, 0), (59, 19), (0, 40), (59, 59)] {
+            assert_eq!(bordered(x, y), Rgb([255; 3]), "the border at {x}, {y}");
+        }
+    }
+}
+
+#[test]
+fn small_images_are_enlarged_only_when_asked_for_and_within_limits() {
+    let enlarge = |image_size, max_image_pixels| ImagingOptions {
+        resize_only_if_bigger: false,
+        max_image_pixels,
+        ..options(image_size, ImageEncoding::Auto)
+    };
+    let file = encoded(quarters(40, 30), image::ImageFormat::Png);
+    let image = run(&file, &enlarge(100, 10_000)).unwrap();
+    assert_eq!(image.resized_size, PixelSize { height: 75, width: 100 });
+    assert_eq!(super::super::inspect(&image.image).unwrap().size, image.resized_size);
+    assert_eq!(cause(&file, &enlarge(200, 10_000)), FailureCause::TooManyPixels);
+    let border = ImagingOptions { resize_mode: super::super::ResizeMode::Border, ..enlarge(101, 10_000) };
+    assert_eq!(cause(&file, &border), FailureCause::TooManyPixels, "101 x 75 is within, 101 x 101 is not");
+}
+
+#[test]
 fn every_scaling_of_the_decoder_gives_the_same_size() {
     use super::super::JpegScaling::{Full, Once, Twice};
     // Odd sides: a decoder that scales rounds them up.

@@ -172,3 +172,19 @@ async fn many_threads_end_within_the_bound() {
         .collect();
     follow_all(300, 250, scripts).await;
 }
+
+#[test]
+fn a_thread_sleeps_until_its_bytes_come_free() {
+    let budget = MemoryBudget::new(100, 100);
+    let held = acquire_now(&budget, 80);
+    let (waits, threads) = (budget.clone(), budget.clone());
+    let thread = std::thread::spawn(move || threads.acquire_blocking(60).map(|permit| permit.bytes()));
+    while waits.wanted() == 0 {
+        std::thread::yield_now();
+    }
+    assert!(!thread.is_finished());
+    drop(held);
+    assert_eq!(thread.join().unwrap(), Ok(60));
+    assert_eq!(budget.used(), 0);
+    assert!(budget.acquire_blocking(101).is_err());
+}
