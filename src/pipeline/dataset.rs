@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::PipelineError;
 use crate::catalog::{
-    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, live_holder, lock_holder,
+    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, ToolStage, live_holder, lock_holder,
 };
 use crate::config::{ConfigError, Resolved, Settings};
 use crate::query::{QueryOptions, QuerySession};
@@ -109,6 +109,11 @@ impl Dataset {
     pub fn query_session(&self) -> Result<QuerySession, PipelineError> {
         let options: QueryOptions = self.resolved.section(&["query_parameters"], &[])?;
         let view = self.open_reader()?.view()?;
+        if let Some(tool) = &self.images_from
+            && !matches!(view.tool(tool)?.stage, ToolStage::New | ToolStage::Completed)
+        {
+            tracing::warn!("`ddl tool {tool}` has not been completed: of some images there are no new ones");
+        }
         Ok(QuerySession::open_from(&self.layout, view, &options, self.images_from.as_deref())?)
     }
 

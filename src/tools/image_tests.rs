@@ -12,7 +12,10 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use image::{Rgb, RgbImage};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::PageIndexPolicy;
 
 use super::filter::FilterTable;
 use super::placeholder::Placeholder;
@@ -257,6 +260,29 @@ fn row_groups_are_bounded() {
     let partition = Partition::new((0..5).map(|record| row(record, png(30, 30))).collect());
     partition.run(&resize(raw));
     assert_eq!(groups(&partition.images), [3, 2]);
+}
+
+/// An image behind small ones would be read with as many others as are in a page of small ones.
+#[test]
+fn large_images_have_pages_of_their_own() {
+    let noise = |side, seed| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let picture = RgbImage::from_fn(side, side, |_, _| Rgb([rng.u8(..), rng.u8(..), rng.u8(..)]));
+        encoded(&picture, image::ImageFormat::Png)
+    };
+    let large = noise(180, 1);
+    assert!(large.len() > 64 << 10);
+    let rows = (0..60).map(|at| row(at, if at < 20 { noise(4, u64::from(at)) } else { large.clone() }));
+    let partition = Partition::new(rows.collect());
+    partition.run(&resize(|options| options.new_resize_size = 180));
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let file = File::open(&partition.images).unwrap();
+    let metadata = ArrowReaderMetadata::load(&file, options).unwrap();
+    let group = metadata.metadata().row_group(0);
+    assert_eq!((metadata.metadata().num_row_groups(), group.num_rows()), (1, 60));
+    let image = group.columns().iter().position(|column| column.column_path().string() == "image").unwrap();
+    let pages = metadata.metadata().offset_index().unwrap()[0][image].page_locations();
+    assert!(pages.len() >= 40, "{} pages", pages.len());
 }
 
 #[test]

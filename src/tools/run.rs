@@ -258,9 +258,7 @@ impl RunOutput {
             Some(writer) => writer,
             None => self.images.insert(TableWriter::images(&self.images_path, self.storage, "tool")?),
         };
-        writer.write(batch)?;
-        writer.flush()?;
-        Ok(())
+        Ok(writer.write_row_group(batch)?)
     }
 
     /// Seals the files.

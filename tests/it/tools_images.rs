@@ -203,6 +203,15 @@ fn images_of_a_tool_are_queried_and_exported() {
     project.ok(&["tool", "resize", "--reset", "run", "--set", set[0], "--set", set[1]]);
     project.ok(&["check", "--deep"]);
     assert!(piece.exists());
+
+    // More images than it has seen.
+    let project = project.with_rows(farm_list(20, 4, 9));
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    project.ok(&["tool", "resize", "--stage", "filter", "--set", set[0], "--set", set[1]]);
+    let output = project.run(&["query", "SELECT count(*) FROM images", "--from", "resize"]);
+    let warned = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warned.contains("`ddl tool resize` has not been completed"), "{warned}");
 }
 
 #[test]
