@@ -23,6 +23,10 @@ impl Tool for Placeholder {
         "placeholder"
     }
 
+    fn description(&self) -> &str {
+        "finds one picture in place of many images of a server"
+    }
+
     fn parameters(&self) -> String {
         format!("placeholder_min_urls: {}", self.min_urls)
     }

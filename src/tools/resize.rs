@@ -88,6 +88,10 @@ impl Tool for Resize {
         "resize"
     }
 
+    fn description(&self) -> &str {
+        "makes new images of another size"
+    }
+
     fn parameters(&self) -> String {
         let ImagingOptions { image_size, resize_mode, resize_only_if_bigger, .. } = &self.options;
         let ImagingOptions { image_encoding, jpeg_quality, jpeg_scaling, max_image_pixels, .. } =

@@ -87,6 +87,10 @@ impl Tool for Verify {
         "verify"
     }
 
+    fn description(&self) -> &str {
+        "finds images that are not what their columns say"
+    }
+
     fn parameters(&self) -> String {
         format!("remove_blank: {}, max_image_pixels: {}", self.remove_blank, self.options.max_image_pixels)
     }

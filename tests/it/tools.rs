@@ -10,7 +10,12 @@ use ddl::demo::{DemoFarm, FarmOptions, farm_list};
 use crate::support::project::{Project, expect};
 
 /// Every tool, with what it needs to have something to do here.
-const TOOLS: &[&[&str]] = &[&["size", "--set", "tools_parameters.threshold_size=300"]];
+const TOOLS: &[&[&str]] = &[
+    &["size", "--set", "tools_parameters.threshold_size=300"],
+    &["resize", "--set", "tools_parameters.new_resize_size=100"],
+    &["verify", "--set", "tools_parameters.remove_blank=true"],
+    &["placeholder", "--set", "tools_parameters.placeholder_min_urls=2"],
+];
 
 const NUM_KILLS: u32 = 20;
 
