@@ -29,6 +29,7 @@ pub mod fetch;
 pub mod imaging;
 pub mod ingest;
 pub mod model;
+pub mod near;
 pub mod pipeline;
 pub mod query;
 pub mod runtime;
