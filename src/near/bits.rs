@@ -23,8 +23,9 @@ pub fn is_flat(hash: &PerceptualHash) -> bool {
 
 /// The bits of a hash in an order in which neighbours are far apart in the picture's spectrum.
 ///
-/// Neighbouring frequencies go together; a slot of them would have fewer values, and so more chance matches.
-/// Distances are the same in any order.
+/// In simple pictures neighbouring frequencies go together: of 364 drawings, 6 times as many pairs agree in 16 bits in a
+/// row as of random hashes (in the worst place 40 times), and 2.8 times as many (8) in this order. Photos are as
+/// random hashes in either. Distances are the same in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bits(pub(super) [u64; 4]);
 

@@ -35,7 +35,7 @@ impl NearError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("sorting needs about 100 bytes of disk per image; name a folder with more room".into())
+                Some("this needs up to 120 bytes of disk for each image; name a folder with more room".into())
             }
             Self::DistanceTooLarge { .. } => Some(
                 "far below that distance different pictures begin to match; see docs/BENCHMARKS.md".into(),

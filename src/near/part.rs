@@ -33,12 +33,21 @@ pub(super) fn count_keys(sides: &[&Hashes], slots: &[Slot]) -> Result<Vec<KeyTab
 pub(super) struct Counted {
     /// In order of keys.
     pub(super) hot: Vec<HotBucket>,
-    /// First and last key of each range; together all keys.
-    pub(super) ranges: Vec<(u32, u32)>,
+    /// In order of keys; together all keys.
+    pub(super) ranges: Vec<Range>,
+}
+
+/// Keys whose hashes are in memory together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    /// First and last.
+    pub(super) keys: (u32, u32),
+    /// Which unit they are in. Shards share out units: these do not depend on how much memory a process has.
+    pub(super) unit: u32,
 }
 
 impl Counted {
-    /// With one range.
+    /// With one range and one unit.
     pub(super) fn new(number: u32, slot: &Slot, table: &KeyTable, max_bucket: u64) -> Self {
         let count = |side: usize, key: u32| u64::from(table[side][key as usize]);
         let all = |key: u32| (0..table.len()).map(|side| count(side, key)).sum::<u64>();
@@ -65,29 +74,34 @@ impl Counted {
         let hot = hot
             .map(|key| HotBucket { slot: number, key, hashes: all(key), comparisons: left_out(key) })
             .collect();
-        Self { hot, ranges: vec![(0, (slot.num_keys() - 1) as u32)] }
+        Self { hot, ranges: vec![Range { keys: (0, (slot.num_keys() - 1) as u32), unit: 0 }] }
     }
 
-    /// Cuts the keys into ranges of at most so many hashes, or of one key.
-    pub(super) fn cut(&mut self, table: &KeyTable, max_hashes: u64) {
-        let (mut first, mut hashes, mut ranges) = (0, 0, Vec::new());
+    /// Cuts the keys into units, and these into ranges, of at most so many hashes or of one key.
+    pub(super) fn cut(&mut self, table: &KeyTable, max_in_unit: u64, max_in_range: u64) {
         let num_keys = table[0].len() as u32;
+        let (mut in_unit, mut in_range, mut ranges) = (0, 0, Vec::new());
+        let mut range = Range { keys: (0, 0), unit: 0 };
         for key in 0..num_keys {
             let all = table.iter().map(|counts| u64::from(counts[key as usize])).sum::<u64>();
             let count = if self.is_hot(key) { 0 } else { all };
-            if hashes + count > max_hashes && key > first {
-                ranges.push((first, key - 1));
-                (first, hashes) = (key, 0);
+            let ends_unit = in_unit > 0 && in_unit + count > max_in_unit;
+            if ends_unit || in_range > 0 && in_range + count > max_in_range {
+                ranges.push(range);
+                range = Range { keys: (key, key), unit: range.unit + u32::from(ends_unit) };
+                in_range = 0;
             }
-            hashes += count;
+            in_unit = if ends_unit { count } else { in_unit + count };
+            in_range += count;
+            range.keys.1 = key;
         }
-        ranges.push((first, num_keys - 1));
+        ranges.push(range);
         self.ranges = ranges;
     }
 
     /// The place of the range that a key is in.
     pub(super) fn range_of(&self, key: u32) -> usize {
-        self.ranges.partition_point(|range| range.1 < key)
+        self.ranges.partition_point(|range| range.keys.1 < key)
     }
 
     pub(super) fn is_hot(&self, key: u32) -> bool {
@@ -114,7 +128,7 @@ impl Part {
         counted: &Counted,
         range: usize,
     ) -> Result<Self, NearError> {
-        let (first_key, last_key) = counted.ranges[range];
+        let (first_key, last_key) = counted.ranges[range].keys;
         let mut entries = Vec::with_capacity(file.num_rows() as usize);
         for entry in file.rows() {
             let entry = entry?;

@@ -37,9 +37,9 @@ impl Shard {
 /// Looks for pairs.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'a> {
-    /// Must be the same for all shards.
+    /// `distance` and `max_bucket` must be the same for all shards, memory and threads need not be.
     pub options: &'a NearOptions,
-    /// Where files without a name lie: 40 bytes for each hash and thread if they do not fit into memory, and the pairs.
+    /// Where files without a name lie: 80 bytes for each hash if not all fit into memory, and the pairs.
     pub folder: &'a Path,
     pub shard: Shard,
     pub shutdown: &'a Shutdown,
@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
                 for (at, (slot, table)) in groups[group].iter().zip(tables).enumerate() {
                     let max_bucket = u64::from(self.search.options.max_bucket);
                     let mut slot_counted = Counted::new((first + at) as u32, slot, &table, max_bucket);
-                    slot_counted.cut(&table, self.hashes_per_range(slot));
+                    slot_counted.cut(&table, self.max_in_unit(), self.max_in_range(slot));
                     counted.push((first + at, slot_counted));
                 }
             }
@@ -250,37 +250,48 @@ impl<'a> Run<'a> {
         Ok(counted.into_iter().map(|(_, counted)| counted).collect())
     }
 
-    /// How many hashes a range has at most: as fit into a thread's memory, and no more than leave work for each shard.
-    fn hashes_per_range(&self, slot: &Slot) -> u64 {
-        let all: u64 = self.sides.iter().map(|side| side.counts().distinct).sum();
+    fn num_hashes(&self) -> u64 {
+        self.sides.iter().map(|side| side.counts().distinct).sum()
+    }
+
+    /// How many hashes a unit has at most, so that there are two or more for each shard.
+    fn max_in_unit(&self) -> u64 {
+        let units = match self.search.shard.count {
+            1 => 1,
+            count => (2 * u64::from(count)).div_ceil(self.plan.slots.len() as u64),
+        };
+        self.num_hashes().div_ceil(units).max(1)
+    }
+
+    /// How many hashes a range has at most, so that two fit into a thread's memory; or all, if all fit.
+    fn max_in_range(&self, slot: &Slot) -> u64 {
         let thread_bytes = self.search.options.memory_bytes / 4 * 3 / self.num_threads as u64;
         let table_bytes = (slot.num_keys() * size_of::<u32>()) as u64;
         let fit =
             (thread_bytes.saturating_sub(table_bytes)).max(thread_bytes / 4) / size_of::<Entry>() as u64;
-        if fit >= all && self.search.shard.count == 1 {
-            return all;
+        match fit >= self.num_hashes() {
+            true => fit,
+            false => (fit / 2).max(self.num_hashes().div_ceil(MAX_RANGES)),
         }
-        // A range is loaded beside another.
-        let fit = (fit / 2).max(all.div_ceil(MAX_RANGES));
-        let shards = match self.search.shard.count {
-            1 => 1,
-            count => (2 * u64::from(count)).div_ceil(self.plan.slots.len() as u64),
-        };
-        fit.min(all.div_ceil(shards)).max(1)
     }
 
-    /// What this shard is to do, in order of slots and left ranges.
+    /// What this shard is to do, in order of slots and left ranges: those of its units against all that are near and
+    /// not compared with them from the other side.
     fn tasks(&self, counted: &[Counted]) -> Vec<Task> {
-        let mut tasks = Vec::new();
+        let Shard { index, count } = self.search.shard;
+        let (mut tasks, mut units_before) = (Vec::new(), 0);
         for (slot, Counted { ranges, .. }) in counted.iter().enumerate() {
-            for left in 0..ranges.len() {
+            for (left, range) in ranges.iter().enumerate() {
+                if (units_before + range.unit) % count != index {
+                    continue;
+                }
                 let rights = if self.is_within() { left } else { 0 }..ranges.len();
-                let near = |&right: &usize| self.plan.slots[slot].may_be_near(ranges[left], ranges[right]);
+                let near = |&right: &usize| self.plan.slots[slot].may_be_near(range.keys, ranges[right].keys);
                 tasks.extend(rights.filter(near).map(|right| Task { slot, left, right }));
             }
+            units_before += ranges.last().map_or(0, |range| range.unit + 1);
         }
-        let Shard { index, count } = self.search.shard;
-        tasks.into_iter().skip(index as usize).step_by(count as usize).collect()
+        tasks
     }
 
     /// The files of a slot. The first to ask deals the hashes to them, while the others that want them wait.
