@@ -220,6 +220,14 @@ impl CatalogView {
         })
     }
 
+    /// The algorithm of all digests; `None` before the first download.
+    pub fn hash_algorithm(&self) -> Result<Option<String>, CatalogError> {
+        self.read(|txn| {
+            let table = txn.open_table(tables::META)?;
+            Ok(table.get("hash_algorithm")?.map(|value| String::from_utf8_lossy(value.value()).into_owned()))
+        })
+    }
+
     /// Columns of the manifest; `None` before the first ingest.
     pub fn manifest_schema(&self) -> Result<Option<Schema>, CatalogError> {
         self.read(|txn| {

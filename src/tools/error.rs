@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::catalog::CatalogError;
+use crate::near::NearError;
 use crate::query::QueryError;
 use crate::storage::StorageError;
 
@@ -15,6 +16,8 @@ pub enum ToolError {
     Query(#[from] QueryError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Near(#[from] NearError),
     #[error("there is no tool `{name}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!("; is `{nearest}` meant?")))]
     Unknown { name: String, nearest: Option<String>, known: Vec<String> },
     #[error("the filter of `{tool}` has not been run")]
@@ -39,6 +42,7 @@ impl ToolError {
             Self::Catalog(error) => error.hint(),
             Self::Query(error) => error.hint(),
             Self::Storage(error) => error.hint(),
+            Self::Near(error) => error.hint(),
             Self::Unknown { known, .. } => Some(format!("there are {}", known.join(", "))),
             Self::NotFiltered { tool } | Self::Changed { tool } => {
                 Some(format!("`ddl tool {tool}` goes through all stages"))

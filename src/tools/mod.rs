@@ -18,6 +18,7 @@
 //! number of ranks.
 
 mod checkpoint;
+mod dedup;
 mod error;
 mod executor;
 mod filter;
@@ -30,6 +31,7 @@ mod stages;
 mod tool;
 mod verdict;
 
+pub use dedup::{AGAINST, Keep, OTHER_COLUMNS, register_other};
 pub use error::ToolError;
 pub use executor::{ToolExecutor, settle};
 pub use filter::{FilterInput, FilterTable};

@@ -1,5 +1,6 @@
 //! All tools by name.
 
+use super::dedup::{AGAINST, Dedup};
 use super::size::Size;
 use super::{Tool, ToolError, ToolOptions};
 use crate::model::nearest;
@@ -7,7 +8,11 @@ use crate::model::nearest;
 type Make = fn(&ToolOptions) -> Box<dyn Tool>;
 
 /// Name, distributed-downloader's name, and the tool.
-const TOOLS: &[(&str, &str, Make)] = &[("size", "size_based", |options| Box::new(Size::new(options)))];
+const TOOLS: &[(&str, &str, Make)] = &[
+    ("size", "size_based", |options| Box::new(Size::new(options))),
+    ("dedup", "duplication_based", |options| Box::new(Dedup::new(options))),
+    (AGAINST, AGAINST, |options| Box::new(Dedup::against(options))),
+];
 
 /// The names there are.
 #[must_use]

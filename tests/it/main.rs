@@ -17,3 +17,4 @@ mod smoke;
 mod street;
 mod support;
 mod terminal;
+mod tools_dedup;

@@ -9,12 +9,15 @@ use crate::runtime::Shutdown;
 use crate::tools::{Stage, StagesReport};
 
 pub(super) fn run(global: &GlobalArgs, args: &ToolArgs) -> anyhow::Result<Exit> {
-    let dataset = super::dataset(global, global.overrides())?;
+    let mut overrides = global.overrides();
+    args.set(&mut overrides);
+    let dataset = super::dataset(global, overrides)?;
+    let name = args.tool();
     let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;
-    super::start_logging(global, &dataset, Some(format!("tool-{}-{:02}", args.name, cluster.endpoint.rank)));
+    super::start_logging(global, &dataset, Some(format!("tool-{name}-{:02}", cluster.endpoint.rank)));
     let shutdown = Shutdown::new();
     let request = ToolRequest {
-        name: args.name.clone(),
+        name: name.to_owned(),
         stage: args.stage.map(StageChoice::stage),
         reset: args.reset.map(StageChoice::stage),
     };
