@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::Overrides;
 use crate::model::FailureCause;
 use crate::query::OutputFormat;
+use crate::tools::AGAINST;
 
 const ABOUT: &str = "Turns a list of image URLs into a clean, documented dataset";
 const EXAMPLES: &str = "\
@@ -328,6 +329,8 @@ Examples:
   ddl tool size --reset filter               starts again
   ddl tool --list                            which tools there are, and how far they are
   ddl tool ./grey.yaml                       a tool of your own
+  ddl tool dedup --near 16                   equal images, and near ones
+  ddl tool dedup --against ../test           images that another dataset has as well (tool `dedup_against`)
   ddl query \"SELECT tool, reason, count(*) FROM verdicts GROUP BY ALL\"")]
 pub struct ToolArgs {
     /// Name of the tool, or path of its YAML file
@@ -342,6 +345,12 @@ pub struct ToolArgs {
     /// Starts again from this stage on
     #[arg(long, value_enum, value_name = "STAGE")]
     pub reset: Option<StageChoice>,
+    /// `dedup`: also images whose perceptual hashes differ in so many of 256 bits (sets `near_distance`)
+    #[arg(long, value_name = "DISTANCE")]
+    pub near: Option<u32>,
+    /// `dedup`: instead, images that this dataset has: its folder, configuration or exported .parquet (sets `against`)
+    #[arg(long, value_name = "PATH")]
+    pub against: Option<PathBuf>,
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -533,6 +542,25 @@ impl DownloadArgs {
                 "downloader_parameters.max_connections_per_server",
                 connections.to_string(),
             );
+        }
+    }
+}
+
+impl ToolArgs {
+    pub(super) fn set(&self, overrides: &mut Overrides) {
+        if let Some(distance) = self.near {
+            overrides.flag("--near", "tools_parameters.near_distance", distance.to_string());
+        }
+        if let Some(path) = &self.against {
+            overrides.flag("--against", "tools_parameters.against", path.display().to_string());
+        }
+    }
+
+    /// Its name, or that of the tool that `--against` makes of it.
+    pub(super) fn tool(&self) -> Option<&str> {
+        match self.name.as_deref()? {
+            "dedup" | "duplication_based" if self.against.is_some() => Some(AGAINST),
+            name => Some(name),
         }
     }
 }

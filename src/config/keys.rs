@@ -565,6 +565,19 @@ pub const KEYS: &[Key] = &[
     ddl("tools_parameters.placeholder_min_urls", integer(2, GIB), "10",
         "Tool `placeholder`: a picture that came, byte for byte the same, from so many URLs of one server stands in place \
          of images that are gone, and is removed. Fewer may well be one photo under several URLs: that is for `dedup`."),
+    ddl("tools_parameters.keep", Kind::Choice(&["first", "largest", "oldest", "licence-open"]), "first",
+        "Tool `dedup`: which of several equal or near images stays. `largest`: most pixels, then bytes; `oldest`: first \
+         fetched; `licence-open`: CC0 and public domain, then CC BY, CC BY-SA, other CC licences, the rest. `first`, and \
+         where these say nothing, as in distributed-downloader: lowest `partition_id`, then `server_name`; then `uuid`."),
+    ddl("tools_parameters.near_distance", integer(0, 40), "0",
+        "Tools `dedup` and `dedup_against` (`--near`): images are near when at most so many of the 256 bits of their \
+         `perceptual_hash` differ. 0 looks for equal files only; 16 finds what was scaled or \
+         compressed again, and no two different photos (`docs/BENCHMARKS.md`). Needs `perceptual_hash: always` in the \
+         download, or an `image_size`."),
+    ddl("tools_parameters.against", Kind::Path, "",
+        "Tool `dedup_against` (`--against`): the other dataset, whose images are to go here: its output folder, its \
+         configuration (`.yaml`; its folder is then relative to that file), or a manifest that was exported from it \
+         (`.parquet`)."),
     dd("tools_parameters.num_workers", integer(1, 1000), "1",
         "Tool jobs in a row, each resuming the one before.").zero_is_unset(),
     dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),

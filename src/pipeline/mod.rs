@@ -4,6 +4,7 @@
 //! that it needs, opens the dataset, and lets them work. `cli` puts a terminal around it; the library's two
 //! entry points, [`crate::download_images`] and [`crate::apply_tool`], are these verbs too.
 
+mod against;
 mod audit;
 mod check;
 mod dataset;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::download::watch_job_end;
 use super::ingest::now_ms;
 use super::ranks::{self, ALONE};
-use super::{Dataset, PipelineError};
+use super::{Dataset, PipelineError, against};
 use crate::catalog::{Catalog, LockHolder, RunRow};
 use crate::cluster::{Cluster, Ending};
 use crate::config;
@@ -17,7 +17,7 @@ use crate::query::{QueryOptions, QuerySession};
 use crate::runtime::{Shutdown, install_signals};
 use crate::slurm::JobEnvironment;
 use crate::storage::StorageOptions;
-use crate::tools::{self, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolFactory, ToolOptions};
+use crate::tools::{self, AGAINST, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolFactory, ToolOptions};
 
 /// What is asked of a tool.
 #[derive(Clone, Debug)]
@@ -123,6 +123,13 @@ async fn prepare(
     let catalog = Arc::new(dataset.open_writer()?);
     catalog.pin_hash_algorithm(storage.hash_algorithm)?;
     let session = session(dataset, &catalog)?;
+    let tool = match other(dataset, &*tool, &catalog, &session).await? {
+        Some(fingerprint) => {
+            let options = ToolOptions { against_fingerprint: fingerprint, ..options(dataset)? };
+            request.tool.make(&options)
+        }
+        None => tool,
+    };
     let has_work =
         tools::prepare(&*tool, &catalog, &session, num_ranks, request.stage, request.reset).await?;
     // It reads the catalog as long as it lives, and the run closes that.
@@ -179,13 +186,29 @@ fn context(
     })
 }
 
+/// Opens the other dataset for a tool that compares with one, and returns what is in it as a number.
+async fn other(
+    dataset: &Dataset,
+    tool: &dyn Tool,
+    catalog: &Catalog,
+    session: &QuerySession,
+) -> Result<Option<u64>, PipelineError> {
+    match options(dataset)?.against.filter(|_| tool.name() == AGAINST) {
+        Some(path) => Ok(Some(against::open(&path, dataset, catalog, session).await?)),
+        None => Ok(None),
+    }
+}
+
 fn make(dataset: &Dataset, tool: &ToolFactory) -> Result<Box<dyn Tool>, PipelineError> {
-    let options = ToolOptions {
+    Ok(tool.make(&options(dataset)?))
+}
+
+fn options(dataset: &Dataset) -> Result<ToolOptions, PipelineError> {
+    Ok(ToolOptions {
         imaging: dataset.resolved.section(&["", "downloader_parameters"], &[])?,
         decode_memory: dataset.resolved.read("downloader_parameters.decode_memory")?,
         ..dataset.resolved.section(&["tools_parameters"], &[])?
-    };
-    Ok(tool.make(&options))
+    })
 }
 
 fn storage_options(dataset: &Dataset) -> Result<StorageOptions, PipelineError> {

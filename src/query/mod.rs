@@ -18,6 +18,7 @@
 
 mod dataset;
 mod error;
+mod extend;
 mod file_table;
 mod last_word;
 mod memory_tables;

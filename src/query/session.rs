@@ -1,7 +1,7 @@
 //! One consistent state of a dataset, open for SQL.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -54,6 +54,7 @@ pub struct QuerySession {
     /// Names and meanings of the tables.
     tables: Vec<(String, &'static str)>,
     mixed_case: MixedCase,
+    temp_folder: PathBuf,
     manifest: Schema,
 }
 
@@ -112,7 +113,8 @@ impl QuerySession {
         if let Some(tool) = from.filter(|_| !dataset.has_images_of_tool()) {
             return Err(QueryError::NoImages { tool: tool.to_owned() });
         }
-        let context = context(layout, options).map_err(|error| explain(&error, &[]))?;
+        let temp_folder = options.temp_folder.clone().unwrap_or_else(|| layout.tmp());
+        let context = context(&temp_folder, options).map_err(|error| explain(&error, &[]))?;
         let register = || -> Result<MixedCase, DataFusionError> {
             let tables: [Arc<dyn TableProvider>; 9] = [
                 Arc::new(views::urls(&dataset, &manifest)?),
@@ -138,7 +140,7 @@ impl QuerySession {
         let mixed_case = register().map_err(|error| explain(&error, &[]))?;
         let mut tables: Vec<_> = TABLES.iter().map(|&(name, doc)| (name.to_owned(), doc)).collect();
         tables.extend(dataset.tools.iter().map(|tool| (tool_table(&tool.name), TOOL_DOC)));
-        Ok(Self { context, dataset, tables, mixed_case, manifest })
+        Ok(Self { context, dataset, tables, mixed_case, manifest, temp_folder })
     }
 
     /// The tables there are.
@@ -169,7 +171,20 @@ impl QuerySession {
     /// # Errors
     /// When the text is not one statement that reads, or names what is not there.
     pub async fn stream(&self, sql: &str) -> Result<RowStream, QueryError> {
-        let frame = self.sql(sql).await?;
+        self.run(self.sql(sql).await?).await
+    }
+
+    /// As [`QuerySession::stream`], for a sort that may be far larger than memory.
+    ///
+    /// Threads that each sort a share can fill the memory together and leave none to merge what they have sorted: the
+    /// statement then fails, where one sort of all would have spilled.
+    pub(crate) async fn stream_sorted(&self, sql: &str) -> Result<RowStream, QueryError> {
+        let (mut state, plan) = self.sql(sql).await?.into_parts();
+        state.config_mut().options_mut().optimizer.repartition_sorts = false;
+        self.run(DataFrame::new(state, plan)).await
+    }
+
+    async fn run(&self, frame: DataFrame) -> Result<RowStream, QueryError> {
         self.dataset.take_fault();
         let is_plan = matches!(frame.logical_plan(), LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
         let stream = frame.execute_stream().await.map_err(|error| self.explain(&error))?;
@@ -239,6 +254,11 @@ impl QuerySession {
     #[must_use]
     pub fn layout(&self) -> &DatasetLayout {
         &self.dataset.layout
+    }
+
+    /// Where what does not fit into memory is put.
+    pub(crate) fn temp_folder(&self) -> &Path {
+        &self.temp_folder
     }
 
     /// The engine, with all tables registered, for plans that SQL is not the best words for.
@@ -420,9 +440,8 @@ fn explain_with(dataset: &Dataset, error: &DataFusionError) -> QueryError {
     }
 }
 
-fn context(layout: &DatasetLayout, options: &QueryOptions) -> Result<SessionContext, DataFusionError> {
-    let folder = options.temp_folder.clone().unwrap_or_else(|| layout.tmp());
-    let spill = SpillFolder::new(folder, options.max_temp_bytes);
+fn context(temp_folder: &Path, options: &QueryOptions) -> Result<SessionContext, DataFusionError> {
+    let spill = SpillFolder::new(temp_folder.to_owned(), options.max_temp_bytes);
     let disk = DiskManagerBuilder::default().with_temp_file_factory(Arc::new(spill));
     let memory_bytes = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
     let runtime = RuntimeEnvBuilder::new()

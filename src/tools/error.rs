@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::catalog::CatalogError;
+use crate::near::NearError;
 use crate::query::QueryError;
 use crate::storage::StorageError;
 
@@ -27,6 +28,8 @@ pub enum ToolError {
     /// A file of the partition was missing or damaged, and is there again.
     #[error("its files could not be read when the filter was run; the same command runs it again")]
     LeftOut,
+    #[error(transparent)]
+    Near(#[from] NearError),
     #[error("there is no tool `{name}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!("; is `{nearest}` meant?")))]
     Unknown { name: String, nearest: Option<String>, known: Vec<String> },
     #[error("the filter of `{tool}` has not been run")]
@@ -51,6 +54,7 @@ impl ToolError {
             Self::Catalog(error) => error.hint(),
             Self::Query(error) | Self::Condition { source: error, .. } => error.hint(),
             Self::Storage(error) => error.hint(),
+            Self::Near(error) => error.hint(),
             Self::Unknown { known, .. } => {
                 Some(format!("there are {}; `ddl tool --list` says what they do", known.join(", ")))
             }

@@ -23,6 +23,7 @@
 mod checkpoint;
 mod corrupted;
 mod custom;
+mod dedup;
 mod error;
 mod executor;
 mod filter;
@@ -45,6 +46,7 @@ pub use custom::{
     Argument, CommandDefinition, CommandOutput, Placeholder, ToolDefinition, WrongPlaceholder, WrongWords,
     split_words,
 };
+pub use dedup::{AGAINST, Keep, OTHER_COLUMNS, register_other};
 pub use error::ToolError;
 pub use executor::{ToolExecutor, settle};
 pub use filter::{FilterInput, FilterTable};

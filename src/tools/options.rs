@@ -1,7 +1,10 @@
 //! What the user may set about tools (`tools_parameters`), and what they go by of the download's settings.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
+use super::Keep;
 use crate::imaging::{ImagingOptions, ResizeMode};
 use crate::runtime::{MemoryBudget, MemoryPermit};
 
@@ -26,6 +29,15 @@ pub struct ToolOptions {
     /// Bytes that decoded images of all threads may share.
     #[serde(skip)]
     pub decode_memory: u64,
+    /// `dedup`: which of several images stays.
+    pub keep: Keep,
+    /// `dedup` and `dedup_against`: bits in which perceptual hashes may differ; 0 looks for equal images only.
+    pub near_distance: u32,
+    /// `dedup_against`: the other dataset.
+    pub against: Option<PathBuf>,
+    /// What is in it, by whoever opens it: when it changes, the tool starts again.
+    #[serde(skip)]
+    pub against_fingerprint: u64,
 }
 
 impl Default for ToolOptions {
@@ -39,6 +51,10 @@ impl Default for ToolOptions {
             placeholder_min_urls: 10,
             imaging: ImagingOptions::default(),
             decode_memory: 512 << 20,
+            keep: Keep::default(),
+            near_distance: 0,
+            against: None,
+            against_fingerprint: 0,
         }
     }
 }

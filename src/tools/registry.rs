@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::custom::CustomTool;
+use super::dedup::{AGAINST, Dedup};
 use super::placeholder::Placeholder;
 use super::resize::Resize;
 use super::size::Size;
@@ -20,6 +21,8 @@ const TOOLS: &[(&str, &str, Make)] = &[
     ("resize", "resize", |options| Box::new(Resize::new(options))),
     ("verify", "image_verification", |options| Box::new(Verify::new(options))),
     ("placeholder", "placeholder", |options| Box::new(Placeholder::new(options))),
+    ("dedup", "duplication_based", |options| Box::new(Dedup::new(options))),
+    (AGAINST, AGAINST, |options| Box::new(Dedup::against(options))),
 ];
 
 /// The longest name of a tool. It is also the name of a folder.

@@ -21,4 +21,5 @@ mod support;
 mod terminal;
 mod tools;
 mod tools_custom;
+mod tools_dedup;
 mod tools_images;

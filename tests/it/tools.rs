@@ -15,6 +15,7 @@ const TOOLS: &[&[&str]] = &[
     &["resize", "--set", "tools_parameters.new_resize_size=100"],
     &["verify", "--set", "tools_parameters.remove_blank=true"],
     &["placeholder", "--set", "tools_parameters.placeholder_min_urls=2"],
+    &["dedup", "--near", "16"],
 ];
 
 const NUM_KILLS: u32 = 20;

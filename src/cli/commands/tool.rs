@@ -10,8 +10,10 @@ use crate::runtime::Shutdown;
 use crate::tools::{Registry, Stage, StagesReport};
 
 pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> anyhow::Result<Exit> {
-    let Some(name) = &args.name else { return list(global, args, tools) };
-    let dataset = super::dataset(global, global.overrides())?;
+    let Some(name) = args.tool() else { return list(global, args, tools) };
+    let mut overrides = global.overrides();
+    args.set(&mut overrides);
+    let dataset = super::dataset(global, overrides)?;
     let found = find_tool(&dataset, tools, name)?;
     let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;
     super::start_logging(
