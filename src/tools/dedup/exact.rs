@@ -4,8 +4,7 @@
 //! 2. Images whose hash may repeat are read, [`MAX_IMAGES`] or so at a time: always all of a hash together.
 //! 3. Of each hash the first in the order of preference stays; the others go for it.
 //!
-//! Sorting numbers that are made of the hashes, and comparing the rest only where these are equal, takes a third of what a
-//! sort by all of these columns takes.
+//! Numbers that are made of the hashes are sorted; the other columns are compared only where these are equal.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use super::{Dedup, FilterInput, Gone, IMAGE, Keep, ToolError, failed, gone_schem
 use crate::query::QuerySession;
 
 /// Images that are in memory at once, of some 200 bytes each.
-const MAX_IMAGES: u64 = 4_000_000;
+pub(super) const MAX_IMAGES: u64 = 4_000_000;
 
 /// Rows of a batch of what goes.
 const BATCH_ROWS: usize = 8192;
@@ -31,7 +30,7 @@ pub(super) async fn find(tool: &Dedup, input: &FilterInput<'_>, gone: &mut Gone)
     let session = input.session();
     let (against, readable) = (tool.against.is_some(), input.readable());
     let sketch = sketch(tool, input).await?;
-    let num_passes = sketch.num_repeating().div_ceil(MAX_IMAGES).clamp(1, 1 << 16);
+    let num_passes = sketch.num_repeating().div_ceil(tool.images_at_once).clamp(1, 1 << 16);
     session.register_text_function("hash_pass", move |hash| match hash {
         Some(hash) if sketch.may_repeat(hash) => (mixed(hash) % num_passes) as i32,
         _ => -1,

@@ -55,13 +55,16 @@ struct Other {
 pub(super) struct Dedup {
     keep: Keep,
     near_distance: u32,
+    /// About how many images are compared at once.
+    images_at_once: u64,
     /// Compares with this one, and not within.
     against: Option<Other>,
 }
 
 impl Dedup {
     pub fn new(options: &ToolOptions) -> Self {
-        Self { keep: options.keep, near_distance: options.near_distance, against: None }
+        let &ToolOptions { keep, near_distance, .. } = options;
+        Self { keep, near_distance, images_at_once: exact::MAX_IMAGES, against: None }
     }
 
     pub fn against(options: &ToolOptions) -> Self {
@@ -97,7 +100,7 @@ impl Tool for Dedup {
     }
 
     fn parameters(&self) -> String {
-        let Self { keep, near_distance, against } = self;
+        let Self { keep, near_distance, against, .. } = self;
         match against {
             None => format!("keep: {}\nnear_distance: {near_distance}", keep.as_str()),
             Some(Other { path, fingerprint }) => format!(

@@ -265,7 +265,11 @@ async fn the_first_of_each_hash_stays_in_whatever_order_they_came() {
         let expected = by_brute_force(&images, 0, |_| 0);
         for order in [1, 2] {
             let dataset = Dataset::new(&images, order);
-            assert_eq!(dataset.choose(&tool(Keep::First, 0), &dataset.session()).await, expected, "{seed}");
+            // All at once, and in some ten passes.
+            for images_at_once in [100, 5] {
+                let tool = Dedup { images_at_once, ..tool(Keep::First, 0) };
+                assert_eq!(dataset.choose(&tool, &dataset.session()).await, expected, "{seed}");
+            }
         }
         num_gone += expected.len();
     }
