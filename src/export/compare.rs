@@ -45,6 +45,8 @@ pub struct ManifestComparison {
     pub missing: u64,
     /// Images without a row.
     pub unlisted: u64,
+    /// Columns that the manifest does not have.
+    pub not_compared: Vec<&'static str>,
     /// Whether hashes have other lengths, as those of other algorithms have.
     pub other_algorithm: bool,
     /// The first of each, by uuid.
@@ -63,7 +65,8 @@ impl ManifestComparison {
 
 /// Compares the images of a dataset with a manifest, and names up to `max_examples` of what differs, of each kind.
 ///
-/// Rows with one uuid are paired in order of their URLs. A number that the manifest does not give is not compared.
+/// Rows with one uuid are paired in order of their URLs. A column that the manifest does not have is not compared; a value
+/// that it does not give, or that is none, is another.
 ///
 /// # Errors
 /// When the manifest cannot be read or is none, or a file of the dataset cannot be read, or there is no room to sort.
@@ -73,7 +76,7 @@ pub async fn compare_manifest(
     max_examples: usize,
 ) -> Result<ManifestComparison, ExportError> {
     // What is wrong with the file is told before anything is sorted.
-    drop(listed::open(manifest)?);
+    let not_compared = listed::missing_columns(manifest)?;
     let path = manifest.to_owned();
     let open =
         move || listed::open(&path).unwrap_or_else(|error| Box::new(std::iter::once(Err(error.to_string()))));
@@ -89,7 +92,8 @@ pub async fn compare_manifest(
     );
     let mut listed = Rows::start(session, &listed).await?;
     let mut images = Rows::start(session, &images).await?;
-    let mut report = ManifestComparison { manifest: manifest.to_owned(), ..ManifestComparison::default() };
+    let mut report =
+        ManifestComparison { manifest: manifest.to_owned(), not_compared, ..ManifestComparison::default() };
     loop {
         let (row, image) = (listed.row(), images.row());
         let order = match (&row, &image) {
@@ -142,11 +146,10 @@ impl ManifestComparison {
             note_difference("hashsum_original", listed.to_owned(), stored.to_owned());
         }
         for (column, name) in [(3, "image_bytes"), (4, "height"), (5, "width")] {
-            if let Some(listed) = row.number(column)
-                && image.number(column) != Some(listed)
-            {
-                let stored = image.number(column).map_or_else(String::new, |stored| stored.to_string());
-                note_difference(name, listed.to_string(), stored);
+            let (listed, stored) = (row.number(column), image.number(column));
+            if listed != stored && !self.not_compared.contains(&name) {
+                let text = |number: Option<i64>| number.map_or_else(String::new, |number| number.to_string());
+                note_difference(name, text(listed), text(stored));
             }
         }
         *if differs { &mut self.different } else { &mut self.equal } += 1;
@@ -268,6 +271,25 @@ mod tests {
         assert_eq!(report.missing_examples[0].uuid, "uuid-new");
         assert_eq!(report.unlisted_examples[0].uuid, "uuid-a.example-3");
         assert!(!report.is_equal() && !report.other_algorithm);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_number_is_another_and_a_column_that_is_missing_is_told() {
+        let fixture = Fixture::full(100);
+        let path = export(&fixture, "m.csv").await;
+        let text = fs::read_to_string(&path).unwrap();
+        for (found, wrong) in
+            [(",240,322,", ",abc,322,"), (",240,322,", ",,322,"), (",240,322,", ",240.5,322,")]
+        {
+            assert!(text.contains(found));
+            fs::write(&path, text.replace(found, wrong)).unwrap();
+            let report = compare_manifest(&fixture.session(), &path, 1).await.unwrap();
+            assert_eq!(report.different_columns, BTreeMap::from([("height", 1)]), "{wrong}");
+            assert!(report.not_compared.is_empty());
+        }
+        fs::write(&path, text.replace(",height,", ",other,").replace(",240,", ",7,")).unwrap();
+        let report = compare_manifest(&fixture.session(), &path, 1).await.unwrap();
+        assert!(report.is_equal() && report.not_compared == ["height"], "{report:?}");
     }
 
     #[tokio::test]

@@ -42,6 +42,21 @@ const REQUIRED: [&str; 2] = ["uuid", "hashsum_original"];
 /// # Errors
 /// When the name tells none of these, or the file cannot be read or lacks a column without which it is no manifest.
 pub(super) fn open(path: &Path) -> Result<ForeignBatches, ExportError> {
+    Ok(open_with_names(path)?.0)
+}
+
+/// The columns of [`SCHEMA`] that a manifest does not have.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn missing_columns(path: &Path) -> Result<Vec<&'static str>, ExportError> {
+    let Some(names) = open_with_names(path)?.1 else { return Ok(Vec::new()) };
+    let columns = SCHEMA.fields().iter().map(|field| field.name().as_str());
+    Ok(columns.filter(|column| !names.iter().any(|name| name == column)).collect())
+}
+
+/// `None` for names where each row has its own.
+fn open_with_names(path: &Path) -> Result<(ForeignBatches, Option<Vec<String>>), ExportError> {
     let unreadable = |detail: String| ExportError::Unreadable { path: path.to_owned(), detail };
     let (format, gzip) = format_of(path)?;
     let rows: Rows = match format {
@@ -64,7 +79,7 @@ pub(super) fn open(path: &Path) -> Result<ForeignBatches, ExportError> {
     let batches = rows.batches.map(move |batch| {
         batch.and_then(|batch| adapt(&batch)).map_err(|error| format!("cannot read `{shown}`: {error}"))
     });
-    Ok(Box::new(batches))
+    Ok((Box::new(batches), rows.names))
 }
 
 struct Rows {

@@ -118,10 +118,10 @@ async fn read_as(
     received: &mut u64,
 ) -> Result<Body, Failed> {
     let announced = response.content_length().map(|length| length.min(max_bytes));
-    let encodings = match response.headers().get(CONTENT_ENCODING) {
-        Some(header) => content_encoding::parse(header.as_bytes())?,
-        None => Vec::new(),
-    };
+    // Several lines are one list (RFC 9110, 5.3).
+    let lines: Vec<_> =
+        response.headers().get_all(CONTENT_ENCODING).iter().map(|line| line.as_bytes()).collect();
+    let encodings = content_encoding::parse(&lines.join(&b","[..]))?;
     let mut buffer = Buffer::new(memory, announced, max_bytes, deadline).await;
     loop {
         if excess == Excess::Cut && buffer.bytes.len() as u64 == max_bytes {

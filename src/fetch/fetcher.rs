@@ -368,6 +368,13 @@ impl Fetcher {
                 body::drain(response, permit.received()).await;
                 location.map(|location| Hop::Redirect { location, http_status })
             }
+            // Nothing of the server's: the proxy did not pass the request on.
+            407 if target.is_proxied() => {
+                permit.complained(FailureCause::Connect, Some(http_status));
+                body::drain(response, permit.received()).await;
+                let message = "the proxy asks for a user name and a password, or for others (407)";
+                Err(Failed::new(FailureCause::Connect, message).with_status(http_status).into())
+            }
             _ => {
                 let retry = self.retry(&response, &permit, &mut trace, may_pass);
                 body::drain(response, permit.received()).await;

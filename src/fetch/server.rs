@@ -536,9 +536,13 @@ impl Server {
         self.landlord.is_some() && self.state().lent.holds()
     }
 
-    /// Whether connections to this server are worth keeping: not if the next request comes after their end.
+    /// Whether connections to this server are worth keeping: not if the next request comes after their end, nor as long as
+    /// one that has answered is silent. A connection may hang whose server does not, and over HTTP/2 all requests would
+    /// go on it.
     pub(super) fn is_worth_keeping_alive(&self, idle_timeout: Duration) -> bool {
-        self.state().gap.length() < idle_timeout
+        let state = self.state();
+        let is_silent = !state.answers && state.last_response_at.is_some();
+        state.gap.length() < idle_timeout && !is_silent
     }
 
     /// Whether it may be forgotten: nothing is under way, and a new `Server` would not be asked sooner or for more.

@@ -75,6 +75,10 @@ fn comparison_text(report: &ManifestComparison) -> String {
     };
     text += &listed("missing", report.missing, &report.missing_examples);
     text += &listed("not in the manifest", report.unlisted, &report.unlisted_examples);
+    if !report.not_compared.is_empty() {
+        text +=
+            &format!("not compared, for the manifest does not have it: {}\n", report.not_compared.join(", "));
+    }
     if report.other_algorithm {
         text += "hashes have another length: the manifest is of a dataset with another `hash_algorithm`\n";
     }

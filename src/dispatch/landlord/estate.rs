@@ -11,8 +11,6 @@ use crate::model::{Complaints, Embargo, FailureCause, Loan, Rank, ServerBudget, 
 
 /// The window in which a rate is counted.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
-/// An embargo that ends no later than this after one that is known is no news.
-const SAME_EMBARGO_MS: u64 = 1000;
 /// What a rank is told while a budget of bytes is used up. No answer of the server has led to it.
 const BUDGET_USED_UP: FailureCause = FailureCause::HttpStatus;
 
@@ -159,7 +157,7 @@ impl Estate {
         server: &ServerName,
         actions: &mut Vec<LandlordAction>,
     ) {
-        if self.embargo.is_some_and(|known| embargo.until <= known.until.saturating_add(SAME_EMBARGO_MS)) {
+        if self.embargo.is_some_and(|known| embargo.until <= known.until) {
             return;
         }
         self.embargo = Some(embargo);

@@ -210,15 +210,15 @@ fn what_a_lost_rank_had_goes_to_others() {
 fn a_longer_embargo_is_told_to_the_others() {
     let mut town = Town::new(budget(10.0, 8));
     (0..3).for_each(|rank| town.borrow(rank, 0));
-    let embargo = |rank, seconds: u64| LandlordEvent::Embargo {
+    let embargo = |rank, ms: u64| LandlordEvent::Embargo {
         rank,
         server: server(),
-        until: START + seconds * 1000,
+        until: START + ms,
         cause: FailureCause::HttpStatus,
         http_status: Some(429),
         complaints: Complaints::default(),
     };
-    town.say(embargo(1, 60));
+    town.say(embargo(1, 60_000));
     let told = Embargo {
         left: Duration::from_secs(60),
         cause: FailureCause::HttpStatus,
@@ -227,9 +227,12 @@ fn a_longer_embargo_is_told_to_the_others() {
     };
     assert_eq!(town.embargoes, [(0, told), (2, told)]);
     town.embargoes.clear();
-    town.say(embargo(2, 60));
+    town.say(embargo(2, 60_000));
     assert!(town.embargoes.is_empty(), "they know");
-    town.say(embargo(2, 70));
+    town.say(embargo(2, 60_500));
+    assert_eq!(town.embargoes.len(), 2, "half a second longer is longer");
+    town.embargoes.clear();
+    town.say(embargo(2, 70_000));
     assert_eq!(town.embargoes.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(town.landlord.embargo(START + 1000, &server()).unwrap().left, Duration::from_secs(69));
     assert!(town.landlord.embargo(START + 70_000, &server()).is_none());

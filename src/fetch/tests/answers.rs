@@ -150,6 +150,7 @@ async fn encodings_that_nobody_asked_for_are_undone() {
             "/zlib" => ("deflate", &zlib[..]),
             "/bare" => ("deflate", &bare[..]),
             "/twice" => ("gzip, gzip", &twice[..]),
+            "/two-lines" => ("gzip\r\nContent-Encoding: gzip", &twice[..]),
             // "hello" as a stored meta-block.
             "/br" => ("br", &b"\x0b\x02\x80hello\x03"[..]),
             "/bomb" => ("gzip", &bomb[..]),
@@ -162,7 +163,7 @@ async fn encodings_that_nobody_asked_for_are_undone() {
     })
     .await;
     let fetcher = fetcher(FetchOptions { max_body_bytes: 1 << 20, ..options() });
-    for path in ["/gzip", "/zlib", "/bare", "/twice"] {
+    for path in ["/gzip", "/zlib", "/bare", "/twice", "/two-lines"] {
         assert!(body(&fetcher, &server.url(path)).await.bytes == text, "{path}");
     }
     assert_eq!(&*body(&fetcher, &server.url("/br")).await.bytes, b"hello");

@@ -1,7 +1,9 @@
 //! TLS: whom `ca_certificate` makes us trust, for which names, over which protocol.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -188,12 +190,16 @@ where
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
+            let (stream, peer) = listener.accept().await.unwrap();
             let (acceptor, serve) = (acceptor.clone(), serve.clone());
             tokio::spawn(async move {
                 let stream = TokioIo::new(acceptor.accept(stream).await.unwrap());
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(stream, service_fn(serve)).await;
+                let serve = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(peer);
+                    serve(request)
+                });
+                let _ = builder.serve_connection(stream, serve).await;
             });
         }
     });
@@ -216,6 +222,33 @@ async fn https_speaks_http2_where_the_server_does() {
         let expect = format!("{}:{port} {}", url.host_str().unwrap(), url.path());
         assert_eq!(body.bytes, expect.as_bytes());
     }
+}
+
+/// All requests went on the connection that hung until they had no attempts left.
+#[tokio::test]
+async fn a_connection_that_hangs_is_not_used_again() {
+    let trust = Trust::new(&["localhost"]);
+    let first = Arc::new(std::sync::Mutex::new(None));
+    let serve = move |request: Request<Incoming>| {
+        // The first connection answers one request, and no other.
+        let hangs = request.uri().path() != "/first" && {
+            let connection = request.extensions().get::<SocketAddr>().copied();
+            *first.lock().unwrap().get_or_insert(connection) == connection
+        };
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"here"))))
+        }
+    };
+    let port = http2_server(&trust, serve).await;
+    let fetcher = fetcher(FetchOptions { first_byte_timeout: Duration::from_millis(300), ..trust.options() });
+    let url = |path| Url::parse(&format!("https://localhost:{port}/{path}")).unwrap();
+    body(&fetcher, &url("first")).await;
+    let timeout = failure(&fetcher, &url("second")).await;
+    assert_eq!(timeout.cause, FailureCause::FirstByteTimeout);
+    assert_eq!(body(&fetcher, &url("second")).await.bytes, b"here"[..]);
 }
 
 /// Grants memory at once, or when it is told to.
