@@ -4,7 +4,7 @@
 //!    of the first; flat hashes ([`is_flat`]), which say nothing, are left out and counted.
 //! 2. [`Search`] finds all pairs within a distance (a multi-index join: `plan` has why none is missed), within a set or
 //!    between two, alone or as one shard of many.
-//! 3. [`stars`] says which records go, and for which; [`matches`] which records of one set another has already.
+//! 3. [`stars`] says which records go, and for which; [`matches()`] which records of one set another has already.
 //!
 //! The result depends on hashes and numbers alone: not on the order in which records come, on shards, threads or
 //! memory. It is exact, but for what [`SearchReport::left_out`] says.

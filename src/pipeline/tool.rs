@@ -17,7 +17,9 @@ use crate::query::{QueryOptions, QuerySession};
 use crate::runtime::{Shutdown, install_signals};
 use crate::slurm::JobEnvironment;
 use crate::storage::StorageOptions;
-use crate::tools::{self, AGAINST, Reset, Stage, StagesReport, Tool, ToolExecutor, ToolFactory, ToolOptions};
+use crate::tools::{
+    self, AGAINST, Reset, Stage, StagesReport, Tool, ToolError, ToolExecutor, ToolFactory, ToolOptions,
+};
 
 /// What is asked of a tool.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct ToolRequest {
 pub enum ToolEnding {
     /// On rank 0, or alone. Without a run there was nothing to go through.
     Coordinated { run: Option<Box<RunReport>>, stages: StagesReport },
+    /// Asked to stop before there was anything to run: the filter has to be run again.
+    Stopped,
     /// On another rank, whose work rank 0 has reported.
     Worked,
     /// A second Ctrl-C: ended on the spot.
@@ -82,7 +86,13 @@ where
             let (tool, layout, storage, threads) = made.map_err(|error| error.to_string())?;
             ToolExecutor::new(tool, layout, storage, rank, threads)
         };
-        let make_context = async || prepare(dataset, request, size).await;
+        // What a filter has written by then has no name yet, and is written anew by the next.
+        let make_context = async || {
+            tokio::select! {
+                prepared = prepare(dataset, request, size) => prepared,
+                _ = shutdown.wait() => Err(ToolError::Stopped.into()),
+            }
+        };
         tokio::select! {
             ended = ranks::run_rank(endpoint, shutdown, make_executor, make_context, make_observer) => {
                 let (ended, farewell) = ended;
@@ -91,14 +101,14 @@ where
             _ = shutdown.wait_forced() => (Ok(None), ALONE),
         }
     });
-    let finished = result.and_then(|ended| match ended {
-        None => Ok(ToolEnding::Forced),
-        Some(_) if !is_rank_zero => Ok(ToolEnding::Worked),
-        Some(run) => {
-            let stages = finish(dataset, &request.tool)?;
-            Ok(ToolEnding::Coordinated { run: run.map(Box::new), stages })
-        }
-    });
+    let finished = match result {
+        Err(PipelineError::Tool(ToolError::Stopped)) => Ok(ToolEnding::Stopped),
+        Err(error) => Err(error),
+        Ok(None) => Ok(ToolEnding::Forced),
+        Ok(Some(_)) if !is_rank_zero => Ok(ToolEnding::Worked),
+        Ok(Some(run)) => finish(dataset, &request.tool)
+            .map(|stages| ToolEnding::Coordinated { run: run.map(Box::new), stages }),
+    };
     runtime.shutdown_background();
     let ending = match &finished {
         Ok(ToolEnding::Forced) => {

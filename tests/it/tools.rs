@@ -137,3 +137,22 @@ fn small_images_are_those_that_duckdb_finds() {
     let removed = project.query("SELECT count(*) FROM tool_size WHERE verdict = 'remove'");
     assert_eq!(found.trim(), removed);
 }
+
+/// A stop was heeded between partitions only: the filter of a large dataset went on for minutes.
+#[test]
+fn a_filter_stops_when_it_is_told_to() {
+    let (_farm, project) = downloaded(40);
+    let endless = "name: endless\n\
+        filter: (SELECT count(*) FROM generate_series(1, 400000000000) WHERE value % 7 = 1) > 0\n";
+    std::fs::write(project.path("endless.yaml"), endless).unwrap();
+    let mut child = project.start(&["tool", "./endless.yaml"]);
+    let begun = || project.path("out/tools/endless/filter_table").exists();
+    while !begun() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before its filter began");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // SAFETY: the child has not been waited for, so its number is its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    project.ok(&["check"]);
+}

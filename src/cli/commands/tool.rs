@@ -54,6 +54,12 @@ pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> any
                 Some(RunEnding::Done) | None => Exit::Done,
             }
         }
+        ToolEnding::Stopped => {
+            if !global.quiet {
+                talk!("stopped early: nothing was chosen yet; run the same command again");
+            }
+            Exit::Resumable
+        }
         ToolEnding::Worked => Exit::Done,
         ToolEnding::Forced => Exit::Interrupted,
     };
