@@ -39,5 +39,5 @@ pub use schema::{
     verdicts_schema,
 };
 pub use server_tables::{ServerTableError, read_server_list, read_server_rates};
-pub use sweep::{epoch_in, sweep_parts};
+pub use sweep::{epoch_in, sweep_parts, sweep_temporary};
 pub use table_writer::TableWriter;

@@ -36,8 +36,11 @@ pub fn sweep_parts(
     Ok(removed)
 }
 
-/// Removes files that were never committed.
-pub(super) fn sweep_temporary(folder: &Path) -> Result<Vec<PathBuf>, StorageError> {
+/// Removes files that were never committed. Returns what was removed.
+///
+/// # Errors
+/// When the folder cannot be read; one that is not there is empty.
+pub fn sweep_temporary(folder: &Path) -> Result<Vec<PathBuf>, StorageError> {
     remove_files(folder, is_temporary)
 }
 

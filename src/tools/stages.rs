@@ -10,7 +10,7 @@ use super::{
 use crate::catalog::{Catalog, CatalogView, ToolPartition, ToolRow, ToolStage};
 use crate::model::{PartitionKey, ServerName};
 use crate::query::QuerySession;
-use crate::storage::DatasetLayout;
+use crate::storage::{DatasetLayout, sweep_temporary};
 
 /// A stage of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,7 @@ pub async fn prepare(
     reset: Option<Reset>,
 ) -> Result<bool, ToolError> {
     let stages = Stages { tool, catalog, layout: session.layout(), session };
+    stages.sweep()?;
     let view = catalog.view()?;
     let mut row = view.tool(tool.name())?;
     let mut before: HashMap<_, _> = view.tool_partitions(tool.name())?.into_iter().collect();
@@ -121,6 +122,15 @@ struct Stages<'a> {
 }
 
 impl Stages<'_> {
+    /// Removes what rank 0 had begun to write when it was killed; what ranks had, the next claims remove.
+    fn sweep(&self) -> Result<(), ToolError> {
+        let folder = self.layout.tool(self.tool.name());
+        for folder in [&folder, &folder.join("filter_table"), &folder.join("verification")] {
+            sweep_temporary(folder)?;
+        }
+        Ok(())
+    }
+
     async fn filter(
         &self,
         row: &mut ToolRow,
