@@ -1,8 +1,10 @@
 //! The coordinator's loop: messages, commits, the clock and signals in; grants and answers out.
 
+mod run;
+
+pub use run::{RunContext, RunEnding, RunReport, Settle, ToolWork, Work};
+
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -10,16 +12,15 @@ use tokio::time::MissedTickBehavior;
 
 use super::committer::{self, Job, JobResult, Origin};
 use super::coordinator::{TICK, num_ticks};
-use super::lending::{BudgetOf, Lending, Orders};
+use super::lending::{Lending, Orders};
 use super::protocol::{AnswerTo, ToCoordinator, ToWorker};
 use super::publish::{PublishedStatus, Publisher};
 use super::tally::Tally;
-use super::{Action, Coordinator, CoordinatorEvent, DispatchError, DispatchOptions};
-use crate::catalog::{Catalog, CatalogError, DispositionCounts, Report, RunRow, ToolReport};
+use super::{Action, Coordinator, CoordinatorEvent, DispatchError};
+use crate::catalog::{CatalogError, DispositionCounts, Report, RunRow, ToolReport};
 use crate::cluster::{Outbox, wire};
-use crate::model::{Epoch, PartitionKey, Rank, RecordState, RunId};
+use crate::model::{Epoch, PartitionKey, Rank, RecordState};
 use crate::runtime::Shutdown;
-use crate::storage::StorageError;
 
 /// After a stop and the grace that what is under way has, ranks get this long to say goodbye; and again after
 /// each report, for somebody is still sealing.
@@ -29,79 +30,6 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_FILES_GONE: u32 = 3;
 /// How often rank 0 says a word to every rank.
 const WORD_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What the ranks do with partitions.
-#[derive(Clone)]
-pub enum Work {
-    Download,
-    Tool(ToolWork),
-}
-
-/// A tool that goes through the partitions that are scheduled for it.
-#[derive(Clone)]
-pub struct ToolWork {
-    pub name: String,
-    pub settle: Settle,
-}
-
-/// Gives the files of a tool's report their final names, before the report is committed. False when they are gone: then
-/// the report is refused.
-pub type Settle = Arc<dyn Fn(&ToolReport) -> Result<bool, StorageError> + Send + Sync>;
-
-/// What one run needs to know.
-pub struct RunContext {
-    pub work: Work,
-    pub catalog: Arc<Catalog>,
-    pub options: DispatchOptions,
-    /// The run as it will be recorded; counts are filled in.
-    pub run: RunRow,
-    /// Sent to every rank.
-    pub settings: String,
-    pub status_folder: PathBuf,
-    pub num_ranks: u32,
-    /// The limits of every server, over the whole cluster.
-    pub budget_of: BudgetOf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnding {
-    /// Every partition is finished.
-    Done,
-    /// Nothing is left that can be done: what is not finished is set aside.
-    Incomplete,
-    /// Asked to stop; the same command goes on from here.
-    Stopped,
-}
-
-impl RunEnding {
-    /// The word of `runs.ending` and `status.json`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Incomplete => "incomplete",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-/// What a run did.
-#[derive(Clone, Debug)]
-pub struct RunReport {
-    pub run_id: RunId,
-    pub ending: RunEnding,
-    /// The whole dataset, after the run.
-    pub counts: DispositionCounts,
-    pub success: u64,
-    pub failed: u64,
-    pub skipped: u64,
-    pub image_bytes: u64,
-    pub elapsed: Duration,
-    /// Ranks that did not say goodbye.
-    pub lost_ranks: usize,
-    /// Partitions that could not be worked on, with the reason. They are not finished.
-    pub set_aside: Vec<(String, String)>,
-}
 
 /// Everything the loop keeps.
 struct RankZero<'a> {

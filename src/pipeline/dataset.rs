@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::PipelineError;
+use super::ingest::now_ms;
 use crate::catalog::{
-    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, ToolStage, live_holder, lock_holder,
+    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, RunRow, ToolStage, live_holder,
+    lock_holder,
 };
-use crate::config::{ConfigError, Resolved, Settings};
+use crate::config::{self, ConfigError, Resolved, Settings};
 use crate::query::{QueryOptions, QuerySession};
 use crate::slurm::JobEnvironment;
 use crate::storage::{DatasetLayout, create_folder, sync_folder};
@@ -92,6 +94,21 @@ impl Dataset {
             Catalog::create(&path, &self.catalog_options()?).map_err(|error| self.name_holder(error))?;
         sync_folder(&path)?;
         Ok(catalog)
+    }
+
+    /// A run that begins now, as it will be recorded.
+    pub(super) fn run_row(&self, kind: &str, num_ranks: u32) -> RunRow {
+        let holder = LockHolder::this_process(JobEnvironment::read().job_id);
+        RunRow {
+            kind: kind.to_owned(),
+            started_at: now_ms(),
+            ddl_version: env!("CARGO_PKG_VERSION").into(),
+            num_ranks,
+            node: holder.node,
+            job: holder.job,
+            configuration: config::to_yaml(&self.resolved),
+            ..RunRow::default()
+        }
     }
 
     /// Who is at work on it now, going by the lock file.

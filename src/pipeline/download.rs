@@ -2,25 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
 
-use super::ingest::now_ms;
-use super::ranks::{self, ALONE};
-use super::{Dataset, PipelineError};
-use crate::catalog::{LockHolder, RunRow};
+use super::{Dataset, PipelineError, ranks};
 use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config::{self, ConfigError, Resolved, contact_of};
 use crate::dispatch::{DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, Work};
 use crate::download::{DownloadExecutor, DownloadSettings, RenditionRule, Renditions};
 use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules, robots_policy};
 use crate::model::{Rank, RequestEntry, RunId, ServerName};
-use crate::runtime::{Shutdown, install_deadline, install_signals, raise_open_files};
-use crate::slurm::JobEnvironment;
+use crate::runtime::{Shutdown, raise_open_files};
 use crate::storage::{LedgerWriter, read_server_list, read_server_rates};
 
-/// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
-/// filesystem may take longer.
-const JOB_END_MARGIN: Duration = Duration::from_secs(120);
 /// How `ddl download` ended.
 #[derive(Debug)]
 pub enum DownloadEnding {
@@ -54,45 +46,17 @@ where
     if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("net")
-        .build()
-        .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
-    let Cluster { endpoint, membership } = cluster;
     let ledger = OnceLock::new();
-    let (result, farewell) = runtime.block_on(async {
-        if let Err(source) = install_signals(shutdown) {
-            let error = PipelineError::Io { action: "listen for signals".into(), source };
-            return (Err(error), ALONE);
-        }
-        watch_job_end(shutdown);
-        tokio::select! {
-            ended = run_rank(dataset, endpoint, shutdown, &ledger, make_observer) => ended,
-            _ = shutdown.wait_forced() => (Ok(DownloadEnding::Forced), ALONE),
-        }
-    });
-    // Tasks that still run hold nothing that is not committed or swept.
-    runtime.shutdown_background();
-    let ending = match &result {
-        Ok(DownloadEnding::Forced) => {
-            drop(membership);
-            Ending::Finished
-        }
-        Ok(_) | Err(_) => {
-            ledger.get().inspect(|ledger| ledger.finish());
-            membership.finish(farewell.lost_ranks)
-        }
-    };
-    Ok((result?, ending))
-}
-
-pub(super) fn watch_job_end(shutdown: &Shutdown) {
-    if let Some(left) = JobEnvironment::read().time_left(SystemTime::now()) {
-        let usable = left.saturating_sub(JOB_END_MARGIN);
-        tracing::info!(minutes = usable.as_secs() / 60, "the job has an end; stopping before it");
-        install_deadline(shutdown, Instant::now() + usable);
-    }
+    let (ended, ending) = ranks::run_process(
+        cluster,
+        shutdown,
+        async |endpoint| run_rank(dataset, endpoint, shutdown, &ledger, make_observer).await,
+        |ended| {
+            ledger.get().inspect(|ledger: &&Arc<LedgerWriter>| ledger.finish());
+            ended
+        },
+    )?;
+    Ok((ended.unwrap_or(DownloadEnding::Forced), ending))
 }
 
 /// One rank of a download.
@@ -140,17 +104,7 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
     catalog.pin_hash_algorithm(settings.imaging.hash_algorithm)?;
     let options: DispatchOptions =
         dataset.resolved.section(&["", "downloader_parameters", "catalog_parameters"], &[])?;
-    let holder = LockHolder::this_process(JobEnvironment::read().job_id);
-    let run = RunRow {
-        kind: "download".into(),
-        started_at: now_ms(),
-        ddl_version: env!("CARGO_PKG_VERSION").into(),
-        num_ranks,
-        node: holder.node,
-        job: holder.job,
-        configuration: config::to_yaml(&dataset.resolved),
-        ..RunRow::default()
-    };
+    let run = dataset.run_row("download", num_ranks);
     Ok(RunContext {
         work: Work::Download,
         catalog: Arc::new(catalog),

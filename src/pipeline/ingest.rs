@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::download::watch_job_end;
+use super::ranks::watch_job_end;
 use super::{Dataset, PipelineError};
 use crate::catalog::{Catalog, IngestRow};
 use crate::config;

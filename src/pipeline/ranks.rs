@@ -1,25 +1,77 @@
 //! What one rank of a run does, whatever the run is for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::PipelineError;
-use crate::cluster::Endpoint;
+use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::dispatch::{
     Executor, Farewell, PublishedStatus, RunContext, RunReport, ServerLine, coordinate, dismiss,
     keep_in_touch, sort_mail, work,
 };
 use crate::model::RunId;
-use crate::runtime::Shutdown;
+use crate::runtime::{Shutdown, install_deadline, install_signals};
+use crate::slurm::JobEnvironment;
 
 /// Once rank 0 has ended the run, its own worker gets this long to let go.
 const WORKER_FAREWELL: Duration = Duration::from_secs(30);
 
+/// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
+/// filesystem may take longer.
+const JOB_END_MARGIN: Duration = Duration::from_secs(120);
+
 /// Leaving without waiting for others.
-pub(super) const ALONE: Farewell = Farewell { lost_ranks: true };
+const ALONE: Farewell = Farewell { lost_ranks: true };
+
+/// Runs `body` as one rank of a run: on a runtime of its own, with signals and the job's end heard. `None` after a second
+/// Ctrl-C, which ends it on the spot.
+///
+/// `last` gets what came of it before this rank leaves the cluster; it is not called on the spot. The second value says
+/// how the process must end where ranks were lost.
+pub(super) fn run_process<T, E>(
+    cluster: Cluster,
+    shutdown: &Shutdown,
+    body: impl AsyncFnOnce(Endpoint) -> (Result<T, PipelineError>, Farewell),
+    last: impl FnOnce(Result<T, PipelineError>) -> Result<E, PipelineError>,
+) -> Result<(Option<E>, Ending), PipelineError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("net")
+        .build()
+        .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
+    let Cluster { endpoint, membership } = cluster;
+    let (ended, farewell) = runtime.block_on(async {
+        if let Err(source) = install_signals(shutdown) {
+            let error = PipelineError::Io { action: "listen for signals".into(), source };
+            return (Some(Err(error)), ALONE);
+        }
+        watch_job_end(shutdown);
+        tokio::select! {
+            (ended, farewell) = body(endpoint) => (Some(ended), farewell),
+            _ = shutdown.wait_forced() => (None, ALONE),
+        }
+    });
+    // Tasks that still run hold nothing that is not committed or swept.
+    runtime.shutdown_background();
+    let Some(ended) = ended else {
+        drop(membership);
+        return Ok((None, Ending::Finished));
+    };
+    let ended = last(ended);
+    let ending = membership.finish(farewell.lost_ranks);
+    Ok((Some(ended?), ending))
+}
+
+pub(super) fn watch_job_end(shutdown: &Shutdown) {
+    if let Some(left) = JobEnvironment::read().time_left(SystemTime::now()) {
+        let usable = left.saturating_sub(JOB_END_MARGIN);
+        tracing::info!(minutes = usable.as_secs() / 60, "the job has an end; stopping before it");
+        install_deadline(shutdown, Instant::now() + usable);
+    }
+}
 
 /// Works, and on rank 0 coordinates. `make_context` is asked on rank 0 only, while the others wait; without a context
 /// there is nothing to run, and all leave. The report is rank 0's, of a run.

@@ -10,12 +10,9 @@ use serde::Serialize;
 use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
 use crate::catalog::{
-    Catalog, CatalogError, CatalogView, LockHolder, PartitionRow, PartitionStage, RecordStatus, RunRow,
-    ServerRow, SetBack,
+    Catalog, CatalogError, CatalogView, PartitionRow, PartitionStage, RecordStatus, ServerRow, SetBack,
 };
-use crate::config;
 use crate::model::{Epoch, FailureCause, PartId, PartitionKey, RecordIndex, RecordState, RunId, ServerName};
-use crate::slurm::JobEnvironment;
 use crate::storage::{final_files_as_part, read_error_facts, remove_final_files, remove_marker};
 
 /// Partitions of one transaction.
@@ -58,17 +55,7 @@ pub struct RetryReport {
 /// When another process holds the catalog, or a file of the dataset cannot be read. What is committed stays.
 pub fn retry(dataset: &Dataset, selection: &RetrySelection) -> Result<RetryReport, PipelineError> {
     let catalog = dataset.open_writer()?;
-    let holder = LockHolder::this_process(JobEnvironment::read().job_id);
-    let mut run = RunRow {
-        kind: "retry".into(),
-        started_at: now_ms(),
-        ddl_version: env!("CARGO_PKG_VERSION").into(),
-        num_ranks: 1,
-        node: holder.node,
-        job: holder.job,
-        configuration: config::to_yaml(&dataset.resolved),
-        ..RunRow::default()
-    };
+    let mut run = dataset.run_row("retry", 1);
     run.run_id = catalog.start_run(run.clone())?;
     let retry = Retry {
         dataset,

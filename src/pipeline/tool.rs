@@ -3,19 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::download::watch_job_end;
-use super::ingest::now_ms;
-use super::ranks::{self, ALONE};
-use super::{Dataset, PipelineError, against};
-use crate::catalog::{Catalog, LockHolder, RunRow};
-use crate::cluster::{Cluster, Ending};
+use super::{Dataset, PipelineError, against, ranks};
+use crate::catalog::Catalog;
+use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config;
-use crate::dispatch::{DispatchOptions, PublishedStatus, RunContext, RunReport, ToolWork, Work};
+use crate::dispatch::{DispatchOptions, Farewell, PublishedStatus, RunContext, RunReport, ToolWork, Work};
 use crate::imaging::ImagingOptions;
 use crate::model::{ImageEncoding, ServerBudget};
 use crate::query::{QueryOptions, QuerySession};
-use crate::runtime::{Shutdown, install_signals};
-use crate::slurm::JobEnvironment;
+use crate::runtime::Shutdown;
 use crate::storage::StorageOptions;
 use crate::tools::{
     self, AGAINST, Reset, Stage, StagesReport, Tool, ToolError, ToolExecutor, ToolFactory, ToolOptions,
@@ -61,63 +57,53 @@ pub fn tool<O>(
 where
     O: FnMut(&PublishedStatus) + Send,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("net")
-        .build()
-        .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
-    let Cluster { endpoint, membership } = cluster;
-    let is_rank_zero = endpoint.rank == 0;
-    let (result, farewell) = runtime.block_on(async {
-        if let Err(source) = install_signals(shutdown) {
-            let error = PipelineError::Io { action: "listen for signals".into(), source };
-            return (Err(error), ALONE);
-        }
-        watch_job_end(shutdown);
-        let (rank, size) = (endpoint.rank, endpoint.size);
-        let make_executor = |_, settings: &str, _| {
-            let resolved = config::parse("settings of rank 0", settings).map_err(PipelineError::from);
-            let made = resolved.and_then(Dataset::new).and_then(|dataset| {
-                let tool = make(&dataset, &request.tool)?;
-                let storage = storage_options(&dataset)?;
-                let threads = dataset.resolved.read("downloader_parameters.cpu_threads")?;
-                Ok((tool, dataset.layout, storage, threads))
-            });
-            let (tool, layout, storage, threads) = made.map_err(|error| error.to_string())?;
-            ToolExecutor::new(tool, layout, storage, rank, threads)
-        };
-        // What a filter has written by then has no name yet, and is written anew by the next.
-        let make_context = async || {
-            tokio::select! {
-                prepared = prepare(dataset, request, size) => prepared,
-                _ = shutdown.wait() => Err(ToolError::Stopped.into()),
-            }
-        };
+    let is_rank_zero = cluster.endpoint.rank == 0;
+    let (ended, ending) = ranks::run_process(
+        cluster,
+        shutdown,
+        async |endpoint| run_rank(dataset, request, endpoint, shutdown, make_observer).await,
+        |ended| match ended {
+            Err(PipelineError::Tool(ToolError::Stopped)) => Ok(ToolEnding::Stopped),
+            Err(error) => Err(error),
+            Ok(_) if !is_rank_zero => Ok(ToolEnding::Worked),
+            Ok(run) => finish(dataset, &request.tool)
+                .map(|stages| ToolEnding::Coordinated { run: run.map(Box::new), stages }),
+        },
+    )?;
+    Ok((ended.unwrap_or(ToolEnding::Forced), ending))
+}
+
+/// One rank of a tool.
+async fn run_rank<O>(
+    dataset: &Dataset,
+    request: &ToolRequest,
+    endpoint: Endpoint,
+    shutdown: &Shutdown,
+    make_observer: impl FnOnce(u32) -> O,
+) -> (Result<Option<RunReport>, PipelineError>, Farewell)
+where
+    O: FnMut(&PublishedStatus) + Send,
+{
+    let (rank, size) = (endpoint.rank, endpoint.size);
+    let make_executor = |_, settings: &str, _| {
+        let resolved = config::parse("settings of rank 0", settings).map_err(PipelineError::from);
+        let made = resolved.and_then(Dataset::new).and_then(|dataset| {
+            let tool = make(&dataset, &request.tool)?;
+            let storage = storage_options(&dataset)?;
+            let threads = dataset.resolved.read("downloader_parameters.cpu_threads")?;
+            Ok((tool, dataset.layout, storage, threads))
+        });
+        let (tool, layout, storage, threads) = made.map_err(|error| error.to_string())?;
+        ToolExecutor::new(tool, layout, storage, rank, threads)
+    };
+    // What a filter has written by then has no name yet, and is written anew by the next.
+    let make_context = async || {
         tokio::select! {
-            ended = ranks::run_rank(endpoint, shutdown, make_executor, make_context, make_observer) => {
-                let (ended, farewell) = ended;
-                (ended.map(Some), farewell)
-            }
-            _ = shutdown.wait_forced() => (Ok(None), ALONE),
+            prepared = prepare(dataset, request, size) => prepared,
+            _ = shutdown.wait() => Err(ToolError::Stopped.into()),
         }
-    });
-    let finished = match result {
-        Err(PipelineError::Tool(ToolError::Stopped)) => Ok(ToolEnding::Stopped),
-        Err(error) => Err(error),
-        Ok(None) => Ok(ToolEnding::Forced),
-        Ok(Some(_)) if !is_rank_zero => Ok(ToolEnding::Worked),
-        Ok(Some(run)) => finish(dataset, &request.tool)
-            .map(|stages| ToolEnding::Coordinated { run: run.map(Box::new), stages }),
     };
-    runtime.shutdown_background();
-    let ending = match &finished {
-        Ok(ToolEnding::Forced) => {
-            drop(membership);
-            Ending::Finished
-        }
-        Ok(_) | Err(_) => membership.finish(farewell.lost_ranks),
-    };
-    Ok((finished?, ending))
+    ranks::run_rank(endpoint, shutdown, make_executor, make_context, make_observer).await
 }
 
 /// The first two stages, and what the third needs if there is anything to go through.
@@ -164,17 +150,7 @@ fn context(
     options: DispatchOptions,
     num_ranks: u32,
 ) -> Result<RunContext, PipelineError> {
-    let holder = LockHolder::this_process(JobEnvironment::read().job_id);
-    let run = RunRow {
-        kind: format!("tool {}", tool.name()),
-        started_at: now_ms(),
-        ddl_version: env!("CARGO_PKG_VERSION").into(),
-        num_ranks,
-        node: holder.node,
-        job: holder.job,
-        configuration: config::to_yaml(&dataset.resolved),
-        ..RunRow::default()
-    };
+    let run = dataset.run_row(&format!("tool {}", tool.name()), num_ranks);
     let folders: HashMap<_, _> =
         catalog.view()?.servers()?.into_iter().map(|server| (server.id, server.folder)).collect();
     let settle = tools::settle(dataset.layout.clone(), move |key| folders.get(&key.server_id).cloned());

@@ -5,13 +5,15 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array as _, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, new_null_array,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use parquet::file::metadata::ParquetMetaDataReader;
 
 use super::{Selects, ToolError};
-use crate::model::{DataFile, PartitionKey, ServerName};
+use crate::model::{DataFile, ServerName};
 use crate::query::QuerySession;
 use crate::storage::{CsvFile, TableWriter};
 
@@ -83,9 +85,8 @@ impl<'a> FilterInput<'a> {
             let readable = self.readable();
             // A line of its own, so that a comment in the condition ends.
             let sql = format!(
-                "select \"ddl:partition\", record, uuid, source_id, server_name, partition_id, {reason} as reason, \
-                 null as uuid_main, null as source_id_main, null as server_name_main, null as partition_id_main, \
-                 null as distance from ordered_images as images \
+                "select \"ddl:partition\", record, uuid, source_id, server_name, partition_id, {reason} as reason \
+                 from ordered_images as images \
                  where \"ddl:partition\" between {first} and {last} and {readable} and (\n{condition}\n) \
                  order by \"ddl:partition\", record"
             );
@@ -234,16 +235,22 @@ impl FilterTable {
         self.csv_columns = CSV_KEEPERS;
     }
 
-    /// Appends chosen images: `"ddl:partition"`, then the columns of the table by their names. Rows come in order of
-    /// partition and record, each once.
+    /// Appends chosen images: `"ddl:partition"`, `record`, `uuid`, `source_id`, `server_name`, `partition_id`, `reason`;
+    /// and what is known of the image that stays: `uuid_main` and so on, and `distance`. Rows come in order of partition
+    /// and record, each once.
     ///
     /// # Errors
     /// When a column is missing, the order is wrong, or the disk is full.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), ToolError> {
         let failed = |detail: String| ToolError::Failed(format!("the rows of the filter: {detail}"));
         let column = |name: &str, data_type: &DataType| -> Result<ArrayRef, ToolError> {
-            let column = batch.column_by_name(name).ok_or_else(|| failed(format!("there is no `{name}`")))?;
-            cast(column, data_type).map_err(|error| failed(error.to_string()))
+            match batch.column_by_name(name) {
+                Some(column) => cast(column, data_type).map_err(|error| failed(error.to_string())),
+                None if name.ends_with("_main") || name == "distance" => {
+                    Ok(new_null_array(data_type, batch.num_rows()))
+                }
+                None => Err(failed(format!("there is no `{name}`"))),
+            }
         };
         let columns = selected_schema()
             .fields()
@@ -319,9 +326,4 @@ impl FilterTable {
         self.csv.finish()?;
         Ok((self.parquet.seal()?, self.rows))
     }
-}
-
-/// The key of each partition, by its position.
-pub(super) fn keys(session: &QuerySession) -> Vec<PartitionKey> {
-    session.partitions().map(|(key, _, _)| key).collect()
 }

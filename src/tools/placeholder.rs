@@ -49,8 +49,7 @@ impl Tool for Placeholder {
                    where {readable} group by server_name, hashsum_original having count(*) >= {min_urls}
                  )
                  select images.\"ddl:partition\", record, uuid, source_id, images.server_name, partition_id,
-                   'placeholder' as reason, null as uuid_main, null as source_id_main, null as server_name_main,
-                   null as partition_id_main, null as distance
+                   'placeholder' as reason
                  from pictures
                  join ordered_images as images on pictures.server_name = images.server_name
                    and pictures.hashsum_original = images.hashsum_original

@@ -80,11 +80,35 @@ pub struct RegisteredTool {
 /// A program with one more tool is a `ddl` that has it, too (`examples/custom_tool.rs` is one):
 ///
 /// ```no_run
-/// # fn make_grey() -> Box<dyn ddl::tools::Tool> { unimplemented!() }
-/// let mut tools = ddl::tools::Registry::default();
-/// tools.add("grey", None, |_| make_grey())?;
+/// use ddl::tools::{FilterInput, FilterTable, Registry, Selects, Tool, ToolError};
+/// use futures_util::future::BoxFuture;
+///
+/// /// Removes what may move.
+/// struct Gif;
+///
+/// impl Tool for Gif {
+///     fn name(&self) -> &str {
+///         "gif"
+///     }
+///     fn parameters(&self) -> String {
+///         String::new()
+///     }
+///     fn selects(&self) -> Selects {
+///         Selects::Images
+///     }
+///     fn filter<'a>(
+///         &'a self,
+///         input: &'a FilterInput<'a>,
+///         table: &'a mut FilterTable,
+///     ) -> BoxFuture<'a, Result<(), ToolError>> {
+///         Box::pin(input.select(table, "image_format = 'gif'", "'gif'"))
+///     }
+/// }
+///
+/// let mut tools = Registry::default();
+/// tools.add("gif", None, |_| Box::new(Gif))?;
 /// ddl::cli::run_with(&tools);
-/// # Ok::<(), ddl::tools::ToolError>(())
+/// # Ok::<(), ToolError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Registry {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
-use super::filter::{check_footer, keys};
+use super::filter::check_footer;
 use super::{
     FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, corrupted, schedule,
 };
@@ -125,7 +125,9 @@ impl Stages<'_> {
     /// Removes what rank 0 had begun to write when it was killed; what ranks had, the next claims remove.
     fn sweep(&self) -> Result<(), ToolError> {
         let folder = self.layout.tool(self.tool.name());
-        for folder in [&folder, &folder.join("filter_table"), &folder.join("verification")] {
+        for folder in
+            [&folder, &folder.join("filter_table"), &folder.join("verification"), &folder.join("corrupted")]
+        {
             sweep_temporary(folder)?;
         }
         Ok(())
@@ -149,12 +151,10 @@ impl Stages<'_> {
         for &position in input.damaged() {
             rows.entry(position).or_default();
         }
-        let keys = keys(self.session);
         let mut partitions = Vec::with_capacity(rows.len());
         let by_position: Vec<_> = self.session.partitions().collect();
         for (position, (first_row, num_rows)) in rows {
-            let (Some(&key), Some((_, _, partition))) = (keys.get(position), by_position.get(position))
-            else {
+            let Some(&(key, _, partition)) = by_position.get(position) else {
                 return Err(ToolError::Failed(format!(
                     "the filter names partition {position}: there is none"
                 )));

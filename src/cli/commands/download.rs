@@ -1,11 +1,11 @@
 use super::super::args::{DownloadArgs, GlobalArgs};
 use super::super::progress::DownloadProgress;
 use super::super::{Exit, format, print_line};
-use crate::cluster::{ClusterOptions, Ending, launch};
-use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
+use crate::cluster::{ClusterOptions, launch};
+use crate::dispatch::{RunEnding, RunReport};
 use crate::model::FailureCause;
 use crate::pipeline::{Dataset, DownloadEnding, PipelineError, download, failure_causes};
-use crate::runtime::{Shutdown, StopReason};
+use crate::runtime::Shutdown;
 
 pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Exit> {
     let mut overrides = global.overrides();
@@ -15,18 +15,8 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
     super::start_logging(global, &dataset, Some(format!("download-{:02}", cluster.endpoint.rank)));
     let shutdown = Shutdown::new();
     let (ending, leave) = download(&dataset, cluster, &shutdown, |num_ranks| {
-        if num_ranks > 1 && !global.quiet {
-            talk!("{num_ranks} ranks");
-        }
         let mut progress = DownloadProgress::new(global);
-        let (shutdown, mut told) = (shutdown.clone(), global.quiet);
-        move |status: &PublishedStatus| {
-            if let Some(reason) = shutdown.requested().filter(|_| !told) {
-                told = true;
-                talk!("{}", stopping(reason));
-            }
-            progress.show(status);
-        }
+        super::ranks::observer(global, &shutdown, num_ranks, move |status| progress.show(status))
     })?;
     let exit = match &ending {
         DownloadEnding::Coordinated(report) => {
@@ -46,20 +36,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
         DownloadEnding::Worked => Exit::Done,
         DownloadEnding::Forced => Exit::Interrupted,
     };
-    if leave == Ending::Abandoned {
-        // MPI's own exit routines would wait for ranks that are gone.
-        leave_at_once(exit);
-    }
-    Ok(exit)
-}
-
-pub(super) fn stopping(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::Interrupt => {
-            "stopping: what is under way may still arrive, then parts are sealed; Ctrl-C again stops at once"
-        }
-        _ => "stopping: what is under way may still arrive, then parts are sealed",
-    }
+    Ok(super::ranks::leave(leave, exit))
 }
 
 /// Why records of the dataset have failed, most frequent first.
@@ -161,12 +138,6 @@ fn json(report: &RunReport) -> serde_json::Value {
         "set_aside": report.set_aside,
         "counts": report.counts,
     })
-}
-
-/// `_exit`: without the exit routines of any library.
-pub(super) fn leave_at_once(exit: Exit) -> ! {
-    // SAFETY: `_exit` has no preconditions; nothing in this process is left to be flushed.
-    unsafe { libc::_exit(exit as i32) }
 }
 
 #[cfg(test)]

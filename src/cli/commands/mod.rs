@@ -10,6 +10,7 @@ mod ingest;
 mod init;
 mod prompt;
 mod query;
+mod ranks;
 mod retract;
 mod retry;
 mod status;

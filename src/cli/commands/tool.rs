@@ -1,10 +1,9 @@
 use super::super::args::{GlobalArgs, StageChoice, ToolArgs};
 use super::super::progress::ToolProgress;
 use super::super::{Exit, format, print_line};
-use super::download::{leave_at_once, stopping};
-use crate::cluster::{ClusterOptions, Ending, launch};
+use crate::cluster::{ClusterOptions, launch};
 use crate::config::ConfigError;
-use crate::dispatch::{PublishedStatus, RunEnding, RunReport};
+use crate::dispatch::{RunEnding, RunReport};
 use crate::pipeline::{Dataset, PipelineError, ToolEnding, ToolRequest, find_tool, list_tools, tool};
 use crate::runtime::Shutdown;
 use crate::tools::{Registry, Stage, StagesReport};
@@ -28,18 +27,8 @@ pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> any
         reset: args.reset.map(StageChoice::stage),
     };
     let (ending, leave) = tool(&dataset, &request, cluster, &shutdown, |num_ranks| {
-        if num_ranks > 1 && !global.quiet {
-            talk!("{num_ranks} ranks");
-        }
         let mut progress = ToolProgress::new(global);
-        let (shutdown, mut told) = (shutdown.clone(), global.quiet);
-        move |status: &PublishedStatus| {
-            if let Some(reason) = shutdown.requested().filter(|_| !told) {
-                told = true;
-                talk!("{}", stopping(reason));
-            }
-            progress.show(status);
-        }
+        super::ranks::observer(global, &shutdown, num_ranks, move |status| progress.show(status))
     })?;
     let exit = match &ending {
         ToolEnding::Coordinated { run, stages } => {
@@ -63,10 +52,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> any
         ToolEnding::Worked => Exit::Done,
         ToolEnding::Forced => Exit::Interrupted,
     };
-    if leave == Ending::Abandoned {
-        leave_at_once(exit);
-    }
-    Ok(exit)
+    Ok(super::ranks::leave(leave, exit))
 }
 
 fn list(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> anyhow::Result<Exit> {

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering as Atomic};
 
 use tempfile::TempDir;
@@ -6,8 +7,9 @@ use tokio::task::JoinHandle;
 use super::super::protocol::{Claim, RankProgress, ServerOrder, ServerWord};
 use super::super::worker::Packet;
 use super::*;
-use crate::catalog::{CatalogOptions, ManifestFile, NewPartition};
+use crate::catalog::{Catalog, CatalogOptions, ManifestFile, NewPartition};
 use crate::cluster::{Endpoint, local};
+use crate::dispatch::DispatchOptions;
 use crate::model::{
     Complaints, Embargo, FailureCause, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerId, ServerKnowledge,
     ServerName, ServerNews, UrlKey,

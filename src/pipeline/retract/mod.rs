@@ -15,11 +15,9 @@ use serde::Serialize;
 
 use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
-use crate::catalog::{DispositionCounts, LockHolder, RunRow};
+use crate::catalog::DispositionCounts;
 use crate::check::SearchReport;
-use crate::config;
 use crate::model::{PartitionKey, RecordIndex, RunId, ServerName};
-use crate::slurm::JobEnvironment;
 
 /// Which records are retracted: those for which all that is set here holds.
 #[derive(Clone, Debug, Default)]
@@ -142,17 +140,7 @@ pub fn retract(
     if !agree(&plan) {
         return Ok(None);
     }
-    let holder = LockHolder::this_process(JobEnvironment::read().job_id);
-    let mut run = RunRow {
-        kind: "retract".into(),
-        started_at: now_ms(),
-        ddl_version: env!("CARGO_PKG_VERSION").into(),
-        num_ranks: 1,
-        node: holder.node,
-        job: holder.job,
-        configuration: config::to_yaml(&dataset.resolved),
-        ..RunRow::default()
-    };
+    let mut run = dataset.run_row("retract", 1);
     run.run_id = catalog.start_run(run.clone())?;
     let report = work::work(dataset, &catalog, plan, run.run_id, reason)?;
     run.ended_at = Some(now_ms());
