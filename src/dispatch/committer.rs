@@ -14,7 +14,9 @@ use tokio::sync::mpsc as async_mpsc;
 use super::DispatchError;
 use super::protocol::{AnswerTo, Claim, runs_of};
 use super::rank_zero::ToolWork;
-use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage, Refusal, Report, ServerFact};
+use crate::catalog::{
+    Catalog, CatalogError, CatalogView, PartitionStage, Refusal, Report, ServerFact, ToolReport,
+};
 use crate::model::{Epoch, PartitionKey, Rank, ServerName};
 use crate::runtime::catch_panic;
 
@@ -101,8 +103,10 @@ pub(super) fn start(
             let run = || run_batch(&catalog, tool.as_ref(), batch, &mut batch_results);
             let failure = if failed { None } else { guard(run).err() };
             failed |= failure.is_some();
-            if failed && batch_results.is_empty() {
-                batch_results.extend(origins.into_iter().map(|origin| JobResult::NotCommitted { origin }));
+            if failed {
+                let answered: Vec<_> = batch_results.iter().filter_map(JobResult::origin).collect();
+                let unanswered = origins.into_iter().filter(|origin| !answered.contains(origin));
+                batch_results.extend(unanswered.map(|origin| JobResult::NotCommitted { origin }));
             }
             batch_results.extend(failure.map(JobResult::Failed));
             for result in batch_results {
@@ -120,6 +124,16 @@ impl Job {
         match self {
             Self::Commit { origin, .. } => Some(*origin),
             Self::Load { .. } | Self::Remember(_) | Self::Recall { .. } => None,
+        }
+    }
+}
+
+impl JobResult {
+    /// Whose report this answers.
+    fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Committed { origin, .. } | Self::NotCommitted { origin } => Some(*origin),
+            _ => None,
         }
     }
 }
@@ -145,11 +159,10 @@ fn run_batch(
     for job in batch {
         match job {
             Job::Commit { origin, report } => {
-                if let (Report::Tool(report), Some(tool)) = (&report, tool)
-                    && !(tool.settle)(report)?
+                if let (Report::Tool(piece), Some(tool)) = (&report, tool)
+                    && let Err(reason) = settle(tool, piece)
                 {
-                    let answer = Err(Refusal { partition: report.partition, reason: "its files are gone" });
-                    let report = Report::Tool(report.clone());
+                    let answer = Err(Refusal { partition: piece.partition, reason });
                     results.push(JobResult::Committed { origin, report, answer });
                     continue;
                 }
@@ -211,6 +224,18 @@ fn run_batch(
     Ok(())
 }
 
+/// Gives the files of a tool's piece their names. What goes wrong is wrong with this piece alone.
+fn settle(tool: &ToolWork, piece: &ToolReport) -> Result<(), &'static str> {
+    match (tool.settle)(piece) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("its files are gone"),
+        Err(error) => {
+            tracing::warn!(partition = ?piece.partition, %error, "a tool's files cannot be given their names");
+            Err("its files cannot be given their names")
+        }
+    }
+}
+
 fn load_claim(
     view: &CatalogView,
     tool: Option<&ToolWork>,
@@ -238,9 +263,11 @@ fn load_claim(
 
 #[cfg(test)]
 mod tests {
+    use super::super::rank_zero::Settle;
     use super::*;
-    use crate::catalog::CatalogOptions;
-    use crate::model::ServerId;
+    use crate::catalog::{CatalogOptions, ToolPiece};
+    use crate::model::{DataFile, ServerId};
+    use crate::storage::StorageError;
 
     /// No ingest knows the partition, so every commit fails.
     fn finish_what_is_not_there(partition_id: u32) -> (Origin, Job) {
@@ -274,6 +301,31 @@ mod tests {
             failures += u32::from(matches!(result, JobResult::Failed(_)));
         }
         assert_eq!(failures, 1);
+    }
+
+    /// It ended the run, and other reports of its batch got no answer.
+    #[tokio::test]
+    async fn a_piece_whose_files_cannot_be_named_is_refused_and_no_failure_of_the_catalog() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::create(&folder.path().join("c.redb"), &CatalogOptions::default()).unwrap();
+        let settle: Settle = Arc::new(|_| {
+            let source = std::io::ErrorKind::PermissionDenied.into();
+            Err(StorageError::Io { action: "rename", path: "verdicts.parquet".into(), source })
+        });
+        let tool = ToolWork { name: "size".into(), settle };
+        let (jobs, mut results, thread) = start(Arc::new(catalog), Some(tool)).unwrap();
+        let partition = PartitionKey { server_id: ServerId(7), partition_id: 0 };
+        let epoch = Epoch::new(1, 1);
+        let origin = Origin { rank: 3, partition, epoch, to: AnswerTo::Tool };
+        let file = DataFile::default();
+        let piece = ToolPiece { epoch, rank: 3, num_images: 1, num_removed: 0, verdicts: file, images: file };
+        let report = Report::Tool(ToolReport { tool: "size".into(), partition, piece });
+        jobs.send(Job::Commit { origin, report }).unwrap();
+        drop(jobs);
+        thread.join().unwrap();
+        let Some(JobResult::Committed { answer: Err(refusal), .. }) = results.recv().await else { panic!() };
+        assert_eq!(refusal.reason, "its files cannot be given their names");
+        assert!(results.recv().await.is_none());
     }
 
     /// Damage to one partition ended every run.

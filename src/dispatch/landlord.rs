@@ -10,7 +10,7 @@
 //! more of its requests than that any more, what is free is lent to the others. A rank that has asked little or
 //! nothing lately makes room at once.
 //!
-//! Invariant, checked by the property test below: over all ranks, the larger of what was lent last and of what was
+//! Invariant, checked by the property test in `tests/sums.rs`: over all ranks, the larger of what was lent last and of what was
 //! lent since it last accepted something never sums to more than the budget.
 //!
 //! Only servers that somebody borrows are kept, and those that are to be left alone: a rank that comes later hears how
@@ -93,8 +93,9 @@ pub enum LandlordAction {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Landlord {
+    started_at: u64,
     servers: HashMap<ServerName, Estate>,
     /// When time by itself changes something.
     due: BTreeSet<(u64, ServerName)>,
@@ -108,6 +109,12 @@ pub fn num_seats(budget: &ServerBudget) -> u32 {
 }
 
 impl Landlord {
+    /// `started_at`: when the run began, in milliseconds since 1970.
+    #[must_use]
+    pub fn new(started_at: u64) -> Self {
+        Self { started_at, servers: HashMap::new(), due: BTreeSet::new(), num_loans: 0 }
+    }
+
     /// Whether the server is borrowed, or was a moment ago, or is to be left alone.
     #[must_use]
     pub fn knows(&self, server: &ServerName) -> bool {
@@ -123,7 +130,7 @@ impl Landlord {
     /// Takes a server in before it is first borrowed. Does nothing for one that is known.
     pub fn acquaint(&mut self, now: u64, server: &ServerName, budget: ServerBudget, facts: &[ServerFact]) {
         if !self.knows(server) {
-            self.servers.insert(server.clone(), Estate::new(now, budget, facts));
+            self.servers.insert(server.clone(), Estate::new(now, self.started_at, budget, facts));
         }
     }
 
@@ -166,7 +173,7 @@ impl Landlord {
                 });
             }
             LandlordEvent::Embargo { rank, server, until, cause, http_status, complaints } => {
-                let embargo = KnownEmbargo { until, cause, http_status, complaints };
+                let embargo = KnownEmbargo { until, cause, http_status, complaints, told_at: now };
                 self.change(now, &server, &mut actions, |estate, actions| {
                     estate.tell_embargo(now, rank, embargo, &server, actions);
                     false

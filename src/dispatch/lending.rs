@@ -1,7 +1,7 @@
 //! Rank 0's side of what the ranks say of servers: the [`Landlord`], what the catalog knows of them, and what it is
 //! to remember.
 //!
-//! A rank that borrows a server for the first time waits until the catalog was asked about it, on its own thread.
+//! A rank that borrows a server which it has given back, or never had, waits until the catalog was asked about it, on its own thread.
 //! What is to be remembered goes there once a second, all of it in one transaction; a kill costs that second.
 
 use std::collections::{BTreeMap, HashMap};
@@ -69,7 +69,7 @@ impl Lending {
     pub fn new(budget_of: BudgetOf, jobs: mpsc::Sender<Job>, started_at: u64, tick: Duration) -> Self {
         let speed = TICK.as_secs_f64() / tick.as_secs_f64();
         Self {
-            landlord: Landlord::default(),
+            landlord: Landlord::new(started_at),
             budget_of,
             clock: Clock { started: Instant::now(), started_at, speed },
             jobs,

@@ -133,9 +133,11 @@ async fn run_to_end(
     let mut partitions = Vec::new();
     view.for_each_partition(|key, row| {
         counts += row.counts;
-        servers.count_pending(key.server_id, row.counts.pending);
-        if matches!(work, Work::Download) && row.needs_work() {
-            partitions.push(key);
+        if matches!(work, Work::Download) {
+            servers.count_pending(key.server_id, row.counts.pending);
+            if row.needs_work() {
+                partitions.push(key);
+            }
         }
     })?;
     let tool = match work {

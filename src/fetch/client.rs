@@ -223,8 +223,9 @@ impl Target<'_> {
         {
             headers.entry(header::PROXY_AUTHORIZATION).or_insert_with(|| value.clone());
         }
-        let of_this = [(header::HOST, &self.host), (header::AUTHORIZATION, &self.authorization)];
-        headers.extend(of_this.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        for (name, value) in [(header::HOST, &self.host), (header::AUTHORIZATION, &self.authorization)] {
+            value.iter().for_each(|value| drop(headers.insert(&name, value.clone())));
+        }
         client.request(request).await.map(Response::new)
     }
 }

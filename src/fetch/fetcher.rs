@@ -370,10 +370,9 @@ impl Fetcher {
             }
             // Nothing of the server's: the proxy did not pass the request on.
             407 if target.is_proxied() => {
-                permit.complained(FailureCause::Connect, Some(http_status));
+                let failed = proxy_refused(&permit);
                 body::drain(response, permit.received()).await;
-                let message = "the proxy asks for a user name and a password, or for others (407)";
-                Err(Failed::new(FailureCause::Connect, message).with_status(http_status).into())
+                Err(failed.into())
             }
             _ => {
                 let retry = self.retry(&response, &permit, &mut trace, may_pass);
@@ -412,6 +411,9 @@ impl Fetcher {
         }
         match &result {
             Ok(response) => {
+                if response.is_http2() {
+                    permit.server().speaks_http2();
+                }
                 trace.heard(response);
                 self.heed_rate_limit(response, permit, trace);
             }
@@ -452,6 +454,13 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// What a proxy's 407 comes to: of the server nothing has come.
+pub(super) fn proxy_refused(permit: &Permit) -> Failed {
+    permit.complained(FailureCause::Connect, None);
+    let message = "the proxy asks for a user name and a password, or for others (407)";
+    Failed::new(FailureCause::Connect, message).with_status(407)
 }
 
 /// Idle connections to one server, and servers known at once from which on each needs a reason: together at most a

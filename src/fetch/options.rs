@@ -95,7 +95,7 @@ pub struct FetchOptions {
     /// Most requests per second to one IP address, likewise; 0 is no limit.
     pub rate_limit_per_address: f64,
     /// Bytes that HTTP/1 connections read ahead of their bodies: dealt evenly to `max_in_flight`, 16 to 64 KiB each. A
-    /// response header that is longer than that fails.
+    /// response header that is longer than that fails. Idle connections may hold as much.
     pub connection_memory: u64,
     /// Most bytes of a body that may come over HTTP/2 before there is memory for them. At least 64 KiB.
     pub http2_window: u32,

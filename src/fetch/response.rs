@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, StatusCode, Version};
 use hyper_util::client::legacy::connect::HttpInfo;
 
 /// A response whose header has come.
@@ -19,6 +19,11 @@ impl Response {
 
     pub fn status(&self) -> StatusCode {
         self.0.status()
+    }
+
+    /// Whether its connection carries other requests, too.
+    pub fn is_http2(&self) -> bool {
+        self.0.version() == Version::HTTP_2
     }
 
     pub fn headers(&self) -> &HeaderMap {

@@ -108,6 +108,10 @@ struct State {
     last_response_at: Option<Instant>,
     /// Whether the last thing heard was a response. Until then one connection has to do.
     answers: bool,
+    /// Whether its connections carry many requests each.
+    speaks_http2: bool,
+    /// When such a connection may have hung last.
+    hung_at: Option<Instant>,
 }
 
 /// What somebody who wants to send a request is told.
@@ -259,6 +263,8 @@ impl Server {
             under_way: 0,
             last_response_at: None,
             answers: false,
+            speaks_http2: false,
+            hung_at: None,
         };
         state.adopt_loan(limits);
         Self {
@@ -536,13 +542,19 @@ impl Server {
         self.landlord.is_some() && self.state().lent.holds()
     }
 
+    /// A response has come over HTTP/2.
+    pub(super) fn speaks_http2(&self) {
+        self.state().speaks_http2 = true;
+    }
+
     /// Whether connections to this server are worth keeping: not if the next request comes after their end, nor as long as
-    /// one that has answered is silent. A connection may hang whose server does not, and over HTTP/2 all requests would
-    /// go on it.
+    /// one that has answered is silent. A connection may hang whose server does not, and over HTTP/2 all requests go on
+    /// it: none goes until the pool has forgotten it, which is so long after its last use.
     pub(super) fn is_worth_keeping_alive(&self, idle_timeout: Duration) -> bool {
         let state = self.state();
         let is_silent = !state.answers && state.last_response_at.is_some();
-        state.gap.length() < idle_timeout && !is_silent
+        let may_hang = state.hung_at.is_some_and(|at| Instant::now() < at + idle_timeout);
+        state.gap.length() < idle_timeout && !is_silent && !may_hang
     }
 
     /// Whether it may be forgotten: nothing is under way, and a new `Server` would not be asked sooner or for more.

@@ -329,8 +329,8 @@ pub const KEYS: &[Key] = &[
         "Bodies on their way on one rank. When it is used up, requests wait; one body at a time may go beyond. \
          This, `part_memory` and `decode_memory` together leave room on a laptop with 4 GiB."),
     ddl("downloader_parameters.connection_memory", bytes(MIB, TIB), "32 MiB",
-        "What all connections of one rank read ahead, beyond `body_memory`: dealt evenly to `max_in_flight`, 16 to 64 KiB \
-         each. More than 64 KiB saves no CPU time, less than 16 might not hold a response header."),
+        "What connections with a request read ahead, beyond `body_memory`: dealt evenly to `max_in_flight`, 16 to 64 KiB \
+         each. One that is kept for the next request may hold as much. More than 64 KiB saves no CPU time, less than 16 might not hold a response header."),
     ddl("downloader_parameters.http2_window", bytes(64 * KIB, 64 * MIB), "256 KiB",
         "What a server may send of an image over HTTP/2 before there is room for it in `body_memory`. An image comes at \
          no more than this per round trip: 2.5 MiB/s at 100 ms."),

@@ -22,8 +22,8 @@ pub(super) struct Estate {
     pub crawl_delays: [Duration; 2],
     pub embargo: Option<KnownEmbargo>,
     pub received: Received,
-    /// Whether the catalog knows of it and it was not lent yet: the run before may have been killed a moment ago.
-    may_be_asked: bool,
+    /// When the run before may have asked it last.
+    may_be_asked_at: u64,
     pub borrowers: BTreeMap<Rank, Borrower>,
     /// Rates that nobody has any more, but somebody used a moment ago: (until, requests/s).
     cooling: Vec<(u64, f64)>,
@@ -37,7 +37,9 @@ pub(super) struct KnownEmbargo {
     pub until: u64,
     pub cause: FailureCause,
     pub http_status: Option<u16>,
+    /// As of `told_at`.
     pub complaints: Complaints,
+    pub told_at: u64,
 }
 
 #[derive(Debug)]
@@ -62,13 +64,14 @@ pub(super) struct Borrower {
 }
 
 impl Estate {
-    pub fn new(now: u64, budget: ServerBudget, facts: &[ServerFact]) -> Self {
+    /// The run began at `started_at`: the one before, which may have been killed, asked nobody after that.
+    pub fn new(now: u64, started_at: u64, budget: ServerBudget, facts: &[ServerFact]) -> Self {
         let mut estate = Self {
             budget,
             crawl_delays: [Duration::ZERO; 2],
             embargo: None,
             received: Received::new(&budget, &ReceivedBytes::default(), now),
-            may_be_asked: !facts.is_empty(),
+            may_be_asked_at: if facts.is_empty() { 0 } else { started_at },
             borrowers: BTreeMap::new(),
             cooling: Vec::new(),
             bytes_free_at: None,
@@ -78,7 +81,8 @@ impl Estate {
             match fact {
                 &ServerFact::Embargo { until, cause, http_status } => {
                     let complaints = Complaints::default();
-                    estate.embargo = Some(KnownEmbargo { until, cause, http_status, complaints });
+                    let embargo = KnownEmbargo { until, cause, http_status, complaints, told_at: now };
+                    estate.embargo = Some(embargo);
                 }
                 ServerFact::Received(received) => estate.received = Received::new(&budget, received, now),
                 ServerFact::RobotsTxt(robots) => {
@@ -228,8 +232,9 @@ impl Estate {
             *num_loans += 1;
             borrower.number = *num_loans;
             borrower.lent = grant;
-            let rest = if self.may_be_asked { grant.gap() } else { Duration::ZERO };
-            self.may_be_asked &= grant.is_nothing();
+            let since_asked = Duration::from_millis(now.saturating_sub(self.may_be_asked_at));
+            let rest =
+                if grant.is_nothing() { Duration::ZERO } else { grant.gap().saturating_sub(since_asked) };
             borrower.held = borrower.held.max(grant);
             borrower.is_new = false;
             borrower.must_answer = false;
@@ -349,12 +354,15 @@ impl KnownEmbargo {
     /// Nothing more may be received.
     fn used_up(until: u64) -> Self {
         let complaints = Complaints::default();
-        Self { until, cause: BUDGET_USED_UP, http_status: None, complaints }
+        Self { until, cause: BUDGET_USED_UP, http_status: None, complaints, told_at: 0 }
     }
 
     pub fn left(self, now: u64) -> Embargo {
         let left = Duration::from_millis(self.until.saturating_sub(now));
-        let Self { cause, http_status, complaints, .. } = self;
+        let Self { cause, http_status, mut complaints, .. } = self;
+        if complaints.number > 0 {
+            complaints.lasting += Duration::from_millis(now.saturating_sub(self.told_at));
+        }
         Embargo { left, cause, http_status, complaints }
     }
 }

@@ -31,7 +31,7 @@ struct Town {
 
 impl Town {
     fn new(budget: ServerBudget) -> Self {
-        let landlord = Landlord::default();
+        let landlord = Landlord::new(START);
         let (loans, facts) = (BTreeMap::new(), Vec::new());
         let rest = Duration::from_millis(999);
         Self { rest, landlord, now: START, budget, facts, loans, embargoes: Vec::new(), received: None }
@@ -255,7 +255,7 @@ fn an_embargo_is_kept_with_its_complaints_until_it_is_over() {
     town.pass(30_000);
     assert_eq!(
         town.landlord.embargo(town.now, &server()).map(|embargo| embargo.complaints),
-        Some(complaints)
+        Some(Complaints { lasting: Duration::from_secs(120), ..complaints })
     );
     town.pass(30_000);
     assert!(!town.landlord.knows(&server()) && town.landlord.due.is_empty());
@@ -299,11 +299,11 @@ fn bytes_are_lent_until_none_are_left_and_again_when_they_have_aged() {
 /// Right after a kill the next run would ask again at once.
 #[test]
 fn who_had_nothing_keeps_still_for_as_long_as_others_may_have_asked() {
-    let rest = |facts: &[ServerFact], rate: f64| {
-        let mut landlord = Landlord::default();
-        landlord.acquaint(START, &server(), budget(rate, 8), facts);
+    let rest = |facts: &[ServerFact], rate: f64, later: u64| {
+        let mut landlord = Landlord::new(START);
+        landlord.acquaint(START + later, &server(), budget(rate, 8), facts);
         let event = LandlordEvent::Borrow { rank: 0, server: server(), borrow: 1, received: 0 };
-        let actions = landlord.on_event(START, event);
+        let actions = landlord.on_event(START + later, event);
         let [LandlordAction::Lend { loan, .. }] = &actions[..] else { panic!("{actions:?}") };
         loan.rest
     };
@@ -314,9 +314,11 @@ fn who_had_nothing_keeps_still_for_as_long_as_others_may_have_asked() {
         crawl_delay: Duration::from_secs(3),
     };
     let known = [ServerFact::RobotsTxt(robots)];
-    assert_eq!(rest(&[], 0.2), Duration::ZERO, "nobody has asked it");
-    assert_eq!(rest(&known, 0.2), Duration::from_secs(5));
-    assert_eq!(rest(&known, 10.0).as_secs_f64().round(), 3.0, "its Crawl-delay");
+    assert_eq!(rest(&[], 0.2, 0), Duration::ZERO, "nobody has asked it");
+    assert_eq!(rest(&known, 0.2, 0), Duration::from_secs(5));
+    assert_eq!(rest(&known, 0.2, 4000), Duration::from_secs(1), "the run before ended when this one began");
+    assert_eq!(rest(&known, 0.2, 60_000), Duration::ZERO);
+    assert_eq!(rest(&known, 10.0, 0).as_secs_f64().round(), 3.0, "its Crawl-delay");
     let mut town = Town::new(budget(1.0, 8));
     town.borrow(0, 0);
     assert_eq!(town.loans[&0].rest, Duration::ZERO);

@@ -9,7 +9,7 @@ use url::Url;
 use super::super::body::{self, BodyMemory};
 use super::super::client::Target;
 use super::super::failed::{Failed, NoBody, is_complaint, may_pass, refused};
-use super::super::fetcher::{Attempt, Fetcher, location};
+use super::super::fetcher::{Attempt, Fetcher, location, proxy_refused};
 use super::super::outcome::FetchSkip;
 use super::super::request_log::Trace;
 use super::super::server::{Permit, Server};
@@ -189,8 +189,12 @@ impl Fetcher {
                 body::drain(response, permit.received()).await;
                 Ok(location.map_or(Answer::Unavailable, Answer::Redirect))
             }
-            // 407 is a proxy's word, and says nothing of the server.
-            407 | 408 | 425 | 429 | 500..=599 => {
+            407 if target.is_proxied() => {
+                let failed = proxy_refused(&permit);
+                body::drain(response, permit.received()).await;
+                Err(failed)
+            }
+            408 | 425 | 429 | 500..=599 => {
                 let retry =
                     self.retry(&response, &permit, &mut trace, |status| status >= 500 || may_pass(status));
                 body::drain(response, permit.received()).await;

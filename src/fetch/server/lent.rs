@@ -25,7 +25,7 @@ use crate::model::Loan;
 /// In which requests are counted.
 pub(super) const A_SECOND: Duration = Duration::from_secs(1);
 /// A server that nobody has asked anything for so long is given back: others can use it at once, for nothing was sent
-/// in the last second, and to borrow it again costs two messages.
+/// in the last second, and to borrow it again costs two messages and a look into the catalog.
 pub(super) const IDLE: Duration = A_SECOND;
 /// Requests of several ranks that fall together arrive some milliseconds early and late. What a rank may send in a
 /// second it sends in this time, so that the second of a server that counts has no more.

@@ -174,6 +174,7 @@ impl Permit {
             state.heard(now);
         } else {
             state.answers = false;
+            state.hung_at = state.speaks_http2.then_some(now);
         }
         let Self { sent_at, in_flight, first_byte, .. } = *self;
         let seen = Observation { sent_at, first_byte, verdict, retry_after, in_flight };

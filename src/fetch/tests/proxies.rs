@@ -11,7 +11,7 @@ use url::Url;
 use super::support::*;
 use super::trust::Trust;
 use crate::fetch::dns::Dns;
-use crate::fetch::{FetchOptions, Fetcher, ProxyUrl, ServerRules};
+use crate::fetch::{FetchOptions, Fetcher, ProxyUrl, Retry, ServerRules};
 use crate::model::FailureCause;
 
 /// A proxy that takes every name for that of one server, and remembers what it was asked.
@@ -149,4 +149,37 @@ async fn what_no_proxy_names_is_asked_directly() {
     }
     assert_eq!(proxy.asked(), [format!("GET http://photos.example:{port}/ HTTP/1.1")]);
     assert_eq!(server.seen().len(), 4);
+}
+
+/// A wrong password for the proxy says nothing of servers, and so costs no record.
+#[tokio::test]
+async fn a_proxy_that_refuses_is_asked_again_later() {
+    let proxy = TestServer::start(|_, _| status("407 Proxy Authentication Required", "")).await;
+    for respect_robots_txt in [true, false] {
+        let http_proxy = Some(ProxyUrl::new(&format!("http://{}", proxy.address)));
+        let fetcher = fetcher_with(FetchOptions { http_proxy, respect_robots_txt, ..options() });
+        let failure = failure(&fetcher, &Url::parse("http://photos.example/a").unwrap()).await;
+        assert_eq!((failure.cause, failure.retry), (FailureCause::Connect, Retry::Backoff), "{failure:?}");
+    }
+    let server = TestServer::start(|path, _| match path {
+        "/robots.txt" => status("407 Proxy Authentication Required", ""),
+        _ => ok(b"x"),
+    })
+    .await;
+    let fetcher = fetcher_with(FetchOptions { respect_robots_txt: true, ..options() });
+    assert_eq!(body(&fetcher, &server.url("/a")).await.bytes, b"x"[..], "a 4xx: there is no robots.txt");
+}
+
+#[tokio::test]
+async fn what_a_url_says_of_itself_replaces_what_is_set_for_all() {
+    let server = TestServer::start(|_, _| ok(b"x")).await;
+    let headers = vec![("Authorization".to_owned(), "Bearer all".to_owned())];
+    let fetcher = fetcher_with(FetchOptions { headers, ..options() });
+    let mut url = server.url("/a");
+    url.set_username("me").unwrap();
+    url.set_password(Some("secret")).unwrap();
+    body(&fetcher, &url).await;
+    let head = server.seen()[0].head.to_ascii_lowercase();
+    let lines: Vec<_> = head.lines().filter(|line| line.starts_with("authorization:")).collect();
+    assert_eq!(lines, ["authorization: basic bwu6c2vjcmv0"]);
 }

@@ -250,7 +250,7 @@ proptest! {
     ) {
         let budget = budget(rate, max_connections);
         let tenants = (0..4).map(|_| Tenant::default()).collect();
-        let mut world = World { landlord: Landlord::default(), budget, now: START, tenants };
+        let mut world = World { landlord: Landlord::new(START), budget, now: START, tenants };
         for step in steps {
             world.take(step);
             world.check()?;
