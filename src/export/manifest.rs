@@ -184,7 +184,7 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;
-    use crate::export::CleanOptions;
+    use crate::query::QueryOptions;
     use crate::query::tests::fixture::Fixture;
 
     fn options(output: PathBuf, where_sql: Option<&str>) -> ManifestOptions {
@@ -331,6 +331,25 @@ mod tests {
         );
         options.clean.allow_stale = true;
         assert_eq!(export_manifest(&session, &options).await.unwrap().file.num_rows, 2);
+    }
+
+    #[tokio::test]
+    async fn a_portable_manifest_is_sorted_on_disk_where_memory_does_not_suffice() {
+        const ROWS: u32 = 60_000;
+        let mut fixture = Fixture::full(1);
+        let key = fixture.add_pending("m.example", ROWS as usize);
+        fixture.add_part(key, "m.example", 0, &(0..ROWS).rev().collect::<Vec<_>>(), &[]);
+        let export = async |name: &str, memory_bytes, max_temp_bytes| {
+            let query = QueryOptions { memory_bytes, max_temp_bytes, threads: 2, ..QueryOptions::default() };
+            let session =
+                QuerySession::open(&fixture.layout, fixture.catalog.view().unwrap(), &query).unwrap();
+            let options = ManifestOptions { portable: true, ..options(fixture.outside(name), None) };
+            export_manifest(&session, &options).await.map(|_| fs::read(&options.output).unwrap())
+        };
+        let QueryOptions { memory_bytes, max_temp_bytes, .. } = QueryOptions::default();
+        let in_memory = export("a.parquet", memory_bytes, 0).await.unwrap();
+        assert!(export("b.parquet", 20 << 20, max_temp_bytes).await.unwrap() == in_memory);
+        export("c.parquet", 20 << 20, 0).await.unwrap_err();
     }
 
     #[tokio::test]
