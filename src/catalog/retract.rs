@@ -7,10 +7,12 @@
 //! Finished --> Compacted            then the marker goes, and what is left is written, as one part
 //!              Compacted --> Open   records are retracted, the part is named; then the final files go
 //! ```
-//! Digests stay: by them the same bytes are found under other URLs, also later.
+//! Digests stay: by them the same bytes are found under other URLs, also later. What tools have made of an image that
+//! goes is forgotten in the same commit.
 
 use super::encoding::RecordStatus;
 use super::report::{read_partition, read_states, write_partition, write_states};
+use super::tools::forget_pieces;
 use super::{Catalog, CatalogError, DispositionCounts, PartitionStage};
 use crate::model::{DataFile, Epoch, PartRow, PartitionKey, RecordIndex, RecordState, SkipReason};
 
@@ -76,6 +78,9 @@ fn retract(txn: &redb::WriteTransaction, retraction: &Retraction) -> Result<(), 
             row.image_bytes = files.image_bytes;
             row.epoch = Some(files.epoch);
         }
+    }
+    if row.counts.success != success {
+        forget_pieces(txn, partition)?;
     }
     write_partition(txn, partition, &row)?;
     write_states(txn, partition, &states)

@@ -111,32 +111,29 @@ impl Catalog {
     }
 }
 
-impl Catalog {
-    /// Forgets what a tool made of a partition, for its images or its files are no longer the same. The tool is not
-    /// completed until it has gone through the partition again.
-    ///
-    /// # Errors
-    /// When the storage fails.
-    pub fn forget_piece(&self, name: &str, key: PartitionKey) -> Result<(), CatalogError> {
-        let txn = self.begin()?;
-        {
-            let mut tools = txn.open_table(tables::TOOLS)?;
-            let row = tools.get(name)?.map(|value| decode::<ToolRow>(value.value(), "tool")).transpose()?;
-            if let Some(mut row) = row {
-                row.stage = row.stage.min(ToolStage::Scheduled);
-                tools.insert(name, encode(&row).as_slice())?;
-            }
-            let mut partitions = txn.open_table(tables::TOOL_PARTITIONS)?;
-            let at = (name, key.server_id.0, key.partition_id);
-            let row =
-                partitions.get(at)?.map(|value| decode::<ToolPartition>(value.value(), "tool's partition"));
-            if let Some(mut row) = row.transpose()? {
-                row.done = None;
-                partitions.insert(at, encode(&row).as_slice())?;
-            }
+/// Forgets what tools have made of a partition, whose images are no longer the same. Every tool starts again: what it
+/// chose and said of other images may rest on those that are gone.
+pub(super) fn forget_pieces(
+    txn: &redb::WriteTransaction,
+    partition: PartitionKey,
+) -> Result<(), CatalogError> {
+    let mut tools = txn.open_table(tables::TOOLS)?;
+    let mut partitions = txn.open_table(tables::TOOL_PARTITIONS)?;
+    let rows = tools.iter()?.map(|entry| {
+        let (name, value) = entry?;
+        Ok((name.value().to_owned(), decode::<ToolRow>(value.value(), "tool")?))
+    });
+    for (name, mut row) in rows.collect::<Result<Vec<_>, CatalogError>>()? {
+        row.stage = ToolStage::New;
+        tools.insert(name.as_str(), encode(&row).as_slice())?;
+        let at = (name.as_str(), partition.server_id.0, partition.partition_id);
+        let row = partitions.get(at)?.map(|value| decode::<ToolPartition>(value.value(), "tool's partition"));
+        if let Some(mut row) = row.transpose()? {
+            row.done = None;
+            partitions.insert(at, encode(&row).as_slice())?;
         }
-        self.commit(txn)
     }
+    Ok(())
 }
 
 pub(super) fn commit_piece(
@@ -270,9 +267,13 @@ mod tests {
         };
         assert_eq!(done("size"), [(1, Some(piece(1))), (2, None)]);
         catalog.put_tool("size", &ToolRow { stage: ToolStage::Completed, ..row.clone() }).unwrap();
-        catalog.forget_piece("size", partition(1).0).unwrap();
+        let txn = catalog.begin().unwrap();
+        forget_pieces(&txn, partition(1).0).unwrap();
+        catalog.commit(txn).unwrap();
         assert_eq!(done("size"), [(1, None), (2, None)]);
-        assert_eq!(catalog.view().unwrap().tool("size").unwrap(), row);
+        for tool in ["size", "size2"] {
+            assert_eq!(catalog.view().unwrap().tool(tool).unwrap().stage, ToolStage::New);
+        }
         assert_eq!(report(1, 3), Ok(()));
         catalog.schedule_tool("size", &row, &[partition(2)]).unwrap();
         assert_eq!(done("size"), [(2, None)]);

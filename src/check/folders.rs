@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CheckError;
 use super::partition::{Committed, is_named};
-use crate::catalog::PartitionStage;
+use crate::catalog::{PartitionStage, ToolPiece};
 use crate::model::{PartitionKey, ServerId, ServerName};
 use crate::storage::DatasetLayout;
 
@@ -52,21 +52,33 @@ pub(super) fn partition_orphans(
             layout.completed_marker(folder, partition_id),
         ]);
     }
-    let mut folders = vec![(layout.images(), images), (layout.urls(), manifest)];
+    for (root, partition) in [(layout.images(), images), (layout.urls(), manifest)] {
+        if is_real(&root, &partition) {
+            unnamed_files(partition, &|path| named.contains(path), each)?;
+        }
+    }
+    tool_orphans(layout, folder, partition_id, tools, each)
+}
+
+/// Files of these tools in the folders of a partition that no commit names.
+pub(super) fn tool_orphans(
+    layout: &DatasetLayout,
+    folder: &ServerName,
+    partition_id: u32,
+    tools: &[(String, Option<ToolPiece>)],
+    each: OnOrphan<'_>,
+) -> Result<(), CheckError> {
     for (tool, piece) in tools {
-        let files = piece.map(|piece| {
+        let files = piece.iter().flat_map(|piece| {
             [
                 (layout.tool_verdicts(tool, folder, partition_id), piece.verdicts),
                 (layout.tool_images(tool, folder, partition_id), piece.images),
             ]
         });
-        let files = files.into_iter().flatten().filter(|(_, stated)| is_named(*stated));
-        named.extend(files.map(|(path, _)| path));
-        folders.push((layout.tool(tool), layout.tool_folder(tool, folder, partition_id)));
-    }
-    for (root, partition) in folders {
-        if is_real(&root, &partition) {
-            unnamed_files(partition, &|path| named.contains(path), each)?;
+        let named: Vec<_> = files.filter(|(_, stated)| is_named(*stated)).map(|(path, _)| path).collect();
+        let partition = layout.tool_folder(tool, folder, partition_id);
+        if is_real(&layout.tool(tool), &partition) {
+            unnamed_files(partition, &|path| named.iter().any(|named| named == path), each)?;
         }
     }
     Ok(())

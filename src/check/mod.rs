@@ -5,7 +5,8 @@
 //! the record's own uuid, URL, digest or cause. `deep` reads every file to its end, compares its checksum, and
 //! measures and hashes the images again. Each rule has a [`BreachKind`].
 //!
-//! What tools have made of partitions must be there as it was committed, too ([`BreachKind::ToolPiece`]).
+//! What tools have made of partitions must be there as it was committed, too, and of images that the dataset has
+//! ([`BreachKind::ToolPiece`]).
 //!
 //! What no commit names is an orphan: it does not exist for ddl, so it is reported apart and is no breach.
 //! [`repair_dataset`] removes orphans and writes missing `completed` markers; no breach of data can be repaired.
@@ -43,7 +44,7 @@ mod url_keys;
 pub use dataset::check_dataset;
 pub use error::CheckError;
 pub use options::CheckOptions;
-pub use repair::{RepairReport, repair_dataset};
+pub use repair::{RepairReport, repair_dataset, sweep_tools};
 pub use report::{Breach, BreachKind, CheckProgress, CheckReport, StageCounts};
 pub use search::{
     FoundImages, SOUGHT_COLUMNS, SearchReport, Sought, Unsearched, parquet_files, search_images,

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use super::data_file::{Flaw, StatedFile, check_bytes, guarded, open};
+use super::data_file::{Flaw, StatedFile, check_bytes, guarded, number, open, record_at};
 use super::error::CheckError;
 use super::folders::partition_orphans;
 use super::images::check_images;
@@ -15,7 +16,7 @@ use super::report::{BreachKind, Findings, Offences};
 use crate::catalog::{
     CatalogError, CatalogView, DispositionCounts, PartitionRow, PartitionStage, RecordStatus, ToolPiece,
 };
-use crate::model::{DataFile, PartitionKey, ServerName, UrlKey};
+use crate::model::{DataFile, PartitionKey, RecordState, ServerName, UrlKey};
 use crate::storage::{DatasetLayout, errors_schema, successes_schema, verdicts_schema};
 
 /// Gives a view of what is committed now.
@@ -89,7 +90,7 @@ fn check_once(
     check.check_data(&mut records, &entries);
     check.check_marker();
     for (tool, piece) in &committed.tools {
-        piece.iter().for_each(|piece| check.check_tool(tool, piece));
+        piece.iter().for_each(|piece| check.check_tool(tool, piece, entries.states.as_deref()));
     }
     let PartitionCheck { mut findings, .. } = check;
     let walk = partition_orphans(layout, folder, key.partition_id, committed, &mut |path, bytes| {
@@ -286,16 +287,24 @@ impl PartitionCheck<'_> {
         done
     }
 
-    /// What a tool has made of the partition: the file's length and rows, its bytes, and new images like others.
-    fn check_tool(&mut self, tool: &str, piece: &ToolPiece) {
+    /// What a tool has made of the partition: the file's length and rows, whether they are of images, its bytes, and new
+    /// images like others.
+    fn check_tool(&mut self, tool: &str, piece: &ToolPiece, states: Option<&[RecordStatus]>) {
         let (folder, id) = (self.folder, self.partition_id);
         let verdicts = self.layout.tool_verdicts(tool, folder, id);
         let images = self.layout.tool_images(tool, folder, id);
-        self.check_tool_file(&verdicts, piece.verdicts, &verdicts_schema(), false);
-        self.check_tool_file(&images, piece.images, &successes_schema(), true);
+        self.check_tool_file(&verdicts, piece.verdicts, &verdicts_schema(), false, states);
+        self.check_tool_file(&images, piece.images, &successes_schema(), true, states);
     }
 
-    fn check_tool_file(&mut self, path: &Path, stated: DataFile, schema: &Schema, has_images: bool) {
+    fn check_tool_file(
+        &mut self,
+        path: &Path,
+        stated: DataFile,
+        schema: &Schema,
+        has_images: bool,
+        states: Option<&[RecordStatus]>,
+    ) {
         if !is_named(stated) {
             return;
         }
@@ -307,7 +316,15 @@ impl PartitionCheck<'_> {
             }
             let file = StatedFile::new(file, stated)?;
             file.has_schema(schema)?;
-            if has_images && self.options.deep { check_images(file, &mut offences) } else { Ok(0) }
+            if let Some(states) = states {
+                file.for_each_batch(&["record"], BATCH_ROWS, &mut |batch| {
+                    rows_of_images(batch, states, &mut offences)
+                })?;
+            }
+            if !has_images || !self.options.deep {
+                return Ok(0);
+            }
+            check_images(StatedFile::new(open(path, stated)?, stated)?, &mut offences)
         });
         let report = &mut self.findings.report;
         match hashed_bytes {
@@ -375,6 +392,22 @@ impl PartitionCheck<'_> {
             _ => {}
         }
     }
+}
+
+/// What tools have made is of images: nobody may find there what was retracted.
+fn rows_of_images(batch: &RecordBatch, states: &[RecordStatus], offences: &mut Offences) -> Result<(), Flaw> {
+    let records = number(batch, "record")?;
+    for row in 0..batch.num_rows() {
+        let record = record_at(&records, row);
+        let status = record.and_then(|record| states.get(record as usize));
+        if status.is_none_or(|status| status.state != RecordState::Success) {
+            offences.add(BreachKind::StrayRecord, || match record {
+                Some(record) => format!("record {record} is no image"),
+                None => "a row names no record".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a part has this file: there is none where there are no rows.

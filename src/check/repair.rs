@@ -6,7 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::error::CheckError;
-use super::folders::{KnownFolders, OnOrphan, folders_within, is_real, partition_orphans, server_folders};
+use super::folders::{
+    KnownFolders, OnOrphan, folders_within, is_real, partition_orphans, server_folders, tool_orphans,
+};
 use super::partition::Committed;
 use crate::catalog::{Catalog, CatalogError, CatalogView, PartitionStage};
 use crate::dispatch::read_published;
@@ -60,6 +62,23 @@ pub fn repair_dataset(
         let removed =
             folders_within(server)?.iter().rev().filter(|folder| fs::remove_dir(folder).is_ok()).count();
         report.folders_removed += removed as u64;
+    }
+    Ok(report)
+}
+
+/// Removes what tools have left in the folders of partitions and no commit names: pieces that are forgotten, and what
+/// killed commands had begun.
+///
+/// # Errors
+/// When the catalog's storage fails, or a folder cannot be listed.
+pub fn sweep_tools(layout: &DatasetLayout, catalog: &Catalog) -> Result<RepairReport, CheckError> {
+    let dataset = Dataset::new(layout, catalog.view()?)?;
+    let mut report = RepairReport::default();
+    for &key in &dataset.partitions {
+        let (folder, tools) = (&dataset.servers[&key.server_id], dataset.committed(key)?.tools);
+        tool_orphans(layout, folder, key.partition_id, &tools, &mut |path, bytes| {
+            report.remove(path, bytes)
+        })?;
     }
     Ok(report)
 }

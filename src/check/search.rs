@@ -37,11 +37,15 @@ pub struct Sought {
 }
 
 impl Sought {
-    /// Adds a record; `digest` is that of its image as downloaded, if it had one.
-    pub fn add(&mut self, uuid: &str, identifier: &str, digest: Option<ContentDigest>) {
+    /// Adds a record.
+    pub fn add(&mut self, uuid: &str, identifier: &str) {
         self.uuids.insert(UrlKey::of_bytes(uuid.as_bytes()));
         self.records.insert(record_key(uuid, identifier));
-        self.digests.extend(digest);
+    }
+
+    /// Adds images as they were downloaded.
+    pub fn add_digests(&mut self, digests: impl IntoIterator<Item = ContentDigest>) {
+        self.digests.extend(digests);
     }
 
     #[must_use]
@@ -270,7 +274,8 @@ mod tests {
         let digest = HashAlgorithm::Blake3.digest(b"gone");
         let (gone, other) = (digest.to_string(), HashAlgorithm::Blake3.digest(b"other").to_string());
         let mut sought = Sought::default();
-        sought.add("u1", "http://a/1", Some(digest));
+        sought.add("u1", "http://a/1");
+        sought.add_digests([digest]);
 
         write(
             &at("a/successes.parquet"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
+use crate::export::DEFAULT_EXAMPLES;
 use crate::model::FailureCause;
 use crate::query::OutputFormat;
 use crate::tools::AGAINST;
@@ -337,7 +338,7 @@ pub struct ToolArgs {
     #[arg(required_unless_present = "list")]
     pub name: Option<String>,
     /// Lists the tools: what they do, where they come from, how far they are
-    #[arg(short, long, conflicts_with_all = ["name", "stage", "reset"])]
+    #[arg(short, long, conflicts_with_all = ["name", "stage", "reset", "near", "against"])]
     pub list: bool,
     /// Only this stage
     #[arg(long, value_enum, value_name = "STAGE")]
@@ -382,10 +383,10 @@ Examples:
         /// Leaves out what these tools remove
         #[arg(long, value_name = "TOOL", value_delimiter = ',')]
         clean: Vec<String>,
-        /// With --clean: also follows tools that have not seen all images
-        #[arg(long, requires = "clean")]
+        /// With --clean and --from: also takes what tools say or have made that have not seen all images
+        #[arg(long)]
         allow_stale: bool,
-        /// Leaves out partition_id, record, file and row: equal datasets then make equal bytes
+        /// Without partition_id, record, file and row, in an order of its own: equal images then make equal bytes
         #[arg(long)]
         portable: bool,
         /// Also writes a CSV of licences and rights holders, with the number of images of each
@@ -411,6 +412,7 @@ Examples:
   ddl check --deep                           reads every byte; takes as long as a copy
   ddl check --repair                         after a kill: removes what was never committed
   ddl check --manifest images.parquet        whether the dataset has what an exported manifest lists
+  ddl check --manifest clean.csv --clean size,verify      the same of one that was exported so
   ddl check --json | jq .breaches")]
 pub struct CheckArgs {
     /// Reads every file to its end, compares its checksum, and computes the digest of every image again
@@ -425,8 +427,20 @@ pub struct CheckArgs {
     /// Instead compares the images with a manifest (`ddl export manifest`): Parquet, CSV, TSV, JSON lines
     #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "repair"])]
     pub manifest: Option<PathBuf>,
+    /// With --manifest: only images for which this SQL condition holds, as it was exported
+    #[arg(long = "where", value_name = "SQL", requires = "manifest")]
+    pub condition: Option<String>,
+    /// With --manifest: without what these tools remove, as it was exported
+    #[arg(long, value_name = "TOOL", value_delimiter = ',', requires = "manifest")]
+    pub clean: Vec<String>,
+    /// With --manifest: also takes what tools say or have made that have not seen all images
+    #[arg(long, requires = "manifest")]
+    pub allow_stale: bool,
+    /// With --manifest: the images that a tool has made, such as tools/resize, as it was exported
+    #[arg(long, value_name = "TOOL", requires = "manifest")]
+    pub from: Option<PathBuf>,
     /// With --manifest: of each kind of difference so many are named
-    #[arg(long, value_name = "N", default_value_t = 10, requires = "manifest")]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_EXAMPLES, requires = "manifest")]
     pub examples: usize,
     /// Prints the report as JSON
     #[arg(long)]

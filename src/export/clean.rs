@@ -17,7 +17,8 @@ const MAX_TOOLS: usize = 32;
 pub struct CleanOptions {
     /// Names of tools.
     pub tools: Vec<String>,
-    /// Follows them also where they have not seen all images, or not those that there are now.
+    /// Follows them, and takes the images of a tool, also where they have not seen all images, or not those that there are
+    /// now.
     pub allow_stale: bool,
 }
 
@@ -48,16 +49,17 @@ impl Removals {
     }
 }
 
-/// Checks that each tool has been run on the images that there are.
+/// Checks that each tool has been run on the images that there are, and the tool whose images are taken as well.
 pub(super) fn check(session: &QuerySession, options: &CleanOptions) -> Result<(), ExportError> {
     if options.tools.len() > MAX_TOOLS {
         return Err(ExportError::TooManyTools { max: MAX_TOOLS });
     }
-    for tool in &options.tools {
+    for tool in options.tools.iter().map(String::as_str).chain(session.images_from()) {
+        let name = tool.to_owned();
         let error = match session.tool_state(tool) {
-            None => ExportError::ToolNotRun { tool: tool.clone() },
-            Some(ToolState { is_current: false, .. }) => ExportError::ToolStale { tool: tool.clone() },
-            Some(ToolState { is_completed: false, .. }) => ExportError::ToolIncomplete { tool: tool.clone() },
+            None => ExportError::ToolNotRun { tool: name },
+            Some(ToolState { is_current: false, .. }) => ExportError::ToolStale { tool: name },
+            Some(ToolState { is_completed: false, .. }) => ExportError::ToolIncomplete { tool: name },
             Some(ToolState { .. }) => continue,
         };
         match error {

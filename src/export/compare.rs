@@ -9,9 +9,12 @@ use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
 use serde::Serialize;
 
-use super::ExportError;
-use super::listed;
+use super::manifest::{SLICE_IMAGES, Selection};
+use super::{CleanOptions, ExportError, listed};
 use crate::query::{QueryError, QuerySession, RowStream};
+
+/// So many differences of each kind are named, if nothing else is asked for: they fit on a screen.
+pub const DEFAULT_EXAMPLES: usize = 10;
 
 /// An image that only one of the two has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,35 +66,38 @@ impl ManifestComparison {
     }
 }
 
-/// Compares the images of a dataset with a manifest, and names up to `max_examples` of what differs, of each kind.
+/// Compares images of a dataset, those that an export with `where_sql` and `clean` has, with a manifest. Names up to
+/// `max_examples` of what differs, of each kind.
 ///
-/// Rows with one uuid are paired in order of their URLs. A column that the manifest does not have is not compared; a value
-/// that it does not give, or that is none, is another.
+/// A row's image is that of the same uuid and URL; of a manifest without URLs, rows and images of one uuid are paired in
+/// the order in which they come. A column that the manifest does not have is not compared; a value that it does not give,
+/// or that is none, is another.
 ///
 /// # Errors
-/// When the manifest cannot be read or is none, or a file of the dataset cannot be read, or there is no room to sort.
+/// As [`export_manifest`](super::export_manifest); when the manifest cannot be read or is none, or there is no room to
+/// sort.
 pub async fn compare_manifest(
     session: &QuerySession,
     manifest: &Path,
+    where_sql: Option<&str>,
+    clean: &CleanOptions,
     max_examples: usize,
 ) -> Result<ManifestComparison, ExportError> {
     // What is wrong with the file is told before anything is sorted.
     let not_compared = listed::missing_columns(manifest)?;
+    let has_urls = !not_compared.contains(&"identifier");
+    let selection = Selection::new(session, where_sql, clean, SLICE_IMAGES)?;
     let path = manifest.to_owned();
     let open =
         move || listed::open(&path).unwrap_or_else(|error| Box::new(std::iter::once(Err(error.to_string()))));
     session.register_rows("listed_images", listed::SCHEMA.clone(), Box::new(open))?;
-    let order = "ORDER BY 1, 2";
-    let listed = format!(
-        "SELECT coalesce(uuid, '') AS uuid, coalesce(identifier, '') AS identifier, hashsum_original, image_bytes, \
-         height, width FROM listed_images {order}"
-    );
-    let images = format!(
-        "SELECT coalesce(uuid, '') AS uuid, coalesce(identifier, '') AS identifier, hashsum_original, image_bytes, \
-         resized_size[1] AS height, resized_size[2] AS width FROM images {order}"
-    );
-    let mut listed = Rows::start(session, &listed).await?;
-    let mut images = Rows::start(session, &images).await?;
+    let names =
+        "coalesce(uuid, '') AS uuid, coalesce(identifier, '') AS identifier, hashsum_original, image_bytes";
+    let order = "uuid, identifier";
+    let listed = format!("SELECT {names}, height, width FROM listed_images ORDER BY {order}");
+    let images = format!("{names}, resized_size[1] AS height, resized_size[2] AS width");
+    let mut listed = Rows::start(session.stream_sorted(&listed).await?).await?;
+    let mut images = Rows::start(selection.sorted(session, &images, order).await?).await?;
     let mut report =
         ManifestComparison { manifest: manifest.to_owned(), not_compared, ..ManifestComparison::default() };
     loop {
@@ -100,13 +106,14 @@ pub async fn compare_manifest(
             (None, None) => return Ok(report),
             (Some(_), None) => std::cmp::Ordering::Less,
             (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(row), Some(image)) => row.uuid().cmp(image.uuid()),
+            (Some(row), Some(image)) if has_urls => row.name().cmp(&image.name()),
+            (Some(row), Some(image)) => row.name().0.cmp(image.name().0),
         };
         if let Some(row) = row.filter(|_| order.is_le()) {
             report.num_listed += 1;
             if order.is_lt() {
                 report.missing += 1;
-                note(&mut report.missing_examples, max_examples, || row.name());
+                note(&mut report.missing_examples, max_examples, || row.listed());
             } else if let Some(image) = &image {
                 report.compare(&row, image, max_examples);
             }
@@ -115,7 +122,7 @@ pub async fn compare_manifest(
             report.num_images += 1;
             if order.is_gt() {
                 report.unlisted += 1;
-                note(&mut report.unlisted_examples, max_examples, || image.name());
+                note(&mut report.unlisted_examples, max_examples, || image.listed());
             }
         }
         if order.is_le() {
@@ -134,7 +141,7 @@ impl ManifestComparison {
             differs = true;
             *self.different_columns.entry(column).or_default() += 1;
             note(&mut self.different_examples, max_examples, || DifferentImage {
-                uuid: row.uuid().to_owned(),
+                uuid: row.name().0.to_owned(),
                 column,
                 manifest,
                 dataset,
@@ -170,8 +177,8 @@ struct Rows {
 }
 
 impl Rows {
-    async fn start(session: &QuerySession, sql: &str) -> Result<Self, QueryError> {
-        let mut rows = Self { stream: session.stream(sql).await?, batch: None, at: 0 };
+    async fn start(stream: RowStream) -> Result<Self, QueryError> {
+        let mut rows = Self { stream, batch: None, at: 0 };
         rows.read().await?;
         Ok(rows)
     }
@@ -205,12 +212,14 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn uuid(&self) -> &'a str {
-        self.text(0).unwrap_or_default()
+    /// By which rows are in order: uuid and URL.
+    fn name(&self) -> (&'a str, &'a str) {
+        (self.text(0).unwrap_or_default(), self.text(1).unwrap_or_default())
     }
 
-    fn name(&self) -> ListedImage {
-        ListedImage { uuid: self.uuid().to_owned(), identifier: self.text(1).unwrap_or_default().to_owned() }
+    fn listed(&self) -> ListedImage {
+        let (uuid, identifier) = self.name();
+        ListedImage { uuid: uuid.to_owned(), identifier: identifier.to_owned() }
     }
 
     fn text(&self, column: usize) -> Option<&'a str> {
@@ -239,12 +248,20 @@ mod tests {
         output
     }
 
+    async fn compare(
+        fixture: &Fixture,
+        path: &Path,
+        max_examples: usize,
+    ) -> Result<ManifestComparison, ExportError> {
+        compare_manifest(&fixture.session(), path, None, &CleanOptions::default(), max_examples).await
+    }
+
     #[tokio::test]
     async fn a_dataset_has_what_its_manifest_lists() {
         let fixture = Fixture::full(100);
         for name in ["m.parquet", "m.csv", "m.tsv", "m.jsonl", "m.csv.gz", "m.ndjson.gz"] {
             let path = export(&fixture, name).await;
-            let report = compare_manifest(&fixture.session(), &path, 3).await.unwrap();
+            let report = compare(&fixture, &path, 3).await.unwrap();
             assert!(report.is_equal(), "{name}: {report:?}");
             assert_eq!((report.num_listed, report.num_images, report.equal), (6, 6, 6), "{name}");
         }
@@ -262,7 +279,7 @@ mod tests {
         lines[changed] = lines[changed].replace(",240,322,", ",240,1,");
         lines[gone] = lines[gone].replace("uuid-a.example-3", "uuid-new");
         fs::write(&path, lines.join("\n")).unwrap();
-        let report = compare_manifest(&fixture.session(), &path, 1).await.unwrap();
+        let report = compare(&fixture, &path, 1).await.unwrap();
         assert_eq!((report.num_listed, report.num_images, report.equal), (6, 6, 4), "{report:?}");
         assert_eq!((report.different, report.missing, report.unlisted), (1, 1, 1));
         assert_eq!(report.different_columns, BTreeMap::from([("width", 1)]));
@@ -283,13 +300,48 @@ mod tests {
         {
             assert!(text.contains(found));
             fs::write(&path, text.replace(found, wrong)).unwrap();
-            let report = compare_manifest(&fixture.session(), &path, 1).await.unwrap();
+            let report = compare(&fixture, &path, 1).await.unwrap();
             assert_eq!(report.different_columns, BTreeMap::from([("height", 1)]), "{wrong}");
             assert!(report.not_compared.is_empty());
         }
         fs::write(&path, text.replace(",height,", ",other,").replace(",240,", ",7,")).unwrap();
-        let report = compare_manifest(&fixture.session(), &path, 1).await.unwrap();
+        let report = compare(&fixture, &path, 1).await.unwrap();
         assert!(report.is_equal() && report.not_compared == ["height"], "{report:?}");
+    }
+
+    /// Of two rows with one uuid the first was taken for the second, if that was missing.
+    #[tokio::test]
+    async fn rows_of_one_uuid_are_told_apart_by_their_urls() {
+        let fixture = Fixture::full(100);
+        let path = export(&fixture, "m.csv").await;
+        let text = fs::read_to_string(&path).unwrap();
+        let row = text.lines().find(|line| line.starts_with("uuid-a.example-2,")).unwrap();
+        let before = row.replace("http://a.example/2.jpg", "http://a.example/0.jpg").replace(",240,", ",7,");
+        assert_ne!(before, row);
+        fs::write(&path, text.replace(row, &format!("{before}\n{row}"))).unwrap();
+        let report = compare(&fixture, &path, 3).await.unwrap();
+        assert_eq!((report.equal, report.different, report.missing, report.unlisted), (6, 0, 1, 0));
+        assert_eq!(report.missing_examples[0].identifier, "http://a.example/0.jpg");
+    }
+
+    #[tokio::test]
+    async fn what_was_exported_in_part_is_compared_in_part() {
+        let fixture = Fixture::full(100);
+        let a = fixture.key("a.example");
+        fixture.add_tool("size", &[(a, "a.example", &[0])]);
+        let clean = CleanOptions { tools: vec!["size".into()], ..CleanOptions::default() };
+        let condition = "server_name like 'a.%'";
+        let output = fixture.outside("m.csv");
+        let options = ManifestOptions {
+            output: output.clone(),
+            where_sql: Some(condition.into()),
+            clean: clean.clone(),
+            ..ManifestOptions::default()
+        };
+        export_manifest(&fixture.session(), &options).await.unwrap();
+        let report = compare_manifest(&fixture.session(), &output, Some(condition), &clean, 3).await.unwrap();
+        assert_eq!((report.equal, report.is_equal()), (2, true), "{report:?}");
+        assert_eq!(compare(&fixture, &output, 3).await.unwrap().unlisted, 4);
     }
 
     #[tokio::test]
@@ -297,7 +349,7 @@ mod tests {
         let fixture = Fixture::full(100);
         let path = fixture.outside("m.jsonl");
         fs::write(&path, "{\"uuid\": \"uuid-a.example-0\", \"hashsum_original\": \"00ff\"}\n").unwrap();
-        let report = compare_manifest(&fixture.session(), &path, 1).await.unwrap();
+        let report = compare(&fixture, &path, 1).await.unwrap();
         assert!(report.other_algorithm, "{report:?}");
         assert_eq!((report.different, report.missing, report.unlisted), (1, 0, 5));
         assert_eq!(report.unlisted_examples.len(), 1);
@@ -309,12 +361,14 @@ mod tests {
         let refused = async |name: &str, text: &str| {
             let path = fixture.outside(name);
             fs::write(&path, text).unwrap();
-            compare_manifest(&fixture.session(), &path, 1).await.unwrap_err().to_string()
+            compare(&fixture, &path, 1).await.unwrap_err().to_string()
         };
         assert!(refused("a.csv", "uuid,url\n1,2\n").await.contains("no column `hashsum_original`"));
         assert!(refused("a.parquet", "no").await.contains("cannot read"));
         assert!(refused("a.json", "[]").await.contains(".jsonl"));
         assert!(refused("a.jsonl", "{\"uuid\": ").await.contains("cannot read"));
+        let other = refused("b.jsonl", "{\"uuid\": \"a\", \"url\": \"b\"}\n{}\n").await;
+        assert!(other.contains("no column `hashsum_original`"), "{other}");
         assert!(refused("a.txt", "").await.contains("cannot tell a format"));
     }
 }

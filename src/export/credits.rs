@@ -1,7 +1,6 @@
 //! Whom the images are from: tables for those who publish a cleaned dataset.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
@@ -9,69 +8,99 @@ use arrow::datatypes::{DataType, Int64Type};
 
 use super::ExportError;
 use super::manifest::Selection;
+use super::target::Target;
 use crate::query::QuerySession;
-use crate::storage::CsvFile;
 
 /// Names of GBIF's dataset key, as lists carry it.
 const DATASET_KEYS: [&str; 3] = ["datasetKey", "datasetkey", "dataset_key"];
 
-/// Writes `license,source,is_license_full,images`: one row for each licence and rights holder. Memory: these rows.
+/// Images by what is known of them. Memory: its rows.
+pub(super) struct Credits {
+    header: &'static [&'static str],
+    images: BTreeMap<Vec<String>, u64>,
+}
+
+impl Credits {
+    /// Writes them as CSV. Returns the number of rows.
+    ///
+    /// # Errors
+    /// When the disk is full or the like.
+    pub fn write(&self, target: &mut Target) -> Result<u64, ExportError> {
+        let path = target.path().to_owned();
+        let mut csv = csv::Writer::from_writer(target);
+        let mut write = || {
+            csv.write_record(self.header)?;
+            for (key, images) in &self.images {
+                csv.write_record(key.iter().map(String::as_str).chain([images.to_string().as_str()]))?;
+            }
+            csv.flush()
+        };
+        write().map_err(|source| ExportError::Write { path, source })?;
+        Ok(self.images.len() as u64)
+    }
+}
+
+/// `license,source,is_license_full,images`: one row for each licence and rights holder.
 ///
 /// # Errors
-/// When a file cannot be read or written.
+/// When a file cannot be read.
 pub(super) async fn attribution(
     session: &QuerySession,
     selection: &Selection<'_>,
-    path: &Path,
-) -> Result<u64, ExportError> {
-    let columns = ["license", "source", "is_license_full"];
-    let rows = counts(session, selection, &columns, |chosen| {
+) -> Result<Credits, ExportError> {
+    let header = &["license", "source", "is_license_full", "images"];
+    count(session, selection, header, |chosen, _| {
         format!(
             "select license, source, is_license_full, count(*) as images from ({chosen}) group by 1, 2, 3"
         )
-    });
-    write(path, &columns, rows.await?)
+    })
+    .await
 }
 
-/// Writes `datasetKey,count`: what GBIF asks for when a derived dataset is registered.
+/// The column of the lists with the dataset key.
 ///
 /// # Errors
-/// `NoColumn` when the lists carry no dataset key; else as [`attribution`].
+/// `NoColumn` when they carry none.
+pub(super) async fn dataset_key(session: &QuerySession) -> Result<&'static str, ExportError> {
+    let urls = session.tables().await?.into_iter().find(|table| table.name == "urls");
+    let known = urls.map(|table| table.columns).unwrap_or_default();
+    let key = DATASET_KEYS.into_iter().find(|key| known.iter().any(|column| column.name == *key));
+    key.ok_or(ExportError::NoColumn { name: DATASET_KEYS[0] })
+}
+
+/// `datasetKey,count`: what GBIF asks for when a derived dataset is registered.
+///
+/// # Errors
+/// When a file cannot be read.
 pub(super) async fn derived_dataset(
     session: &QuerySession,
     selection: &Selection<'_>,
-    path: &Path,
-) -> Result<u64, ExportError> {
-    let urls = session.tables().await?.into_iter().find(|table| table.name == "urls");
-    let known = urls.map(|table| table.columns).unwrap_or_default();
-    let Some(key) = DATASET_KEYS.into_iter().find(|key| known.iter().any(|column| column.name == *key))
-    else {
-        return Err(ExportError::NoColumn { name: DATASET_KEYS[0] });
-    };
-    let rows = counts(session, selection, &["dataset_key"], |chosen| {
+    key: &str,
+) -> Result<Credits, ExportError> {
+    count(session, selection, &["datasetKey", "count"], |chosen, (first, last)| {
         format!(
             "select cast(u.\"{key}\" as varchar) as dataset_key, count(*) as images from ({chosen}) as c \
              join ordered_urls as u on u.\"ddl:partition\" = c.\"ddl:partition\" and u.record = c.record \
-             group by 1"
+             where u.\"ddl:partition\" between {first} and {last} group by 1"
         )
-    });
-    write(path, &["datasetKey", "count"], rows.await?)
+    })
+    .await
 }
 
-type Counts = BTreeMap<Vec<String>, u64>;
-
-async fn counts(
+/// Adds up the counts of all slices: the last column, by the others.
+async fn count(
     session: &QuerySession,
     selection: &Selection<'_>,
-    columns: &[&str],
-    sql: impl Fn(&str) -> String,
-) -> Result<Counts, ExportError> {
-    let mut counts = Counts::new();
+    header: &'static [&'static str],
+    sql: impl Fn(&str, (usize, usize)) -> String,
+) -> Result<Credits, ExportError> {
+    let mut counts = BTreeMap::new();
     for &slice in &selection.slices {
-        for batch in session.collect(&sql(&selection.sql("*", slice))).await? {
-            let texts = columns.iter().map(|name| cast(&batch[*name], &DataType::Utf8));
+        for batch in session.collect(&sql(&selection.sql("*", slice), slice)).await? {
+            let (counted, keys) = batch.columns().split_last().expect("a count is selected");
+            let texts = keys.iter().map(|column| cast(column, &DataType::Utf8));
             let texts = texts.collect::<Result<Vec<_>, _>>().expect("texts and flags are text");
-            let images = batch["images"].as_primitive::<Int64Type>();
+            let images = counted.as_primitive::<Int64Type>();
             for row in 0..batch.num_rows() {
                 let value = |column: &arrow::array::ArrayRef| {
                     let text = column.as_string::<i32>();
@@ -81,17 +110,5 @@ async fn counts(
             }
         }
     }
-    Ok(counts)
-}
-
-fn write(path: &Path, columns: &[&str], counts: Counts) -> Result<u64, ExportError> {
-    let mut csv = CsvFile::create(path)?;
-    let header = if columns.len() > 2 { [columns, &["images"]].concat() } else { columns.to_vec() };
-    csv.row(header)?;
-    let num_rows = counts.len() as u64;
-    for (key, images) in counts {
-        csv.row(key.iter().map(String::as_str).chain([images.to_string().as_str()]))?;
-    }
-    csv.finish()?;
-    Ok(num_rows)
+    Ok(Credits { header, images: counts })
 }

@@ -17,6 +17,8 @@ pub enum ExportError {
     UnknownFormat { path: PathBuf },
     #[error("`{}` belongs to the dataset and is not written over", path.display())]
     OwnFile { path: PathBuf },
+    #[error("`{}` is to be two files at once", path.display())]
+    SameFile { path: PathBuf },
     #[error("the tool `{tool}` has not been run")]
     ToolNotRun { tool: String },
     #[error("the tool `{tool}` has not gone through all images yet")]
@@ -61,12 +63,15 @@ impl ExportError {
             Self::ToolNotRun { tool } => {
                 Some(format!("`ddl tool {tool}` first; `SELECT * FROM tools` lists what ran"))
             }
-            Self::ToolIncomplete { tool } | Self::ToolStale { tool } => {
-                Some(format!("`ddl tool {tool}` goes on; `--allow-stale` follows what it has said so far"))
-            }
+            Self::ToolIncomplete { tool } | Self::ToolStale { tool } => Some(format!(
+                "`ddl tool {tool}` goes on; `--allow-stale` takes what it has said or made so far"
+            )),
             Self::NoColumn { .. } => Some("`DESCRIBE urls` lists the columns".into()),
             Self::NoManifest { .. } => Some("`ddl export manifest` writes one".into()),
-            Self::TooManyTools { .. } | Self::Write { .. } | Self::Unreadable { .. } => None,
+            Self::SameFile { .. }
+            | Self::TooManyTools { .. }
+            | Self::Write { .. }
+            | Self::Unreadable { .. } => None,
         }
     }
 }

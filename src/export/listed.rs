@@ -1,7 +1,8 @@
 //! Reading a manifest that was exported: the columns by which images are compared.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -15,6 +16,7 @@ use arrow::json::ReaderBuilder as JsonReaderBuilder;
 use flate2::read::MultiGzDecoder;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::de::IgnoredAny;
 
 use super::ExportError;
 use super::target::format_of;
@@ -33,6 +35,9 @@ pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         number("width"),
     ]))
 });
+
+/// Of the first of JSON lines so much is looked at: a row of a manifest is about 600 bytes, or its URL long.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Without these a file is no manifest.
 const REQUIRED: [&str; 2] = ["uuid", "hashsum_original"];
@@ -55,7 +60,7 @@ pub(super) fn missing_columns(path: &Path) -> Result<Vec<&'static str>, ExportEr
     Ok(columns.filter(|column| !names.iter().any(|name| name == column)).collect())
 }
 
-/// `None` for names where each row has its own.
+/// `None` for names where there are none: of no JSON lines.
 fn open_with_names(path: &Path) -> Result<(ForeignBatches, Option<Vec<String>>), ExportError> {
     let unreadable = |detail: String| ExportError::Unreadable { path: path.to_owned(), detail };
     let (format, gzip) = format_of(path)?;
@@ -83,7 +88,7 @@ fn open_with_names(path: &Path) -> Result<(ForeignBatches, Option<Vec<String>>),
 }
 
 struct Rows {
-    /// `None` where each row has its own.
+    /// Of JSON lines those of the first; `None` of none.
     names: Option<Vec<String>>,
     batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>,
 }
@@ -111,9 +116,14 @@ fn delimited(path: &Path, gzip: bool, delimiter: u8, quote: u8) -> Result<Rows, 
 }
 
 fn json_lines(path: &Path, gzip: bool) -> Result<Rows, ArrowError> {
+    let mut first = String::new();
+    BufReader::new(bytes(path, gzip)?.take(MAX_LINE_BYTES)).read_line(&mut first)?;
+    let names =
+        (!first.trim().is_empty()).then(|| serde_json::from_str::<BTreeMap<String, IgnoredAny>>(&first));
+    let names = names.transpose().map_err(|error| ArrowError::JsonError(error.to_string()))?;
     let reader = BufReader::with_capacity(256 << 10, bytes(path, gzip)?);
     let reader = JsonReaderBuilder::new(SCHEMA.clone()).with_coerce_primitive(true).build(reader)?;
-    Ok(Rows { names: None, batches: Box::new(reader) })
+    Ok(Rows { names: names.map(|names| names.into_keys().collect()), batches: Box::new(reader) })
 }
 
 fn names_of(schema: &Schema) -> Vec<String> {

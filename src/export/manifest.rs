@@ -4,16 +4,18 @@
 //! in which they were downloaded. What differs from run to run is left out (`fetched_at`; a query has it) or
 //! stands last (`file`, `row`), so equal lists make equal manifests but for the last two columns.
 //! The dataset is gone through in slices of whole partitions, each sorted by itself: memory and disk for a
-//! sort of everything are never needed.
+//! sort of everything are needed for a portable manifest only, which depends on no partition.
 
-use super::target::{Target, format_of};
-use super::{ExportError, ManifestOptions, ManifestReport, clean, credits};
-use crate::query::output::RowWriter;
-use crate::query::{OutputOptions, QuerySession};
+use arrow::compute::BatchCoalescer;
+
+use super::target::{Target, format_of, refuse_same};
+use super::{CleanOptions, ExportError, ManifestOptions, ManifestReport, clean, credits};
+use crate::query::output::{RowWriter, of_arrow};
+use crate::query::{OutputOptions, QueryError, QuerySession, RowStream};
 
 /// Images of a slice, unless one partition alone has more. A row is about 600 bytes, so this is half of what
 /// queries may use by default.
-const SLICE_IMAGES: u64 = 1_000_000;
+pub(super) const SLICE_IMAGES: u64 = 1_000_000;
 
 const COLUMNS: &str = "uuid, source_id, identifier, server_name, partition_id, record, original_size, \
     resized_size, resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, \
@@ -25,23 +27,66 @@ const PORTABLE_COLUMNS: &str = "uuid, source_id, identifier, server_name, origin
     resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, image_format, \
     image_bytes, perceptual_hash, is_license_full, license, source, title, label, content_type";
 
+/// The same whatever the list's order, its partitions and the number of its downloads were. A server has no URL twice.
+const PORTABLE_ORDER: &str = "server_name, uuid, identifier, hashsum_original";
+
+/// Rows that are written at once. Where Parquet begins a page depends on it.
+const BATCH_ROWS: usize = 8192;
+
 /// Which images an export takes, in slices of the dataset.
 pub(super) struct Selection<'a> {
-    options: &'a ManifestOptions,
+    where_sql: Option<&'a str>,
+    tools: &'a [String],
     pub slices: Vec<(usize, usize)>,
 }
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// # Errors
+    /// When the condition is none, or a tool has not been run on all images.
+    pub fn new(
+        session: &QuerySession,
+        where_sql: Option<&'a str>,
+        clean: &'a CleanOptions,
+        slice_images: u64,
+    ) -> Result<Self, ExportError> {
+        if let Some(sql) = where_sql {
+            session.check_condition(sql)?;
+        }
+        clean::check(session, clean)?;
+        session.register_ordered()?;
+        Ok(Self { where_sql, tools: &clean.tools, slices: session.image_slices(slice_images) })
+    }
+
     /// A query for the chosen images of a slice.
     pub fn sql(&self, columns: &str, slice: (usize, usize)) -> String {
         // A line of its own, so that a comment in the condition ends.
-        let condition = self.options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
+        let condition = self.where_sql.map_or("true".into(), |sql| format!("(\n{sql}\n)"));
         let (first, last) = slice;
         format!(
             "select {columns} from ordered_images as images \
              where \"ddl:partition\" between {first} and {last} and {condition} and {}",
-            clean::condition(&self.options.clean.tools, slice)
+            clean::condition(self.tools, slice)
         )
+    }
+
+    /// The chosen images in the order of the dataset.
+    pub async fn stream(&self, session: &QuerySession, columns: &str) -> Result<RowStream, QueryError> {
+        let order = "order by \"ddl:partition\", record";
+        let slices = self.slices.iter().map(|&slice| format!("{} {order}", self.sql(columns, slice)));
+        session.register_statements("chosen_images", slices).await?;
+        session.stream("select * from chosen_images").await
+    }
+
+    /// The chosen images in another order: sorted on disk where memory does not suffice.
+    pub async fn sorted(
+        &self,
+        session: &QuerySession,
+        columns: &str,
+        order: &str,
+    ) -> Result<RowStream, QueryError> {
+        let slices = self.slices.iter().map(|&slice| self.sql(columns, slice));
+        session.register_statements("chosen_images", slices).await?;
+        session.stream_sorted(&format!("select * from chosen_images order by {order}")).await
     }
 }
 
@@ -65,51 +110,67 @@ async fn export_in_slices(
     slice_images: u64,
 ) -> Result<ManifestReport, ExportError> {
     let (format, gzip) = format_of(&options.output)?;
-    if let Some(sql) = &options.where_sql {
-        session.check_condition(sql)?;
-    }
-    clean::check(session, &options.clean)?;
-    session.register_ordered()?;
-    let selection = Selection { options, slices: session.image_slices(slice_images) };
-    let (columns, order) =
-        if options.portable { (PORTABLE_COLUMNS, "server_name, uuid") } else { (COLUMNS, "record") };
-    let mut slices = selection.slices.iter();
-    let mut next_slice = async || match slices.next() {
-        Some(&slice) => {
-            let sql = format!("{} order by \"ddl:partition\", {order}", selection.sql(columns, slice));
-            session.stream(&sql).await.map(Some)
-        }
-        None => Ok(None),
+    let selection = Selection::new(session, options.where_sql.as_deref(), &options.clean, slice_images)?;
+    let dataset_key = match options.derived_dataset {
+        Some(_) => Some(credits::dataset_key(session).await?),
+        None => None,
     };
-    let mut rows = next_slice().await?.expect("there is a slice");
-    let target = Target::create(session.layout(), &options.output, gzip)?;
-    let in_part = target.in_part();
+    let credits_paths = [options.attribution.as_deref(), options.derived_dataset.as_deref()];
+    let paths = [Some(options.output.as_path())].into_iter().chain(credits_paths).flatten();
+    refuse_same(&paths.collect::<Vec<_>>())?;
+
+    let mut rows = if options.portable {
+        selection.sorted(session, PORTABLE_COLUMNS, PORTABLE_ORDER).await?
+    } else {
+        selection.stream(session, COLUMNS).await?
+    };
+    let target = |path, gzip| Target::create(session.layout(), path, gzip);
+    let manifest = target(&options.output, gzip)?;
+    let [attribution, derived_dataset] =
+        credits_paths.map(|path| path.map(|path| target(path, false)).transpose());
+    let (mut attribution, mut derived_dataset) = (attribution?, derived_dataset?);
+    let in_part = manifest.in_part();
     let mut batch = rows.next().await?;
     let written = async {
-        let mut writer = RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?;
+        let mut writer = RowWriter::new(manifest, &rows, OutputOptions { format, table_width: None })?;
+        let mut whole = BatchCoalescer::new(rows.schema(), BATCH_ROWS);
         let mut num_rows = 0;
-        loop {
-            while let Some(rows_now) = batch {
+        while let Some(rows_now) = batch {
+            num_rows += rows_now.num_rows() as u64;
+            whole.push_batch(rows_now).map_err(of_arrow)?;
+            while let Some(rows_now) = whole.next_completed_batch() {
                 writer.write(&rows_now)?;
-                num_rows += rows_now.num_rows() as u64;
-                batch = rows.next().await?;
             }
-            rows = match next_slice().await? {
-                Some(rows) => rows,
-                None => break writer.finish()?.finish(num_rows),
-            };
             batch = rows.next().await?;
         }
+        whole.finish_buffered_batch().map_err(of_arrow)?;
+        if let Some(rows_now) = whole.next_completed_batch() {
+            writer.write(&rows_now)?;
+        }
+        let manifest = writer.finish()?;
+        let removals = clean::removals(session, &options.clean.tools, &selection.slices).await?;
+        let mut credits = Vec::new();
+        if let Some(target) = attribution.take() {
+            credits.push((target, credits::attribution(session, &selection).await?));
+        }
+        if let Some((target, key)) = derived_dataset.take().zip(dataset_key) {
+            credits.push((target, credits::derived_dataset(session, &selection, key).await?));
+        }
+        // From here on only the disk can fail.
+        let mut targets = vec![(manifest, num_rows)];
+        for (mut target, credits) in credits {
+            let num_rows = credits.write(&mut target)?;
+            targets.push((target, num_rows));
+        }
+        let files = targets.into_iter().map(|(target, num_rows)| target.finish(num_rows));
+        let files = files.collect::<Result<Vec<_>, ExportError>>()?;
+        let file = files.into_iter().next().expect("the manifest is one");
+        let tools = options.clean.tools.iter().map(String::as_str).chain(session.images_from());
+        let tools =
+            tools.map(|tool| (tool.to_owned(), session.tool_parameters(tool).unwrap_or_default().to_owned()));
+        Ok(ManifestReport { file, removals, tools: tools.collect() })
     };
-    let file = written.await.map_err(in_part)?;
-    let removals = clean::removals(session, &options.clean.tools, &selection.slices).await?;
-    if let Some(path) = &options.attribution {
-        credits::attribution(session, &selection, path).await?;
-    }
-    if let Some(path) = &options.derived_dataset {
-        credits::derived_dataset(session, &selection, path).await?;
-    }
-    Ok(ManifestReport { file, removals })
+    written.await.map_err(in_part)
 }
 
 #[cfg(test)]
@@ -123,7 +184,7 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;
-    use crate::export::CleanOptions;
+    use crate::query::QueryOptions;
     use crate::query::tests::fixture::Fixture;
 
     fn options(output: PathBuf, where_sql: Option<&str>) -> ManifestOptions {
@@ -270,6 +331,56 @@ mod tests {
         );
         options.clean.allow_stale = true;
         assert_eq!(export_manifest(&session, &options).await.unwrap().file.num_rows, 2);
+    }
+
+    #[tokio::test]
+    async fn a_portable_manifest_is_sorted_on_disk_where_memory_does_not_suffice() {
+        const ROWS: u32 = 60_000;
+        let mut fixture = Fixture::full(1);
+        let key = fixture.add_pending("m.example", ROWS as usize);
+        fixture.add_part(key, "m.example", 0, &(0..ROWS).rev().collect::<Vec<_>>(), &[]);
+        let export = async |name: &str, memory_bytes, max_temp_bytes| {
+            let query = QueryOptions { memory_bytes, max_temp_bytes, threads: 2, ..QueryOptions::default() };
+            let session =
+                QuerySession::open(&fixture.layout, fixture.catalog.view().unwrap(), &query).unwrap();
+            let options = ManifestOptions { portable: true, ..options(fixture.outside(name), None) };
+            export_manifest(&session, &options).await.map(|_| fs::read(&options.output).unwrap())
+        };
+        let QueryOptions { memory_bytes, max_temp_bytes, .. } = QueryOptions::default();
+        let in_memory = export("a.parquet", memory_bytes, 0).await.unwrap();
+        assert!(export("b.parquet", 20 << 20, max_temp_bytes).await.unwrap() == in_memory);
+        export("c.parquet", 20 << 20, 0).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn all_files_of_an_export_are_written_or_none() {
+        let fixture = Fixture::full(100);
+        let session = fixture.session();
+        let [path, beside] = ["m.csv", "beside.csv"].map(|name| fixture.outside(name));
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink(&path, fixture.outside("link.csv")).unwrap();
+        let catalog = fs::metadata(fixture.layout.catalog()).unwrap().len();
+        let refused = async |attribution: PathBuf, derived_dataset: Option<PathBuf>| {
+            let options = ManifestOptions {
+                attribution: Some(attribution),
+                derived_dataset,
+                ..options(path.clone(), None)
+            };
+            let error = export_manifest(&session, &options).await.unwrap_err();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "old", "{error}");
+            assert!(!beside.exists(), "{error}");
+            error
+        };
+        let error = refused(fixture.layout.catalog(), None).await;
+        assert!(matches!(error, ExportError::OwnFile { .. }), "{error}");
+        assert_eq!(fs::metadata(fixture.layout.catalog()).unwrap().len(), catalog);
+        for same in ["m.csv", "link.csv"] {
+            let error = refused(fixture.outside(same), None).await;
+            assert!(matches!(error, ExportError::SameFile { .. }), "{error}");
+        }
+        let error = refused(beside.clone(), Some(fixture.outside("derived.csv"))).await;
+        assert!(matches!(error, ExportError::NoColumn { .. }), "{error}");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 3, "a temporary file is left");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ mod target;
 
 pub use answer::export_answer;
 pub use clean::{CleanOptions, Removals, RemovedBy};
-pub use compare::{DifferentImage, ListedImage, ManifestComparison, compare_manifest};
+pub use compare::{DEFAULT_EXAMPLES, DifferentImage, ListedImage, ManifestComparison, compare_manifest};
 pub use error::ExportError;
 pub use manifest::export_manifest;
 pub use options::{AnswerOptions, ManifestOptions, ManifestReport};

@@ -21,7 +21,7 @@ pub struct ManifestOptions {
     #[serde(skip)]
     pub clean: CleanOptions,
     /// Leaves out what depends on the order of the list and of the downloads (`partition_id`, `record`, `file`, `row`),
-    /// and orders the rows of a partition by `uuid`.
+    /// and orders all rows by server, `uuid`, URL and hash.
     #[serde(skip)]
     pub portable: bool,
     /// A CSV file to write beside: images by licence and rights holder.
@@ -37,6 +37,8 @@ pub struct ManifestOptions {
 pub struct ManifestReport {
     pub file: ExportReport,
     pub removals: Removals,
+    /// Tools whose verdicts or images were taken, and what these were made with.
+    pub tools: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

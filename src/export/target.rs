@@ -100,6 +100,11 @@ impl Target {
         })
     }
 
+    /// As it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What an error means once something was written: a pipe or a device keeps it.
     pub fn in_part(&self) -> impl FnOnce(ExportError) -> ExportError + use<> {
         let stream = self.file.is_none().then(|| self.path.clone());
@@ -175,7 +180,21 @@ fn is_own(layout: &DatasetLayout, path: &Path) -> bool {
     let catalog = resolve(&layout.catalog());
     let catalog_name = catalog.file_name().unwrap_or_default().as_encoded_bytes();
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    in_folder || (path.parent() == catalog.parent() && name.starts_with(catalog_name))
+    let in_tool = fs::read_dir(layout.tools())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|tool| path.strip_prefix(resolve(&tool.path())).is_ok_and(DatasetLayout::is_of_tool));
+    in_folder || in_tool || (path.parent() == catalog.parent() && name.starts_with(catalog_name))
+}
+
+/// Refuses to write two files to one place.
+pub(super) fn refuse_same(paths: &[&Path]) -> Result<(), ExportError> {
+    let real: Vec<_> = paths.iter().map(|path| resolve(path)).collect();
+    match (1..real.len()).find(|&at| real[..at].contains(&real[at])) {
+        Some(at) => Err(ExportError::SameFile { path: paths[at].to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// The path without links and dots, as far as it exists; what does not exist yet has no links.
@@ -221,6 +240,8 @@ mod tests {
         let layout = DatasetLayout::new(folder.path().join("out"), LayoutOptions::default());
         fs::create_dir_all(layout.images()).unwrap();
         fs::write(layout.catalog(), "precious").unwrap();
+        fs::create_dir_all(layout.tool("size")).unwrap();
+        std::os::unix::fs::symlink("size", layout.tool("alias")).unwrap();
         let at = |name: &str| layout.root().join(name);
         std::os::unix::fs::symlink(layout.catalog(), at("link.csv")).unwrap();
         std::os::unix::fs::symlink(layout.images(), folder.path().join("images")).unwrap();
@@ -232,13 +253,18 @@ mod tests {
             at("servers_batched/x.csv"),
             at("status/status.json"),
             at("link.csv"),
+            at("tools/size/server_name=s/partition_id=0/verdicts.parquet"),
+            at("tools/size/filter_table/filter.csv"),
+            at("tools/alias/server_name=s/x.parquet"),
             folder.path().join("images/x.csv"),
             folder.path().join("new/../out/downloaded_images/x.csv"),
         ] {
             let refused = Target::create(&layout, &path, false);
             assert!(matches!(refused, Err(ExportError::OwnFile { .. })), "{}", path.display());
         }
-        for path in [at("exports/x.csv"), at("x.csv"), folder.path().join("catalog.redb.csv")] {
+        for path in
+            [at("exports/x.csv"), at("x.csv"), at("tools/size/x.csv"), folder.path().join("catalog.redb.csv")]
+        {
             Target::create(&layout, &path, false).unwrap();
         }
         assert_eq!(fs::read(layout.catalog()).unwrap(), b"precious");

@@ -6,11 +6,10 @@ use std::time::Duration;
 use super::PipelineError;
 use super::ingest::now_ms;
 use crate::catalog::{
-    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, RunRow, ToolStage, live_holder,
-    lock_holder,
+    Catalog, CatalogError, CatalogOptions, CatalogReader, LockHolder, RunRow, live_holder, lock_holder,
 };
 use crate::config::{self, ConfigError, Resolved, Settings};
-use crate::query::{QueryOptions, QuerySession};
+use crate::query::{QueryOptions, QuerySession, ToolState};
 use crate::slurm::JobEnvironment;
 use crate::storage::{DatasetLayout, create_folder, sync_folder};
 
@@ -126,12 +125,19 @@ impl Dataset {
     pub fn query_session(&self) -> Result<QuerySession, PipelineError> {
         let options: QueryOptions = self.resolved.section(&["query_parameters"], &[])?;
         let view = self.open_reader()?.view()?;
-        if let Some(tool) = &self.images_from
-            && !matches!(view.tool(tool)?.stage, ToolStage::New | ToolStage::Completed)
-        {
-            tracing::warn!("`ddl tool {tool}` has not been completed: of some images there are no new ones");
+        let session = QuerySession::open_from(&self.layout, view, &options, self.images_from.as_deref())?;
+        if let Some(tool) = &self.images_from {
+            match session.tool_state(tool) {
+                Some(ToolState { is_current: false, .. }) => tracing::warn!(
+                    "the images have changed since `ddl tool {tool}` was run: of some there may be no new ones"
+                ),
+                Some(ToolState { is_completed: false, .. }) => tracing::warn!(
+                    "`ddl tool {tool}` has not been completed: of some images there are no new ones"
+                ),
+                _ => {}
+            }
         }
-        Ok(QuerySession::open_from(&self.layout, view, &options, self.images_from.as_deref())?)
+        Ok(session)
     }
 
     fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {

@@ -30,4 +30,4 @@ pub use retract::{
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
 pub use tool::{ToolEnding, ToolRequest, tool};
-pub use tool_files::{ListedTool, find_tool, list_tools};
+pub use tool_files::{ListedTool, find_tool, list_tools, tool_name};

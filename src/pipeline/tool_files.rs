@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, PipelineError};
@@ -43,6 +44,17 @@ pub fn find_tool(dataset: &Dataset, tools: &Registry, name: &str) -> Result<Tool
         Some(path) => from_file(tools, path, Some(name)),
         None => Err(tools.unknown(name, &files.into_keys().collect::<Vec<_>>()).into()),
     }
+}
+
+/// The name by which the catalog knows a tool: it may have run from a file that is elsewhere, or gone.
+///
+/// # Errors
+/// As [`find_tool`], of tools that never ran; when the catalog cannot be read.
+pub fn tool_name(dataset: &Dataset, tools: &Registry, name: &str) -> Result<String, PipelineError> {
+    if dataset.open_reader()?.view()?.tools()?.iter().any(|(known, _)| known == name) {
+        return Ok(name.to_owned());
+    }
+    Ok(find_tool(dataset, tools, name)?.name().to_owned())
 }
 
 /// All tools: those of the program, then those of files, then those that ran on the dataset and are neither.
@@ -127,14 +139,33 @@ fn from_file(tools: &Registry, path: &Path, expected: Option<&str>) -> Result<To
 fn files(resolved: &Resolved) -> Result<BTreeMap<String, PathBuf>, PipelineError> {
     let folder: PathBuf = resolved.read("tools_parameters.custom_folder")?;
     let beside = resolved.files().iter().rev().filter_map(|file| file.parent());
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     for beside in beside.chain([Path::new("")]) {
-        for entry in fs::read_dir(beside.join(&folder)).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if let Some(stem) = path.file_stem().filter(|_| is_yaml(&path)) {
-                found.entry(stem.to_string_lossy().into_owned()).or_insert(path);
+        let mut here: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for path in yaml_files(&beside.join(&folder))? {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(other) = here.insert(name.clone(), path.clone()) {
+                let reason = format!("`{}` and `{}` are both of this name", other.display(), path.display());
+                return Err(ToolError::Name { name, reason }.into());
             }
+        }
+        for (name, path) in here {
+            found.entry(name).or_insert(path);
         }
     }
     Ok(found)
+}
+
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, PipelineError> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.and_then(|listing| listing.map(|entry| Ok(entry?.path())).collect()),
+    };
+    let mut paths: Vec<_> = listed.map_err(|source| PipelineError::Io {
+        action: format!("read folder `{}`", folder.display()),
+        source,
+    })?;
+    paths.retain(|path| is_yaml(path));
+    paths.sort();
+    Ok(paths)
 }

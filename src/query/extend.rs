@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array as _, AsArray, Int32Array, RecordBatch, RecordBatchReader as _};
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
+use datafusion::dataframe::DataFrame;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use futures_util::stream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
@@ -97,11 +98,49 @@ impl QuerySession {
         self.register(name, self.sql(sql).await?.into_view())
     }
 
+    /// The rows of statements with the same columns as a table: one statement after the other, so that no two are at work
+    /// at once.
+    ///
+    /// # Errors
+    /// As [`QuerySession::sql`].
+    pub(crate) async fn register_statements(
+        &self,
+        name: &str,
+        statements: impl IntoIterator<Item = String>,
+    ) -> Result<(), QueryError> {
+        let mut frames = Vec::new();
+        for sql in statements {
+            frames.push(self.sql(&sql).await?);
+        }
+        let schema = frames.first().map(|frame| frame.schema().inner().clone());
+        let rows = Statements { schema: schema.unwrap_or_else(|| Schema::empty().into()), frames };
+        let table =
+            StreamingTable::try_new(rows.schema.clone(), vec![Arc::new(rows) as Arc<dyn PartitionStream>]);
+        self.register(name, Arc::new(table.map_err(|error| self.explain(&error))?))
+    }
+
     /// Takes the place of an older table of the name.
     fn register(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<(), QueryError> {
         let context = self.context();
         let replaced = context.deregister_table(name).and_then(|_| context.register_table(name, table));
         replaced.map(drop).map_err(|error| self.explain(&error))
+    }
+}
+
+#[derive(Debug)]
+struct Statements {
+    schema: SchemaRef,
+    frames: Vec<DataFrame>,
+}
+
+impl PartitionStream for Statements {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = stream::iter(self.frames.clone()).then(DataFrame::execute_stream).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }
 }
 

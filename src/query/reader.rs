@@ -9,7 +9,8 @@
 //! - It keeps the last word on every record, of the last part first. Where all errors are that, a part's are a
 //!   run of rows of `errors.parquet`, counted from its end: later parts may have come in front.
 //!
-//! A part that cannot be found so is reported as missing; a fresh view tells where its rows are.
+//! Where records were retracted meanwhile this does not hold: then the merged file does not have exactly the view's
+//! records at that place. A part that cannot be found so is reported as missing; a fresh view tells where its rows are.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +20,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::array::RecordBatchReader as _;
+use datafusion::arrow::array::{AsArray as _, RecordBatchReader as _};
+use datafusion::arrow::datatypes::Int32Type;
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
@@ -27,13 +29,14 @@ use datafusion::datasource::physical_plan::parquet::ParquetFileMetrics;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::dataset::{Dataset, FileFault, FileKind, NamedFile, open_file};
+use crate::model::Disposition;
 
 /// Which file of the dataset a scanned file is: an extension of [`PartitionedFile`].
 #[derive(Clone, Copy, Debug)]
@@ -220,12 +223,11 @@ impl OpenedFile {
         let place = &dataset.partitions[partition];
         let path = dataset.layout.successes(&place.folder, place.key.partition_id);
         let Ok(file) = open_file(&path) else { return Ok(None) };
-        let Self { content, metadata } = Self::of_file(file)?;
-        if metadata.file_metadata().num_rows().unsigned_abs() < dataset.num_rows(FileKind::Images, partition)
-        {
-            // Some were retracted: where the others are cannot be told.
+        let num_rows = dataset.num_rows(FileKind::Images, partition);
+        if !holds(dataset, partition, &file, 0..num_rows, Disposition::Success)? {
             return Ok(None);
         }
+        let Self { content, metadata } = Self::of_file(file)?;
         let wanted = before..before + part.num_rows;
         let mut start = 0;
         let mut num_rows = 0;
@@ -252,12 +254,16 @@ impl OpenedFile {
         let place = &dataset.partitions[partition];
         let path = dataset.layout.errors(&place.folder, place.key.partition_id);
         let Ok(file) = open_file(&path) else { return Ok(None) };
+        let total = Self::of_file(file.try_clone()?)?.metadata.file_metadata().num_rows().unsigned_abs();
+        let num_rows = dataset.num_rows(FileKind::Errors, partition);
+        let first = total.saturating_sub(num_rows);
+        if dataset.unsettled.contains(&partition)
+            || !holds(dataset, partition, &file, first..first + num_rows, Disposition::Failed)?
+        {
+            return Ok(None);
+        }
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-        let total = builder.metadata().file_metadata().num_rows().unsigned_abs();
-        // Fewer than there were: some were retracted.
-        let first =
-            (total >= dataset.num_rows(FileKind::Errors, partition)).then(|| total - before - part.num_rows);
-        let Some(first) = first.filter(|_| !dataset.unsettled.contains(&partition)) else { return Ok(None) };
+        let first = total - before - part.num_rows;
         let rows = builder.with_offset(first as usize).with_limit(part.num_rows as usize).build()?;
         let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None)?;
         for batch in rows {
@@ -267,4 +273,33 @@ impl OpenedFile {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes)?;
         Ok(Some(Self { content: Content::Memory(bytes), metadata: Arc::new(metadata) }))
     }
+}
+
+/// Whether these rows of a file are of the records that the view has as such, as many as they are. Some of these may have
+/// been retracted since, and others come: where the rows of a part are then cannot be told.
+fn holds(
+    dataset: &Dataset,
+    partition: usize,
+    file: &File,
+    rows: Range<u64>,
+    disposition: Disposition,
+) -> Result<bool, ParquetError> {
+    let states = dataset.view.states(dataset.partitions[partition].key);
+    let states = states.map_err(|error| ParquetError::External(Box::new(error)))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file.try_clone()?)?;
+    let records = ProjectionMask::columns(builder.parquet_schema(), ["record"]);
+    let num_rows = rows.end - rows.start;
+    let batches =
+        builder.with_projection(records).with_offset(rows.start as usize).with_limit(num_rows as usize);
+    let mut num_known = 0;
+    for batch in batches.build()? {
+        let batch = batch?;
+        let records = batch.column(0).as_primitive::<Int32Type>();
+        let is_known = |record: &&i32| {
+            let status = states.get(record.cast_unsigned() as usize);
+            status.is_some_and(|status| status.state.disposition() == disposition)
+        };
+        num_known += records.values().iter().filter(is_known).count() as u64;
+    }
+    Ok(num_known == num_rows)
 }

@@ -228,6 +228,17 @@ impl QuerySession {
         })
     }
 
+    /// What the verdicts and images of a tool were made with, as text.
+    pub(crate) fn tool_parameters(&self, name: &str) -> Option<&str> {
+        let tool = self.dataset.tools.iter().find(|tool| tool.name == name)?;
+        Some(&tool.row.parameters)
+    }
+
+    /// The tool whose images are the images.
+    pub(crate) fn images_from(&self) -> Option<&str> {
+        Some(&self.dataset.tools.get(self.dataset.from?)?.name)
+    }
+
     /// The same as long as no file of downloaded images is another.
     pub(crate) fn images_fingerprint(&self) -> u64 {
         images_fingerprint(self.dataset.partitions.iter().map(|partition| (partition.key, &partition.row)))

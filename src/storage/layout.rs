@@ -116,6 +116,13 @@ impl DatasetLayout {
         self.tool(name).join("filter_table").join("filter.parquet")
     }
 
+    /// Whether a path below the folder of a tool is where that keeps what the catalog names.
+    #[must_use]
+    pub fn is_of_tool(path: &Path) -> bool {
+        let first = path.iter().next().unwrap_or_default().to_string_lossy();
+        first == "filter_table" || first.starts_with("server_name=")
+    }
+
     #[must_use]
     pub fn exports(&self) -> PathBuf {
         self.root.join("exports")

@@ -1,6 +1,6 @@
 //! What was retracted, when and why: `logs/retractions/run-N.jsonl`. No image is in it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -28,26 +28,17 @@ pub struct RetractionEntry {
     pub time: String,
 }
 
-/// The log of one run. Lines are written before their commit: a kill in between leaves some of records that were not
-/// retracted, and the run that does it writes them again.
+/// The log of one run, made with its first line. Lines are written before their commit: a kill in between leaves some of
+/// records that were not retracted, and the run that does it writes them again.
 pub struct RetractionLog {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl RetractionLog {
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn create(layout: &DatasetLayout, run: RunId) -> Result<Self, StorageError> {
-        let path = layout.retractions().join(format!("run-{run}.jsonl"));
-        create_folder(&layout.retractions())?;
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(StorageError::io("create", &path))?;
-        sync_folder(&path)?;
-        Ok(Self { path, file })
+    #[must_use]
+    pub fn new(layout: &DatasetLayout, run: RunId) -> Self {
+        Self { path: layout.retractions().join(format!("run-{run}.jsonl")), file: None }
     }
 
     #[must_use]
@@ -58,21 +49,26 @@ impl RetractionLog {
     /// Writes lines, durably.
     ///
     /// # Errors
-    /// When the disk is full, or the like.
+    /// When the file cannot be made, the disk is full, or the like.
     pub fn append(&mut self, entries: &[RetractionEntry]) -> Result<(), StorageError> {
         let mut lines = Vec::new();
         for entry in entries {
             serde_json::to_writer(&mut lines, entry).expect("plain data always encodes into memory");
             lines.push(b'\n');
         }
-        let write = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(create(&self.path)?),
+        };
+        let write = file.write_all(&lines).and_then(|()| file.sync_data());
         write.map_err(StorageError::io("write", &self.path))
     }
+}
 
-    /// Removes the log if nothing was written to it.
-    pub fn finish(self) {
-        if self.file.metadata().is_ok_and(|meta| meta.len() == 0) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
+fn create(path: &Path) -> Result<File, StorageError> {
+    create_folder(path.parent().unwrap_or(path))?;
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(StorageError::io("create", path))?;
+    sync_folder(path)?;
+    Ok(file)
 }

@@ -8,8 +8,8 @@ use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use super::part_writer::{arrow_writer, close};
-use super::schema::{IMAGE_PAGE_BYTES, successes_properties, zstd};
+use super::part_writer::{arrow_writer, close, num_small};
+use super::schema::{successes_properties, zstd};
 use super::{AtomicFile, Checksummed, StorageError, StorageOptions, successes_schema};
 use crate::model::DataFile;
 
@@ -70,8 +70,8 @@ impl TableWriter {
     pub fn write_row_group(&mut self, batch: &RecordBatch) -> Result<(), StorageError> {
         // As in a part: from the first large image on, the writer looks after each whether its page is full.
         let images = batch.column_by_name("image").and_then(|column| column.as_binary_opt::<i32>());
-        let is_small = |image: &Option<&[u8]>| image.is_none_or(|image| image.len() < IMAGE_PAGE_BYTES);
-        let small = images.map_or(0, |images| images.iter().take_while(is_small).count());
+        let lengths = images.map(|images| images.iter().map(|image| image.map_or(0, <[u8]>::len)));
+        let small = lengths.map_or(0, num_small);
         self.write(&batch.slice(0, small))?;
         self.write(&batch.slice(small, batch.num_rows() - small))?;
         self.flush()

@@ -54,6 +54,6 @@ pub use options::ToolOptions;
 pub use registry::{NAME_RULE, RegisteredTool, Registry, ToolFactory, is_tool_name};
 pub use run::{RunInput, RunOutput, SelectedRow};
 pub use schedule::PartitionLoad;
-pub use stages::{Reset, Stage, StagesReport, finish, prepare};
+pub use stages::{Stage, StagesReport, finish, prepare, sweep};
 pub use tool::{Selects, Tool};
 pub use verdict::{Verdict, VerdictKind};

@@ -10,7 +10,7 @@ use super::{
 use crate::catalog::{Catalog, CatalogView, ToolPartition, ToolRow, ToolStage};
 use crate::model::{PartitionKey, ServerName};
 use crate::query::QuerySession;
-use crate::storage::{DatasetLayout, sweep_temporary};
+use crate::storage::{DatasetLayout, StorageError, remove_if_there, sweep_temporary};
 
 /// A stage of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +19,6 @@ pub enum Stage {
     Schedule,
     Run,
 }
-
-/// From which stage on a tool starts again.
-pub type Reset = Stage;
 
 /// How a tool stands after its stages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -40,8 +37,8 @@ pub struct StagesReport {
     pub new_images: u64,
 }
 
-/// Does the first two stages as far as they are not done, or `only` one of them, after a reset if one is asked for. True
-/// when partitions are left to be run.
+/// Does the first two stages as far as they are not done, or `only` one of them; from stage `reset` on again, if that is
+/// given. True when partitions are left to be run.
 ///
 /// # Errors
 /// `NotFiltered` or `Changed` when `only` asks for a stage whose predecessor is not done; what is committed stays.
@@ -51,12 +48,12 @@ pub async fn prepare(
     session: &QuerySession,
     num_ranks: u32,
     only: Option<Stage>,
-    reset: Option<Reset>,
+    reset: Option<Stage>,
 ) -> Result<bool, ToolError> {
     let stages = Stages { tool, catalog, layout: session.layout(), session };
-    stages.sweep()?;
     let view = catalog.view()?;
     let mut row = view.tool(tool.name())?;
+    sweep(session.layout(), tool.name(), row.stage)?;
     let mut before: HashMap<_, _> = view.tool_partitions(tool.name())?.into_iter().collect();
     drop(view);
     let input = session.images_fingerprint();
@@ -121,18 +118,27 @@ struct Stages<'a> {
     session: &'a QuerySession,
 }
 
-impl Stages<'_> {
-    /// Removes what rank 0 had begun to write when it was killed; what ranks had, the next claims remove.
-    fn sweep(&self) -> Result<(), ToolError> {
-        let folder = self.layout.tool(self.tool.name());
-        for folder in
-            [&folder, &folder.join("filter_table"), &folder.join("verification"), &folder.join("corrupted")]
-        {
-            sweep_temporary(folder)?;
-        }
-        Ok(())
+/// Removes what rank 0 had begun to write for a tool when it was killed, and the table of a filter that is to be run
+/// again. What ranks had, the next claims remove.
+///
+/// # Errors
+/// When a folder cannot be read, or the table stays.
+pub fn sweep(layout: &DatasetLayout, tool: &str, stage: ToolStage) -> Result<(), StorageError> {
+    let folder = layout.tool(tool);
+    for folder in
+        [&folder, &folder.join("filter_table"), &folder.join("verification"), &folder.join("corrupted")]
+    {
+        sweep_temporary(folder)?;
     }
+    if stage == ToolStage::New {
+        let table = layout.filter_table(tool);
+        remove_if_there(&table)?;
+        remove_if_there(&table.with_extension("csv"))?;
+    }
+    Ok(())
+}
 
+impl Stages<'_> {
     async fn filter(
         &self,
         row: &mut ToolRow,

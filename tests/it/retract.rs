@@ -64,6 +64,23 @@ fn assert_sound(project: &Project) {
     }
 }
 
+/// Tools that make images and verdicts. Images are carried as they are.
+const TOOLS: [&[&str]; 2] = [
+    &["tool", "resize", "--set", "tools_parameters.new_resize_size=10000"],
+    &["tool", "size", "--set", "tools_parameters.threshold_size=10000"],
+];
+
+/// What the tools have, in what ddl reads: URLs of the new images, and of the images of which verdicts speak.
+fn urls_of_tools(project: &Project) -> Vec<String> {
+    let output =
+        project.run(&["query", "--from", "resize", "--format", "csv", "SELECT identifier FROM images"]);
+    let mut urls = lines(project, "SELECT u.identifier FROM verdicts AS v JOIN urls AS u ON u.uuid = v.uuid");
+    if !String::from_utf8_lossy(&output.stderr).contains("has made no images") {
+        urls.extend(expect(&output, 0, &["query"]).lines().skip(1).map(str::to_owned));
+    }
+    urls
+}
+
 fn lines(project: &Project, sql: &str) -> Vec<String> {
     project.query(sql).lines().map(str::to_owned).collect()
 }
@@ -89,23 +106,26 @@ fn what_is_retracted_is_gone_for_good() {
     assert!(images.len() > 40);
 
     // What tools have made of it, and an export.
-    let copy = "tools/resize/server_name=server-000.example/partition_id=1/successes.parquet";
-    fs::create_dir_all(project.path("out").join(copy).parent().unwrap()).unwrap();
-    fs::copy(
-        project.path("out").join(copy.replace("tools/resize", "downloaded_images")),
-        project.path("out").join(copy),
-    )
-    .unwrap();
+    TOOLS.iter().for_each(|tool| drop(project.ok(tool)));
+    assert!(images.iter().all(|url| urls_of_tools(&project).contains(url)));
+    let piece = "tools/resize/server_name=server-000.example/partition_id=1/successes.parquet";
     for (sql, name) in [
         ("SELECT uuid, identifier, image FROM images", "tools/own/images.parquet"),
-        ("SELECT uuid FROM images", "tools/size/filter_table.parquet"),
+        ("SELECT uuid FROM images", "tools/size/own.parquet"),
     ] {
         fs::create_dir_all(project.path("out").join(name).parent().unwrap()).unwrap();
         project.ok(&["query", sql, "-o", &format!("out/{name}")]);
     }
     fs::create_dir_all(project.path("out/exports")).unwrap();
-    fs::copy(project.path("out").join(copy), project.path("out/exports/images.parquet")).unwrap();
+    fs::copy(project.path("out").join(piece), project.path("out/exports/images.parquet")).unwrap();
     fs::write(project.path("out/exports/images.tar"), "no Parquet").unwrap();
+    // What commands that were killed have left.
+    let work = project.path("out").join(piece).with_file_name("work-9-1/output/left.jpg");
+    fs::create_dir_all(work.parent().unwrap()).unwrap();
+    fs::write(&work, "an image").unwrap();
+    let torn = project.path("out/tools/size/filter_table/filter.parquet.tmp-filter");
+    fs::write(&torn, "torn").unwrap();
+    fs::write(project.path("out/tools/own/images.tar"), "no Parquet").unwrap();
 
     let holders = files_with_bytes_of(&project, &farm, &images);
     assert!(holders.len() > 10, "they are found where they are");
@@ -131,7 +151,9 @@ fn what_is_retracted_is_gone_for_good() {
     let args = ["retract", "--where", condition, "--yes", "--reason", "a request"];
     let text = expect(&project.run(&args), 1, &args);
     assert!(text.contains("FOUND") && text.contains("exports/images.parquet"), "{text}");
-    assert!(text.contains("exports/images.tar"), "{text}");
+    assert!(text.contains("exports/images.tar") && text.contains("tools/own/images.tar"), "{text}");
+    assert!(text.contains("`ddl tool resize`, `ddl tool size`") && !text.contains("left.jpg"), "{text}");
+    assert!(!text.contains("could NOT be searched") && !torn.exists() && !work.exists(), "{text}");
     assert_eq!(files_with_bytes_of(&project, &farm, &images), [project.path("out/exports/images.parquet")]);
     fs::remove_file(project.path("out/exports/images.parquet")).unwrap();
     let text = project.ok(&args);
@@ -163,9 +185,12 @@ fn what_is_retracted_is_gone_for_good() {
         let file = fs::File::open(project.path("out").join(name)).unwrap();
         SerializedFileReader::new(file).unwrap().metadata().file_metadata().num_rows()
     };
-    assert_eq!(rows(copy), 0);
     assert_eq!(rows("tools/own/images.parquet"), others.lines().count() as i64);
-    assert_eq!(rows("tools/size/filter_table.parquet"), others.lines().count() as i64);
+    assert_eq!(rows("tools/size/own.parquet"), others.lines().count() as i64);
+    assert!(!project.path("out").join(piece).exists() && urls_of_tools(&project).is_empty());
+    TOOLS.iter().for_each(|tool| drop(project.ok(tool)));
+    let left: HashSet<_> = urls_of_tools(&project).into_iter().collect();
+    assert_eq!(left, lines(&project, "SELECT identifier FROM images").into_iter().collect());
 
     // Nothing brings it back: neither a list, nor a retry, nor a download.
     let asked = farm.requests_per_url();
@@ -203,11 +228,17 @@ fn a_killed_retraction_goes_on() {
         let copy = project.path("out/tools/own/images.parquet");
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
         project.ok(&["query", "SELECT uuid, image FROM images", "-o", "out/tools/own/images.parquet"]);
+        TOOLS.iter().for_each(|tool| drop(project.ok(tool)));
         let mut child = project.start(&["retract", "--where", &condition, "--yes"]);
         std::thread::sleep(Duration::from_millis(dice.u64(20..900)));
         child.kill().unwrap();
         num_killed += u32::from(!child.wait().unwrap().success());
         assert_sound(&project);
+        let there: HashSet<_> = lines(&project, "SELECT identifier FROM images").into_iter().collect();
+        assert!(
+            urls_of_tools(&project).iter().all(|url| there.contains(url)),
+            "round {round}: tools have more"
+        );
         match round % 3 {
             // The same command.
             0 => drop(project.ok(&["retract", "--where", &condition, "--yes"])),
@@ -273,6 +304,62 @@ fn the_same_bytes_under_other_urls_are_told_of() {
     assert!(text.contains("retracted: 1 records (1 images"), "{text}");
     assert_eq!(project.query(images), url("c"));
     project.ok(&["check", "--deep"]);
+}
+
+/// Rows of tools were known by their uuid alone: verdicts on one record went with another, and those that were left then
+/// stood for records of other partitions.
+#[test]
+fn a_record_of_the_same_uuid_loses_nothing() {
+    let server = NastyServer::start([
+        ("/a.jpg", Behaviour::Ok),
+        ("/b.jpg", Behaviour::Body("image/jpeg", [good_jpeg(), &[b' '; 16]].concat())),
+    ]);
+    let project = Project::new(server.addr(), "downloader_parameters: {default_rate_limit: 0}");
+    let uuids = ["11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"];
+    let rows = [("one", "a", 0), ("two", "none", 0), ("two", "b", 1)];
+    let rows =
+        rows.map(|(server, name, uuid)| format!("{},http://{server}.example/{name}.jpg\n", uuids[uuid]));
+    fs::write(project.path("list.csv"), format!("uuid,url\n{}", rows.concat())).unwrap();
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    project.ok(TOOLS[1]);
+    let verdicts = "SELECT uuid, server_name, record, verdict FROM tool_size ORDER BY 1";
+    let before = project.query(verdicts);
+    assert_eq!(before.lines().count(), 2, "{before}");
+    project.ok(&["retract", "--url", "http://two.example/none.jpg", "--yes"]);
+    project.ok(TOOLS[1]);
+    assert_eq!(project.query(verdicts), before);
+    project.ok(&["check", "--deep"]);
+    project.ok(&["retract", "--url", "http://one.example/a.jpg", "--yes"]);
+    assert_eq!(project.query(verdicts).lines().count(), 1);
+    project.ok(TOOLS[1]);
+    assert_eq!(project.query(verdicts), before.lines().nth(1).unwrap());
+    project.ok(&["check", "--deep"]);
+}
+
+/// The retraction was committed, and then ended with an error before it had cleaned or searched anything.
+#[test]
+fn damage_to_a_manifest_of_earlier_retractions_is_told_of() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let project = project(&farm);
+    project.ok(&["download"]);
+    TOOLS.iter().for_each(|tool| drop(project.ok(tool)));
+    let condition = format!("server_name = '{SERVER}' AND partition_id = 0 AND record = 0");
+    let gone = lines(&project, &format!("SELECT identifier FROM images WHERE {condition}"));
+    project.ok(&["retract", "--where", &condition, "--yes"]);
+    TOOLS.iter().for_each(|tool| drop(project.ok(tool)));
+    let folder = project.path(&format!("out/servers_batched/server_name={SERVER}/partition_id=0"));
+    let manifest = files(&folder).pop().unwrap();
+    fs::write(&manifest, "damaged").unwrap();
+
+    let args = ["retract", "--server", "server-000.example", "--yes"];
+    let text = expect(&project.run(&args), 1, &args);
+    assert!(text.contains(&format!("NOT done: `{SERVER}` partition 0")), "{text}");
+    assert!(text.contains("written down in") && text.contains("none found"), "{text}");
+    let chosen = lines(&project, "SELECT identifier FROM urls WHERE server_name = 'server-000.example'");
+    assert!(chosen.len() > 20);
+    assert!(files_with_bytes_of(&project, &farm, &[gone, chosen].concat()).is_empty());
+    assert_eq!(project.query("SELECT count(*) FROM runs WHERE kind = 'retract' AND ending IS NULL"), "0");
 }
 
 #[test]

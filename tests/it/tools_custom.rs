@@ -171,6 +171,21 @@ fn a_condition_alone_is_a_tool() {
     let both =
         SERVERS.map(|server| [0, 1].map(|record| of(server, record, "remove,small")).join(" ")).join(" ");
     assert_eq!(dataset.verdicts("small"), both);
+    // Its verdicts outlive the file.
+    fs::rename(project.path("config/tools/small.yaml"), project.path("gone")).unwrap();
+    let args = ["export", "manifest", "-o", "clean.csv", "--clean", "small"];
+    let said = stderr(&project.run(&args));
+    assert!(
+        said.contains("3 images in clean.csv\nsmall was run with ") && said.contains("6 of 9 removed"),
+        "{said}"
+    );
+    project.ok(&["check", "--manifest", "clean.csv", "--clean", "small"]);
+    assert!(
+        dataset
+            .fails(&["export", "manifest", "-o", "clean.csv", "--clean", "smal"])
+            .contains("no tool `smal`")
+    );
+    fs::rename(project.path("gone"), project.path("config/tools/small.yaml")).unwrap();
     // Beside the configuration, wherever ddl is run.
     dataset.write("elsewhere/x", "");
     let mut elsewhere = project.command(&["-c", "../ddl.yaml", "--dataset", "../out", "tool", "small"]);
@@ -223,6 +238,16 @@ fn slips_in_names_and_files_are_told() {
     assert!(error("config/tools/size.yaml").contains("it is that of the tool `size`"));
     let list = project.ok(&["tool", "--list"]);
     assert!(list.contains("cannot be used: config/tools/grey.yaml:1: unknown key"), "{list}");
+    // Which of the two was meant, the order of a folder's entries would say.
+    write("grey.yml", "");
+    assert!(
+        error("grey").contains("`config/tools/grey.yaml` and `config/tools/grey.yml` are both of this name")
+    );
+    for arg in ["--near=3", "--against=out"] {
+        let output = project.run(&["tool", "size", arg]);
+        expect(&output, 2, &["tool", arg]);
+        assert!(stderr(&output).contains("not of `size`"), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -208,6 +208,18 @@ fn images_of_a_tool_are_queried_and_exported() {
     let project = project.with_rows(farm_list(20, 4, 9));
     project.ok(&["ingest"]);
     project.ok(&["download"]);
+    let output = project.run(&["query", "SELECT count(*) FROM images", "--from", "resize"]);
+    let warned = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warned.contains("the images have changed since `ddl tool resize` was run"), "{warned}");
+    let args = ["export", "manifest", "-o", "stale.csv", "--from", "resize"];
+    let refused = project.run(&args);
+    expect(&refused, 1, &args);
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.contains("have changed since the tool `resize`") && refused.contains("--allow-stale"),
+        "{refused}"
+    );
+    project.ok(&[&args[..], &["--allow-stale"]].concat());
     project.ok(&["tool", "resize", "--stage", "filter", "--set", set[0], "--set", set[1]]);
     let output = project.run(&["query", "SELECT count(*) FROM images", "--from", "resize"]);
     let warned = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -148,6 +148,23 @@ fn new_images_are_hashed_again() {
     assert!(breach.detail.ends_with(", and 1 more"), "{breach}");
 }
 
+/// A tool's images and verdicts of a record that was retracted since were "sound".
+#[test]
+fn what_is_made_of_no_image_is_told_of() {
+    let Made { dataset, images, verdicts, .. } = made(|batch| {
+        let at = successes_schema().index_of("record").unwrap();
+        let mut columns = batch.columns().to_vec();
+        columns[at] = Arc::new(Int32Array::from(vec![0, 3]));
+        RecordBatch::try_new(batch.schema(), columns).unwrap()
+    });
+    let report = dataset.check_light();
+    assert_eq!(kinds(&report), [BreachKind::ToolPiece]);
+    let breach = &report.breaches[0];
+    assert_eq!(breach.file.as_ref(), Some(&images));
+    assert_eq!(breach.detail, "row that should not be: record 3 is no image");
+    assert!(verdicts.exists());
+}
+
 #[test]
 fn what_no_piece_names_is_an_orphan() {
     let Made { dataset, keys: [done, open], images, verdicts } = made(|batch| batch);

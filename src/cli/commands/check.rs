@@ -3,16 +3,19 @@ use std::path::Path;
 use super::super::args::{CheckArgs, GlobalArgs};
 use super::super::progress::CheckDisplay;
 use super::super::{Exit, format, print_line};
+use super::export::clean_options;
 use super::query::{over_fresh_views, runtime};
 use crate::check::{BreachKind, CheckOptions, CheckReport, RepairReport};
-use crate::export::{DifferentImage, ListedImage, ManifestComparison, compare_manifest};
+use crate::export::{CleanOptions, DifferentImage, ListedImage, ManifestComparison, compare_manifest};
 use crate::pipeline::{Dataset, check, repair};
+use crate::tools::Registry;
 
-pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit> {
-    let dataset = super::dataset(global, global.overrides())?;
+pub(super) fn run(global: &GlobalArgs, args: &CheckArgs, tools: &Registry) -> anyhow::Result<Exit> {
+    let dataset = super::dataset(global, global.overrides())?.with_images_from(args.from.as_deref());
     super::start_logging(global, &dataset, None);
     if let Some(manifest) = &args.manifest {
-        return compare(&dataset, manifest, args);
+        let clean = clean_options(&dataset, tools, &args.clean, args.allow_stale)?;
+        return compare(&dataset, manifest, &clean, args);
     }
     let mut num_failed = 0;
     if args.repair {
@@ -36,10 +39,16 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckArgs) -> anyhow::Result<Exit>
 }
 
 /// Compares the dataset with a manifest.
-fn compare(dataset: &Dataset, manifest: &Path, args: &CheckArgs) -> anyhow::Result<Exit> {
+fn compare(
+    dataset: &Dataset,
+    manifest: &Path,
+    clean: &CleanOptions,
+    args: &CheckArgs,
+) -> anyhow::Result<Exit> {
+    let condition = args.condition.as_deref();
     let report = runtime()?.block_on(over_fresh_views(
         dataset,
-        async |session| Ok(compare_manifest(session, manifest, args.examples).await?),
+        async |session| Ok(compare_manifest(session, manifest, condition, clean, args.examples).await?),
         || true,
     ))?;
     if args.json {

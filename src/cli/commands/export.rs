@@ -2,7 +2,7 @@ use super::super::args::{ExportCommand, GlobalArgs};
 use super::super::{Exit, format};
 use super::query::{over_fresh_views, runtime};
 use crate::export::{CleanOptions, ManifestOptions, ManifestReport, export_manifest};
-use crate::pipeline::{Dataset, find_tool};
+use crate::pipeline::{Dataset, tool_name};
 use crate::tools::Registry;
 
 pub(super) fn run(global: &GlobalArgs, command: &ExportCommand, tools: &Registry) -> anyhow::Result<Exit> {
@@ -18,11 +18,10 @@ pub(super) fn run(global: &GlobalArgs, command: &ExportCommand, tools: &Registry
     } = command;
     let dataset = super::dataset(global, global.overrides())?.with_images_from(from.as_deref());
     super::start_logging(global, &dataset, None);
-    let tools = clean.iter().map(|name| Ok(find_tool(&dataset, tools, name)?.name().to_owned()));
     let options = ManifestOptions {
         output: output.clone(),
         where_sql: condition.clone(),
-        clean: CleanOptions { tools: tools.collect::<anyhow::Result<_>>()?, allow_stale: *allow_stale },
+        clean: clean_options(&dataset, tools, clean, *allow_stale)?,
         portable: *portable,
         attribution: attribution.clone(),
         derived_dataset: derived_dataset.clone(),
@@ -34,8 +33,23 @@ pub(super) fn run(global: &GlobalArgs, command: &ExportCommand, tools: &Registry
     Ok(Exit::Done)
 }
 
+/// By names or files of tools, also of those that only the catalog still knows.
+pub(super) fn clean_options(
+    dataset: &Dataset,
+    tools: &Registry,
+    names: &[String],
+    allow_stale: bool,
+) -> anyhow::Result<CleanOptions> {
+    let tools = names.iter().map(|name| tool_name(dataset, tools, name));
+    Ok(CleanOptions { tools: tools.collect::<Result<_, _>>()?, allow_stale })
+}
+
 fn summary(report: &ManifestReport, options: &ManifestOptions) -> String {
     let mut text = format!("{} images in {}", format::count(report.file.num_rows), options.output.display());
+    for (tool, parameters) in report.tools.iter().filter(|(_, parameters)| !parameters.is_empty()) {
+        let parameters: Vec<_> = parameters.lines().collect();
+        text += &format!("\n{tool} was run with {}", parameters.join(", "));
+    }
     let removals = &report.removals;
     if options.clean.tools.is_empty() {
         return text;

@@ -37,7 +37,7 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
         Command::Query(args) => query::run(&global, &args),
         Command::Tool(args) => tool::run(&global, &args, tools),
         Command::Export(command) => export::run(&global, &command, tools),
-        Command::Check(args) => check::run(&global, &args),
+        Command::Check(args) => check::run(&global, &args, tools),
         Command::Audit(args) => audit::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),
         Command::Config(command) => config::run(&global, &command),

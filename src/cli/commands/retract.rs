@@ -144,9 +144,15 @@ fn text(dataset: &Dataset, report: &RetractReport) -> String {
         text +=
             "next: `ddl check --deep` tells what is damaged; restore it, and run the same command again\n";
     }
+    if !report.tools_to_run.is_empty() {
+        text += &format!(
+            "to be run again, for what they say may rest on images that are gone: `ddl tool {}`\n",
+            report.tools_to_run.join("`, `ddl tool ")
+        );
+    }
     if !report.tool_files.is_empty() {
         text += &format!(
-            "{} rows removed from {} files of tools; what these say of other images may rest on them, so run the tools again:\n",
+            "{} rows removed from {} other files in `tools/`:\n",
             format::count(report.tool_rows),
             format::count(report.tool_files.len() as u64)
         );
@@ -202,6 +208,7 @@ fn search_text(root: &Path, report: &RetractReport) -> String {
         if search.unsearched.len() > MAX_NAMED {
             text += "  ...\n";
         }
+        text += "next: delete what is unfinished (`.tmp-`) or not needed, restore what is damaged (`ddl check --deep`), and run the same command again\n";
     }
     text
 }

@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 use crate::dispatch::{RunEnding, RunReport};
 use crate::pipeline::{Dataset, PipelineError, ToolEnding, ToolRequest, find_tool, list_tools, tool};
 use crate::runtime::Shutdown;
-use crate::tools::{Registry, Stage, StagesReport};
+use crate::tools::{AGAINST, Registry, Stage, StagesReport};
 
 pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> anyhow::Result<Exit> {
     let Some(name) = args.tool() else { return list(global, args, tools) };
@@ -14,6 +14,10 @@ pub(super) fn run(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> any
     args.set(&mut overrides);
     let dataset = super::dataset(global, overrides)?;
     let found = find_tool(&dataset, tools, name)?;
+    if (args.near.is_some() || args.against.is_some()) && !["dedup", AGAINST].contains(&found.name()) {
+        talk!("error: `--near` and `--against` are of the tool `dedup`, not of `{}`", found.name());
+        return Ok(Exit::Usage);
+    }
     let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;
     super::start_logging(
         global,

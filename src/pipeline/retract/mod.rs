@@ -1,10 +1,12 @@
 //! `ddl retract`: images are taken down. Their bytes leave every file of the dataset, their records stay, as skipped
 //! (`retracted`), so that no later ingest, retry or download brings them back.
 //!
-//! Partition by partition: what is left is written anew, then the catalog is committed, then the old files go. Killed
-//! at any moment, it leaves a dataset that is sound, and any later retraction finishes what is left: which partitions
-//! and which records these are, the catalog knows.
+//! Partition by partition: what is left is written anew, then the catalog is committed, then the old files go. The same
+//! commit forgets what tools have made of the partition, whose files go in the end. Killed at any moment, it leaves a
+//! dataset that is sound, and any later retraction finishes what is left: which partitions, records and files these are,
+//! the catalog knows.
 
+mod partitions;
 mod plan;
 mod work;
 
@@ -91,13 +93,17 @@ pub struct RetractReport {
     /// Partitions whose files were written again.
     pub partitions_rewritten: u64,
     pub failed_partitions: Vec<FailedPartition>,
-    /// Files below `tools/` that were written again, and the rows that these have lost.
+    /// Tools that start again: what they have chosen, said or made may rest on images that are gone.
+    pub tools_to_run: Vec<String>,
+    /// Files below `tools/` that were written again, and the rows that these have lost. What the catalog names is not
+    /// among them: it is made again.
     pub tool_files: Vec<PathBuf>,
     pub tool_rows: u64,
     /// All records of the dataset that are retracted: what the search was for.
     pub num_sought: u64,
     pub search: SearchReport,
-    /// What else may hold images, and was not searched: exports in other forms, what queries have put aside.
+    /// What else may hold images, and was not searched: exports in other forms, what queries have put aside, what is no
+    /// Parquet file below `tools/`.
     pub not_searched: Vec<PathBuf>,
     /// What was retracted, a line each; `None` when nothing was.
     pub log: Option<PathBuf>,

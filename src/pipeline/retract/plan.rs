@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 use uuid::Uuid;
 
 use super::super::{Dataset, PipelineError};
-use super::work::manifest_records;
+use super::partitions::manifest_records;
 use super::{RecordName, RetractPlan, RetractSelection};
 use crate::catalog::{CatalogError, CatalogView, PartitionRow, PartitionStage};
 use crate::model::{PartitionKey, RecordIndex, RecordState, ServerId, ServerName, SkipReason};
@@ -217,8 +217,10 @@ fn examples(
         let Some(folder) = folders.get(&key.server_id) else { continue };
         let row = partition_row(view, *key)?;
         let wanted = records.iter().copied().take(left).collect();
-        let found = manifest_records(&dataset.layout, folder, key.partition_id, &row, &wanted)?;
-        examples.extend(found.iter().map(RecordName::of));
+        match manifest_records(&dataset.layout, folder, key.partition_id, &row, &wanted) {
+            Ok(found) => examples.extend(found.iter().map(RecordName::of)),
+            Err(error) => tracing::warn!(%error, "some records with the same bytes cannot be named"),
+        }
     }
     Ok(examples)
 }

@@ -230,7 +230,7 @@ fn formatters_of<'a>(
     formatters.collect::<Result<_, _>>().map_err(of_arrow)
 }
 
-pub(super) fn of_arrow(error: ArrowError) -> QueryError {
+pub(crate) fn of_arrow(error: ArrowError) -> QueryError {
     match error {
         ArrowError::IoError(_, error) => QueryError::Output(error),
         error => QueryError::Execution { message: error.to_string() },

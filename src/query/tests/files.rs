@@ -70,11 +70,12 @@ async fn a_file_that_cannot_be_found_again_is_recognised() {
     assert!(text.contains("is missing, although the catalog names it"), "{text}");
 }
 
-/// A part's rows are found by counting: where some before it were retracted, another's would be taken for them.
+/// A part's rows are found by counting: where some before it were retracted, another's would be taken for them, also when
+/// as many have come since.
 #[tokio::test]
 async fn parts_that_a_retraction_has_moved_are_not_guessed_at() {
     let mut fixture = Fixture::empty();
-    let key = fixture.add_pending("r.example", 5);
+    let key = fixture.add_pending("r.example", 7);
     let failed = |record| (record, FailureCause::HttpStatus, 404);
     fixture.add_part(key, "r.example", 0, &[0], &[failed(3)]);
     fixture.add_part(key, "r.example", 1, &[1], &[failed(4)]);
@@ -87,15 +88,16 @@ async fn parts_that_a_retraction_has_moved_are_not_guessed_at() {
     let files = RetractedFiles { parts: row.parts[1..].to_vec(), image_bytes: 2000, epoch: Epoch::new(2, 0) };
     let retraction = Retraction { partition: key, records: vec![0, 3], files: Some(files) };
     fixture.catalog.retract(&retraction).unwrap();
-    fixture.finish(key, "r.example", &[4]);
+    fixture.add_part(key, "r.example", 3, &[5], &[failed(6)]);
+    fixture.finish(key, "r.example", &[4, 6]);
     for sql in ["select record from images", "select record from errors"] {
         let mut rows = session.stream(sql).await.unwrap();
         let moved = rows.next().await.unwrap_err();
         assert!(moved.is_moved(), "{sql}: {moved:?}");
     }
     let fresh = fixture.session();
-    assert_eq!(csv(&fresh, "select record from images order by 1").await, "record\n1\n2\n");
-    assert_eq!(csv(&fresh, "select record from errors").await, "record\n4\n");
+    assert_eq!(csv(&fresh, "select record from images order by 1").await, "record\n1\n2\n5\n");
+    assert_eq!(csv(&fresh, "select record from errors order by 1").await, "record\n4\n6\n");
     let retracted = csv(&fresh, "select record from urls where cause = 'retracted' order by 1").await;
     assert_eq!(retracted, "record\n0\n3\n");
 }
