@@ -10,6 +10,7 @@ use super::target::{Target, format_of};
 use super::{ExportError, ManifestOptions, ManifestReport, clean, credits};
 use crate::query::output::RowWriter;
 use crate::query::{OutputOptions, QuerySession};
+use crate::storage::HASH_ALGORITHM_KEY;
 
 /// Images of a slice, unless one partition alone has more. A row is about 600 bytes, so this is half of what
 /// queries may use by default.
@@ -87,6 +88,9 @@ async fn export_in_slices(
     let mut batch = rows.next().await?;
     let written = async {
         let mut writer = RowWriter::new(target, &rows, OutputOptions { format, table_width: None })?;
+        if let Some(algorithm) = session.hash_algorithm()? {
+            writer.note(HASH_ALGORITHM_KEY, algorithm.as_str());
+        }
         let mut num_rows = 0;
         loop {
             while let Some(rows_now) = batch {
