@@ -62,13 +62,12 @@ fn what_goes_of_photographs_is_what_other_programs_find() {
     let found = expect(&judge, 0, &["judge.py"]);
     for line in found.lines() {
         let (tool, count) = line.split_once(' ').unwrap();
-        let (from, what) = match tool {
-            "resize" => ("resize", "images".to_owned()),
-            _ => ("", format!("verdicts WHERE tool = '{tool}' AND verdict = 'remove'")),
+        let (what, from): (_, &[&str]) = match tool {
+            "resize" => ("images".to_owned(), &["--from", "resize"]),
+            _ => (format!("verdicts WHERE tool = '{tool}' AND verdict = 'remove'"), &[]),
         };
         let sql = format!("SELECT count(*) FROM {what}");
-        let args = ["query", "--from", from, "--format", "csv", &sql];
-        let answer = project.ok(if from.is_empty() { &[args[0], args[3], args[4], args[5]] } else { &args });
+        let answer = project.ok(&[&["query", "--format", "csv", &sql], from].concat());
         assert_eq!(answer.lines().last(), Some(count), "{tool}");
     }
     project.ok(&["check", "--deep"]);
