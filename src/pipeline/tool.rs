@@ -14,7 +14,7 @@ use crate::query::{QueryOptions, QuerySession};
 use crate::runtime::Shutdown;
 use crate::storage::StorageOptions;
 use crate::tools::{
-    self, AGAINST, Reset, Stage, StagesReport, Tool, ToolError, ToolExecutor, ToolFactory, ToolOptions,
+    self, AGAINST, Stage, StagesReport, Tool, ToolError, ToolExecutor, ToolFactory, ToolOptions,
 };
 
 /// What is asked of a tool.
@@ -25,7 +25,7 @@ pub struct ToolRequest {
     /// Only this stage; else all, as far as they are not done.
     pub stage: Option<Stage>,
     /// From which stage on to start again.
-    pub reset: Option<Reset>,
+    pub reset: Option<Stage>,
 }
 
 /// How `ddl tool` ended.
