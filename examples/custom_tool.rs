@@ -16,17 +16,19 @@ use std::process::ExitCode;
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
-use ddl::imaging::{ImagingOptions, process};
+use ddl::imaging::{ImagingError, ImagingOptions, PerceptualHashMode, decode_bytes_estimate, process};
 use ddl::model::{ImageEncoding, RecordIndex};
+use ddl::runtime::MemoryBudget;
 use ddl::tools::{
-    FilterInput, FilterTable, Registry, RunInput, RunOutput, Selects, Tool, ToolError, Verdict, VerdictKind,
+    FilterInput, FilterTable, Registry, RunInput, RunOutput, Selects, Tool, ToolError, ToolOptions, Verdict,
+    VerdictKind, hold_memory,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 fn main() -> ExitCode {
     let mut tools = Registry::default();
-    if let Err(error) = tools.add("dull", Some("colourless"), |_| Box::new(Dull { least_saturation: 0.08 })) {
+    if let Err(error) = tools.add("dull", Some("colourless"), |options| Box::new(Dull::new(options))) {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
 struct Dull {
     /// Of the mean over all pixels, from 0 (grey) to 1.
     least_saturation: f64,
+    imaging: ImagingOptions,
+    /// What decoded images of all threads may take.
+    memory: MemoryBudget,
 }
 
 /// So few pixels are enough to know the colours of an image.
@@ -43,6 +48,24 @@ const SIDE: u32 = 64;
 
 /// Images that are read at a time.
 const BATCH_ROWS: usize = 16;
+
+impl Dull {
+    /// With the user's limits: of pixels, and of memory.
+    fn new(options: &ToolOptions) -> Self {
+        let imaging = ImagingOptions {
+            image_size: SIDE,
+            image_encoding: ImageEncoding::Raw,
+            perceptual_hash: PerceptualHashMode::Never,
+            ..options.imaging.clone()
+        };
+        Self { least_saturation: 0.08, imaging, memory: options.decode_budget() }
+    }
+
+    fn saturation(&self, image: &[u8]) -> Result<f64, ImagingError> {
+        let _pixels = hold_memory(&self.memory, decode_bytes_estimate(image, &self.imaging));
+        Ok(mean_saturation(&process(&Bytes::copy_from_slice(image), &self.imaging)?.image))
+    }
+}
 
 impl Tool for Dull {
     fn name(&self) -> &str {
@@ -74,33 +97,29 @@ impl Tool for Dull {
 
     // One partition; several run at once, on the threads of all ranks.
     fn run(&self, input: &RunInput, output: &mut RunOutput) -> Result<(), ToolError> {
-        let options = ImagingOptions {
-            image_size: SIDE,
-            image_encoding: ImageEncoding::Raw,
-            ..ImagingOptions::default()
-        };
         for batch in input.images(Some(&["uuid", "record", "image"]), BATCH_ROWS) {
             let batch = batch?;
             let uuids = batch["uuid"].as_string::<i32>();
             let records = batch["record"].as_primitive::<Int32Type>();
             let images = batch["image"].as_binary::<i32>();
             for at in 0..batch.num_rows() {
-                // To find what does not decode is the task of another tool.
-                let Ok(small) = process(&Bytes::copy_from_slice(images.value(at)), &options) else {
-                    continue;
+                let (kind, reason, saturation) = match self.saturation(images.value(at)) {
+                    Ok(saturation) if saturation < self.least_saturation => {
+                        (VerdictKind::Remove, "dull", Some(saturation))
+                    }
+                    Ok(_) => continue,
+                    // Not damaged, if they are raw pixels: `process_raw` takes these, with the size in `resized_size`.
+                    Err(_) => (VerdictKind::Flag, "not_decoded", None),
                 };
-                let saturation = mean_saturation(&small.image);
-                if saturation < self.least_saturation {
-                    output.verdict(Verdict {
-                        record: records.value(at) as RecordIndex,
-                        uuid: uuids.value(at).to_owned(),
-                        kind: VerdictKind::Remove,
-                        reason: "dull".to_owned(),
-                        witness: None,
-                        // In hundredths.
-                        distance: Some((saturation * 100.0).round() as i32),
-                    });
-                }
+                output.verdict(Verdict {
+                    record: records.value(at) as RecordIndex,
+                    uuid: uuids.value(at).to_owned(),
+                    kind,
+                    reason: reason.to_owned(),
+                    witness: None,
+                    // In hundredths.
+                    distance: saturation.map(|saturation| (saturation * 100.0).round() as i32),
+                });
             }
         }
         Ok(())

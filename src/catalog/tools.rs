@@ -3,7 +3,6 @@
 //! | report | partition is | then |
 //! |---|---|---|
 //! | piece | scheduled, not done | done |
-//! | piece | done by the same claim | accepted again, nothing changes (a lost acknowledgement) |
 //! | piece | otherwise | refused |
 
 use redb::ReadableTable as _;
@@ -146,11 +145,10 @@ pub(super) fn commit_piece(
     let key = (report.tool.as_str(), partition.server_id.0, partition.partition_id);
     let row = table.get(key)?.map(|value| decode::<ToolPartition>(value.value(), "tool's partition"));
     let Some(mut row) = row.transpose()? else { return refuse("the tool has not scheduled it") };
-    match row.done {
-        Some(done) if done.epoch == report.piece.epoch => return Ok(Ok(())),
-        Some(_) => return refuse("it is done"),
-        None => row.done = Some(report.piece),
+    if row.done.is_some() {
+        return refuse("it is done");
     }
+    row.done = Some(report.piece);
     table.insert(key, encode(&row).as_slice())?;
     Ok(Ok(()))
 }
@@ -258,7 +256,7 @@ mod tests {
                 .map_err(|refusal| refusal.reason)
         };
         assert_eq!(report(1, 1), Ok(()));
-        assert_eq!(report(1, 1), Ok(()), "the acknowledgement was lost");
+        assert_eq!(report(1, 1), Err("it is done"));
         assert_eq!(report(1, 2), Err("it is done"));
         assert_eq!(report(3, 1), Err("the tool has not scheduled it"));
         let done = |name| -> Vec<_> {

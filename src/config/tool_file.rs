@@ -13,8 +13,8 @@ use super::value::{show_found, wrong_node};
 use super::yaml::{self, Data, MAX_FILE_BYTES, Name, Node};
 use crate::model::nearest;
 use crate::tools::{
-    Argument, CommandDefinition, CommandOutput, NAME_RULE, Placeholder, Selects, ToolDefinition,
-    is_tool_name, split_words,
+    Argument, CommandDefinition, CommandOutput, NAME_RULE, Selects, ToolDefinition, Variable, is_tool_name,
+    split_words,
 };
 
 const KEYS: &[&str] = &[
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         let words = &["images", "partitions"];
         let selects = self.parsed("select", "`images` or `partitions`", words, whole).unwrap_or(default);
         let uses_selected = |command: &CommandDefinition| {
-            command.arguments.iter().any(|argument| argument.has(Placeholder::Selected))
+            command.arguments.iter().any(|argument| argument.has(Variable::Selected))
         };
         match (selects, &command) {
             (Selects::Partitions, None) if !self.found.contains_key("run") => {
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
                 Ok(argument) => arguments.push(argument),
                 Err(wrong) => {
                     let names: Vec<_> =
-                        Placeholder::ALL.iter().map(|(name, _)| format!("`{{{name}}}`")).collect();
+                        Variable::ALL.iter().map(|(name, _)| format!("`{{{name}}}`")).collect();
                     let braces = format!("one of {} (`{{{{word}}}}` is `{{word}}`)", names.join(", "));
                     let found = format!("{{{}}}", wrong.name);
                     self.wrong("run", line, show_found(&found), &braces, wrong.nearest);

@@ -12,6 +12,7 @@ use super::target::{Target, format_of, refuse_same};
 use super::{CleanOptions, ExportError, ManifestOptions, ManifestReport, clean, credits};
 use crate::query::output::{RowWriter, of_arrow};
 use crate::query::{OutputOptions, QueryError, QuerySession, RowStream};
+use crate::storage::HASH_ALGORITHM_KEY;
 
 /// Images of a slice, unless one partition alone has more. A row is about 600 bytes, so this is half of what
 /// queries may use by default.
@@ -133,6 +134,9 @@ async fn export_in_slices(
     let mut batch = rows.next().await?;
     let written = async {
         let mut writer = RowWriter::new(manifest, &rows, OutputOptions { format, table_width: None })?;
+        if let Some(algorithm) = session.hash_algorithm()? {
+            writer.note(HASH_ALGORITHM_KEY, algorithm.as_str());
+        }
         let mut whole = BatchCoalescer::new(rows.schema(), BATCH_ROWS);
         let mut num_rows = 0;
         while let Some(rows_now) = batch {

@@ -34,5 +34,5 @@ mod verify;
 pub use error::ImagingError;
 pub use header::{ImageHeader, inspect};
 pub use options::{ImagingOptions, JpegScaling, PerceptualHashMode, ResizeMode};
-pub use pipeline::{ProcessedImage, decode_bytes_estimate, process, process_raw};
+pub use pipeline::{ProcessedImage, decode_bytes_estimate, process, process_raw, raw_bytes_estimate};
 pub use verify::{VerifiedImage, verify_image, verify_raw};

@@ -165,6 +165,12 @@ pub fn decode_bytes_estimate(body: &[u8], options: &ImagingOptions) -> u64 {
     header.map_or(0, |header| bytes_to_decode(&header, options))
 }
 
+/// The same for [`process_raw`].
+#[must_use]
+pub fn raw_bytes_estimate(body: &[u8], size: PixelSize, options: &ImagingOptions) -> u64 {
+    raw_header(body, size, options).map_or(0, |header| bytes_to_decode(&header, options))
+}
+
 /// No sum or product of what a header claims may overflow, whatever `max_image_pixels` is.
 fn bytes_to_decode(header: &ImageHeader, options: &ImagingOptions) -> u64 {
     let plan = Plan::new(header, options);

@@ -9,8 +9,8 @@
 //! The result depends on hashes and numbers alone: not on the order in which records come, on shards, threads or
 //! memory. It is exact, but for what [`SearchReport::left_out`] says.
 //!
-//! Memory is what [`NearOptions::memory_bytes`] says, beside the tables of keys (64 MiB for each thread at most) and a
-//! bit for each record in [`stars`]; the rest lies on disk, in files without a name that end with the process.
+//! Memory is what [`NearOptions::memory_bytes`] says, beside the tables of keys (64 MiB for each thread at most, between two
+//! sets 128 MiB) and a bit for each record in [`stars`]; the rest lies on disk, in files without a name that end with the process.
 //!
 //! ```
 //! use ddl::near::{HashesBuilder, NearError, NearOptions, Search, Shard, stars};

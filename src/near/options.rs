@@ -14,7 +14,7 @@ pub struct NearOptions {
     /// scaled again, and no two different photos: `docs/BENCHMARKS.md` has what other distances find.
     pub distance: u32,
     /// What hashes and pairs may take in memory, in bytes; more goes to disk. Tables of keys come on top, of up to 64 MiB
-    /// for each thread.
+    /// for each thread and set.
     pub memory_bytes: u64,
     /// Hashes that agree in the same slot are compared each with each if they are at most this many. Beyond, they are
     /// left out of that slot, and counted: 10,000 take 0.2 s, a million would take half an hour.

@@ -1,6 +1,6 @@
 //! Rows of a fixed size on disk.
 //!
-//! The files have no name: it is removed as soon as they are open, so a killed process leaves nothing behind.
+//! The files have no name, so a killed process leaves nothing behind.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::NearError;
 
@@ -44,16 +43,8 @@ pub(super) struct SpillWriter<R> {
 
 impl<R: Row> SpillWriter<R> {
     pub(super) fn create(folder: &Path) -> Result<Self, NearError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("near-{}-{number}.tmp", std::process::id()));
-        let create = || {
-            fs::create_dir_all(folder)?;
-            let file = File::options().create_new(true).read(true).write(true).open(&path)?;
-            fs::remove_file(&path)?;
-            Ok(file)
-        };
-        let file = create().map_err(NearError::io("make", folder))?;
+        let file = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+        let file = file.map_err(NearError::io("make", folder))?;
         let waiting = Vec::with_capacity(BUFFER_BYTES + R::BYTES);
         Ok(Self { file, folder: folder.to_owned(), waiting, num_rows: 0, rows: PhantomData })
     }

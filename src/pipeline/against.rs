@@ -1,14 +1,15 @@
 //! Another dataset, for `dedup_against` to compare with.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::{Dataset, PipelineError};
 use crate::catalog::Catalog;
 use crate::config::{self, Chain};
+use crate::model::HashAlgorithm;
 use crate::query::QuerySession;
-use crate::storage::DatasetLayout;
+use crate::storage::{DatasetLayout, HASH_ALGORITHM_KEY};
 use crate::tools::{OTHER_COLUMNS, ToolError, register_other};
 
 /// Registers the images of what is at `path` (a dataset's folder, its configuration, or an exported manifest) with the
@@ -19,38 +20,47 @@ pub(super) async fn open(
     catalog: &Catalog,
     session: &QuerySession,
 ) -> Result<u64, PipelineError> {
-    let metadata = fs::metadata(path)
-        .map_err(|source| PipelineError::Io { action: format!("read `{}`", path.display()), source })?;
+    let unreadable = |source| PipelineError::Io { action: format!("read `{}`", path.display()), source };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    let ours = catalog.view()?.hash_algorithm()?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let other = if metadata.is_dir() {
         of_folder(path)?
     } else if ["yaml", "yml"].contains(&extension) {
         of_configuration(path)?
     } else {
-        let columns = session.register_file("other", path, &OTHER_COLUMNS)?;
+        let file = File::open(path).map_err(unreadable)?;
+        match QuerySession::fact_of_file(&file, path, HASH_ALGORITHM_KEY)? {
+            Some(theirs) => check_algorithm(path, ours, Some(&theirs))?,
+            None => tracing::warn!(
+                path = %path.display(),
+                "the file does not say of which algorithm its hashes are: taken to be that of this dataset"
+            ),
+        }
+        let columns = session.register_file("other", file, path, &OTHER_COLUMNS)?;
         register_other(session, &columns).await?;
         let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         return Ok(metadata.len() ^ changed.unwrap_or_default().as_nanos() as u64);
     };
-    let refused = |why: String| PipelineError::from(ToolError::Failed(why));
     if same_folder(&other.layout, &dataset.layout) {
-        return Err(refused(format!("`{}` is this dataset itself", path.display())));
+        return Err(ToolError::Failed(format!("`{}` is this dataset itself", path.display())).into());
     }
-    let theirs = other.open_reader()?.view()?.hash_algorithm()?;
-    if let Some((ours, theirs)) =
-        catalog.view()?.hash_algorithm()?.zip(theirs).filter(|(ours, theirs)| ours != theirs)
-    {
-        return Err(refused(format!(
-            "the hashes here are of {}, those in `{}` of {}: nothing can be found equal",
-            ours.as_str(),
-            path.display(),
-            theirs.as_str()
-        )));
-    }
+    check_algorithm(path, ours, other.open_reader()?.view()?.hash_algorithm()?.map(HashAlgorithm::as_str))?;
     let images = other.query_session()?;
     session.register_table_of("other", &images, "images").await?;
     register_other(session, &OTHER_COLUMNS.map(str::to_owned)).await?;
     Ok(images.images_fingerprint())
+}
+
+/// Refuses hashes of another algorithm. Where nothing is hashed yet there is none.
+fn check_algorithm(path: &Path, ours: Option<HashAlgorithm>, theirs: Option<&str>) -> Result<(), ToolError> {
+    match ours.map(HashAlgorithm::as_str).zip(theirs) {
+        Some((ours, theirs)) if ours != theirs => Err(ToolError::Failed(format!(
+            "the hashes here are of {ours}, those in `{}` of {theirs}: nothing can be found equal",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// With the usual names of folders.

@@ -1,9 +1,12 @@
 //! What a tool adds to a session while it works: functions of its own, and rows from elsewhere as tables.
 
 use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use datafusion::arrow::array::{Array as _, AsArray, Int32Array, RecordBatch, RecordBatchReader as _};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
@@ -17,6 +20,9 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::reader::{ChunkReader, Length};
 
 use super::{QueryError, QuerySession};
 
@@ -57,23 +63,36 @@ impl QuerySession {
     }
 
     /// A Parquet file that is not the dataset's, as a table: those of the columns `wanted` that it has, which are
-    /// returned.
+    /// returned. It stays open, so it need not keep its name; `path` is what messages call it.
     ///
     /// # Errors
     /// `Damaged` when the file cannot be read.
     pub(crate) fn register_file(
         &self,
         name: &str,
+        file: File,
         path: &Path,
         wanted: &[&str],
     ) -> Result<Vec<String>, QueryError> {
-        let file = FileRows::open(path, wanted)
+        let rows = FileRows::new(file, path, wanted)
             .map_err(|detail| QueryError::Damaged { path: path.to_owned(), detail })?;
-        let columns = file.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let schema = file.schema.clone();
-        let table = StreamingTable::try_new(schema, vec![Arc::new(file) as Arc<dyn PartitionStream>]);
+        let columns = rows.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let schema = rows.schema.clone();
+        let table = StreamingTable::try_new(schema, vec![Arc::new(rows) as Arc<dyn PartitionStream>]);
         self.register(name, Arc::new(table.map_err(|error| self.explain(&error))?))?;
         Ok(columns)
+    }
+
+    /// A value of a Parquet file's metadata, if it has the key.
+    ///
+    /// # Errors
+    /// `Damaged` when the file cannot be read.
+    pub(crate) fn fact_of_file(file: &File, path: &Path, key: &str) -> Result<Option<String>, QueryError> {
+        let metadata = ParquetMetaDataReader::new()
+            .parse_and_finish(file)
+            .map_err(|error| QueryError::Damaged { path: path.to_owned(), detail: error.to_string() })?;
+        let facts = metadata.file_metadata().key_value_metadata().into_iter().flatten();
+        Ok(facts.filter(|fact| fact.key == key).find_map(|fact| fact.value.clone()))
     }
 
     /// A table of another session.
@@ -146,23 +165,69 @@ impl PartitionStream for Statements {
 
 #[derive(Debug)]
 struct FileRows {
+    file: SharedFile,
     path: PathBuf,
     /// Of the columns that are read.
     schema: SchemaRef,
 }
 
 impl FileRows {
-    fn open(path: &Path, wanted: &[&str]) -> Result<Self, String> {
-        let schema = read(path, wanted)?.schema();
-        Ok(Self { path: path.to_owned(), schema })
+    fn new(file: File, path: &Path, wanted: &[&str]) -> Result<Self, String> {
+        let num_bytes = file.metadata().map_err(|error| error.to_string())?.len();
+        let file = SharedFile { file: Arc::new(file), num_bytes };
+        let schema = file.read(wanted)?.schema();
+        Ok(Self { file, path: path.to_owned(), schema })
     }
 }
 
-fn read(path: &Path, columns: &[&str]) -> Result<ParquetRecordBatchReader, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    builder.with_projection(mask).build().map_err(|error| error.to_string())
+/// A Parquet file that several readers are in at once, each at a place of its own.
+#[derive(Clone, Debug)]
+struct SharedFile {
+    file: Arc<File>,
+    num_bytes: u64,
+}
+
+impl SharedFile {
+    fn read(&self, columns: &[&str]) -> Result<ParquetRecordBatchReader, String> {
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(self.clone()).map_err(|error| error.to_string())?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        builder.with_projection(mask).build().map_err(|error| error.to_string())
+    }
+}
+
+impl Length for SharedFile {
+    fn len(&self) -> u64 {
+        self.num_bytes
+    }
+}
+
+impl ChunkReader for SharedFile {
+    type T = BufReader<FileFrom>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(BufReader::new(FileFrom { file: self.file.clone(), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok(bytes.into())
+    }
+}
+
+/// A file from a place on.
+struct FileFrom {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for FileFrom {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let num_bytes = self.file.read_at(buffer, self.at)?;
+        self.at += num_bytes as u64;
+        Ok(num_bytes)
+    }
 }
 
 impl PartitionStream for FileRows {
@@ -176,7 +241,7 @@ impl PartitionStream for FileRows {
         let failed =
             move |detail: String| exec_datafusion_err!("`{}` cannot be read: {detail}", path.display());
         let schema = self.schema.clone();
-        match read(&self.path, &columns) {
+        match self.file.read(&columns) {
             Err(detail) => {
                 let error = failed(detail);
                 Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(async { Err(error) })))

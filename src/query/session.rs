@@ -26,7 +26,7 @@ use super::spill::SpillFolder;
 use super::statement::{MixedCase, check_condition, mixed_case, parse, reads_images, refuse_writes};
 use super::{QueryError, QueryOptions, memory_tables, views};
 use crate::catalog::{CatalogView, PartitionRow, ToolStage, images_fingerprint};
-use crate::model::{PartitionKey, ServerName};
+use crate::model::{HashAlgorithm, PartitionKey, ServerName};
 use crate::storage::DatasetLayout;
 
 /// Rows that a query with image bytes works on at a time: at half a megabyte each, 16 MiB. The usual 8,192
@@ -55,6 +55,7 @@ pub struct QuerySession {
     tables: Vec<(String, &'static str)>,
     mixed_case: MixedCase,
     temp_folder: PathBuf,
+    options: QueryOptions,
     manifest: Schema,
 }
 
@@ -140,7 +141,7 @@ impl QuerySession {
         let mixed_case = register().map_err(|error| explain(&error, &[]))?;
         let mut tables: Vec<_> = TABLES.iter().map(|&(name, doc)| (name.to_owned(), doc)).collect();
         tables.extend(dataset.tools.iter().map(|tool| (tool_table(&tool.name), TOOL_DOC)));
-        Ok(Self { context, dataset, tables, mixed_case, manifest, temp_folder })
+        Ok(Self { context, dataset, tables, mixed_case, manifest, temp_folder, options: options.clone() })
     }
 
     /// The tables there are.
@@ -265,6 +266,16 @@ impl QuerySession {
     #[must_use]
     pub fn layout(&self) -> &DatasetLayout {
         &self.dataset.layout
+    }
+
+    /// What it was opened with.
+    pub(crate) fn options(&self) -> &QueryOptions {
+        &self.options
+    }
+
+    /// The algorithm of `hashsum_original`; `None` before the first download.
+    pub(crate) fn hash_algorithm(&self) -> Result<Option<HashAlgorithm>, QueryError> {
+        Ok(self.dataset.view.hash_algorithm()?)
     }
 
     /// Where what does not fit into memory is put.

@@ -83,6 +83,7 @@ fn successes_schema_with(image: DataType) -> SchemaRef {
         Field::new("http_status", DataType::Int32, true),
         fetched_at(),
         text("final_url"),
+        // of the image as it was downloaded, as `original_size` and `hashsum_original` are, whatever tools make of it
         Field::new("perceptual_hash", DataType::FixedSizeBinary(32), true),
         text("shared_server_name"),
         text("rendition_url"),

@@ -25,6 +25,9 @@ pub enum ToolError {
     /// The command of a tool, which no partition can be gone through with.
     #[error("cannot start `{program}`: {source}")]
     Start { program: String, source: std::io::Error },
+    /// The command of a tool has written to what it was to read.
+    #[error("the command has changed `{}`, a file of the dataset", path.display())]
+    Overwritten { path: PathBuf },
     /// A file of the partition was missing or damaged, and is there again.
     #[error("its files could not be read when the filter was run; the same command runs it again")]
     LeftOut,
@@ -65,6 +68,10 @@ impl ToolError {
             Self::Start { .. } => {
                 Some("a bare name is looked for in PATH, a path from the tool's file on".into())
             }
+            Self::Overwritten { .. } => Some(
+                "it is to write to `{output}` only; `ddl check --deep` says what is lost of the images"
+                    .into(),
+            ),
             Self::Name { .. } | Self::LeftOut | Self::Stopped | Self::Failed(_) => None,
         }
     }

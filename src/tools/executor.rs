@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::filter::check_columns;
 use super::{RunInput, RunOutput, Tool, ToolError};
 use crate::catalog::{ToolPiece, ToolReport};
 use crate::dispatch::protocol::{Claim, RankProgress};
@@ -77,7 +78,10 @@ impl ToolExecutor {
         let piece = match done.map_err(|panic| ExecutorError::Partition(panic.to_string()))? {
             Ok(piece) => piece,
             Err(ToolError::Stopped) => return Ok(ClaimEnding::Released),
-            Err(error @ (ToolError::Storage(_) | ToolError::Start { .. })) => {
+            // Other partitions would fare no better.
+            Err(
+                error @ (ToolError::Storage(_) | ToolError::Start { .. } | ToolError::Overwritten { .. }),
+            ) => {
                 return Err(ExecutorError::Fatal(error.to_string()));
             }
             Err(error) => return Err(ExecutorError::Partition(error.to_string())),
@@ -126,7 +130,7 @@ fn run_one(
     let mut output = RunOutput::new(verdicts, images, storage, epoch, rank);
     input.check_stop()?;
     if input.scheduled.num_rows == 0 {
-        input.check_files()?;
+        input.files.iter().try_for_each(|(path, rows)| check_columns(path, *rows))?;
         return Err(ToolError::LeftOut);
     }
     tool.run(input, &mut output)?;

@@ -12,13 +12,17 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use parquet::file::metadata::ParquetMetaDataReader;
 
+use super::run::{damaged, read};
 use super::{Selects, ToolError};
 use crate::model::{DataFile, ServerName};
 use crate::query::QuerySession;
-use crate::storage::{CsvFile, TableWriter};
+use crate::storage::{CsvFile, TableWriter, successes_schema};
 
 /// Images of a slice of the dataset that is filtered at once: bounds what is sorted.
 const SLICE_IMAGES: u64 = 1_000_000;
+
+/// Rows that are read at a time when damage is looked for.
+const READ_ROWS: usize = 8192;
 
 /// What a filter works on: the dataset as SQL, but for partitions that cannot be read.
 pub struct FilterInput<'a> {
@@ -136,17 +140,46 @@ impl<'a> FilterInput<'a> {
     pub(super) fn damaged(&self) -> &[usize] {
         &self.damaged
     }
+
+    /// Reads all columns but the images, and leaves out partitions where that fails. False when there are none besides
+    /// those that are left out already.
+    pub(super) async fn leave_out_damaged(&mut self) -> bool {
+        let mut found = Vec::new();
+        for (position, folder, ..) in self.partitions() {
+            let files = self.session.image_files(position);
+            let fault = files.iter().find_map(|(path, rows)| check_columns(path, *rows).err());
+            if let Some(error) = fault.filter(|_| !self.damaged.contains(&position)) {
+                tracing::error!(%folder, %error, "a partition is left out");
+                found.push(position);
+            }
+            // Between two partitions it can be told to stop.
+            tokio::task::yield_now().await;
+        }
+        self.damaged.extend(&found);
+        !found.is_empty()
+    }
+}
+
+/// Whether all columns of a file can be read but the images.
+pub(super) fn check_columns(path: &Path, num_rows: u64) -> Result<(), ToolError> {
+    check_footer(path, num_rows)?;
+    let schema = successes_schema();
+    let columns: Vec<&str> =
+        schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != "image").collect();
+    for batch in read(path, Some(&columns), READ_ROWS, None)? {
+        batch.map_err(|error| damaged(path, error))?;
+    }
+    Ok(())
 }
 
 /// Whether a file is there and its footer reads.
 pub(super) fn check_footer(path: &Path, num_rows: u64) -> Result<(), ToolError> {
-    let damaged = |detail: String| ToolError::Damaged { path: path.to_owned(), detail };
-    let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
+    let file = File::open(path).map_err(|error| damaged(path, error))?;
     let metadata =
-        ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| damaged(error.to_string()))?;
+        ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| damaged(path, error))?;
     let found = metadata.file_metadata().num_rows();
     if found != num_rows as i64 {
-        return Err(damaged(format!("it has {found} rows, the catalog says {num_rows}")));
+        return Err(damaged(path, format!("it has {found} rows, the catalog says {num_rows}")));
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use bytes::Bytes;
 use image::{Rgb, RgbImage};
 use parquet::arrow::arrow_reader::{
@@ -30,7 +30,8 @@ use crate::model::{Epoch, HashAlgorithm, ImageEncoding, ImageFormat, PixelSize, 
 use crate::query::tests::fixture::Fixture;
 use crate::runtime::Shutdown;
 use crate::storage::{
-    DatasetLayout, ImageRow, LayoutOptions, ManifestRecord, PartWriter, StorageOptions, successes_schema,
+    DatasetLayout, ImageRow, LayoutOptions, ManifestRecord, PartWriter, StorageOptions, TableWriter,
+    successes_schema,
 };
 
 const EPOCH: Epoch = Epoch(1 << 32 | 1);
@@ -383,6 +384,20 @@ fn each_fault_has_its_reason() {
     let small = ImagingOptions { max_image_pixels: 40, ..ImagingOptions::default() };
     let found = partition.reasons(&Verify::new(&ToolOptions { imaging: small, ..ToolOptions::default() }));
     assert!(found.contains(&(0, "too_many_pixels".into())) && !found.iter().any(|(record, _)| *record == 4));
+}
+
+/// The tool's filter table has no images: looking for their columns was a panic.
+#[test]
+fn a_tool_that_chooses_partitions_needs_a_run_of_its_own() {
+    let partition = Partition::new(vec![row(0, png(9, 9))]);
+    let schema = Arc::new(Schema::new(vec![Field::new("partition_id", DataType::Int32, true)]));
+    let rows: ArrayRef = Arc::new(Int32Array::from(vec![0]));
+    let mut table =
+        TableWriter::plain(&partition.input.layout.filter_table("test"), schema.clone(), "test").unwrap();
+    table.write(&RecordBatch::try_new(schema, vec![rows]).unwrap()).unwrap();
+    table.seal().unwrap();
+    let error = partition.input.selected().unwrap_err();
+    assert!(error.to_string().contains("needs a `run` of its own"), "{error}");
 }
 
 /// The records that `placeholder` chooses, as their uuids.

@@ -43,14 +43,14 @@ mod verdict;
 mod verify;
 
 pub use custom::{
-    Argument, CommandDefinition, CommandOutput, Placeholder, ToolDefinition, WrongPlaceholder, WrongWords,
+    Argument, CommandDefinition, CommandOutput, ToolDefinition, Variable, WrongVariable, WrongWords,
     split_words,
 };
 pub use dedup::{AGAINST, Keep, OTHER_COLUMNS, register_other};
 pub use error::ToolError;
 pub use executor::{ToolExecutor, settle};
 pub use filter::{FilterInput, FilterTable};
-pub use options::ToolOptions;
+pub use options::{ToolOptions, hold_memory};
 pub use registry::{NAME_RULE, RegisteredTool, Registry, ToolFactory, is_tool_name};
 pub use run::{RunInput, RunOutput, SelectedRow};
 pub use schedule::PartitionLoad;

@@ -60,13 +60,15 @@ impl Default for ToolOptions {
 }
 
 impl ToolOptions {
-    pub(super) fn decode_budget(&self) -> MemoryBudget {
+    /// What decoded images of all threads may take: for a tool to make once, and to buy from ([`hold_memory`]).
+    #[must_use]
+    pub fn decode_budget(&self) -> MemoryBudget {
         MemoryBudget::new(self.decode_memory, self.decode_memory)
     }
 }
 
 /// Waits until so many bytes are free, or all of the budget: the decoder's own limits see to it that no image needs
-/// more.
-pub(super) fn hold(budget: &MemoryBudget, bytes: u64) -> Option<MemoryPermit> {
+/// more ([`decode_bytes_estimate`](crate::imaging::decode_bytes_estimate)). They are given back on drop.
+pub fn hold_memory(budget: &MemoryBudget, bytes: u64) -> Option<MemoryPermit> {
     budget.acquire_blocking(bytes.min(budget.max_permit())).ok()
 }

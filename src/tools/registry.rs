@@ -60,7 +60,7 @@ impl From<ToolDefinition> for ToolFactory {
         let definition = Arc::new(definition);
         Self {
             name: definition.name.clone(),
-            make: Arc::new(move |_| Box::new(CustomTool::new(definition.clone()))),
+            make: Arc::new(move |options| Box::new(CustomTool::new(definition.clone(), options))),
         }
     }
 }
@@ -215,9 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn every_built_in_tool_is_called_as_it_calls_itself() {
+    fn every_built_in_tool_is_called_as_it_calls_itself_and_says_what_it_does() {
         for tool in Registry::default().tools() {
-            assert_eq!(tool.factory.make(&ToolOptions::default()).name(), tool.factory.name());
+            let made = tool.factory.make(&ToolOptions::default());
+            assert_eq!(made.name(), tool.factory.name());
+            assert!(!made.description().is_empty(), "{tool:?}");
             assert!(is_tool_name(tool.factory.name()), "{tool:?}");
         }
     }
@@ -230,7 +232,7 @@ mod tests {
             let made = move |options: &ToolOptions| -> Box<dyn Tool> {
                 match own.as_str() {
                     "size" | "other" => Box::new(Size::new(options)),
-                    _ => Box::new(CustomTool::new(Arc::new(ToolDefinition::named(&own)))),
+                    _ => Box::new(CustomTool::new(Arc::new(ToolDefinition::named(&own)), options)),
                 }
             };
             registry.add(name, alias, made).map_err(|error| error.to_string())

@@ -4,28 +4,20 @@
 //! that already are as they should be are carried byte for byte. `original_size`, `hashsum_original` and
 //! `perceptual_hash` stay those of the image as it was downloaded.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, Int64Builder, ListBuilder, RecordBatch, StringArray};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field};
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::stored::{StoredImage, StoredImages, batch_rows, column, reason};
+use super::options::hold_memory;
+use super::stored::{NewImage, NewImages, StoredImage, StoredImages, batch_rows, reason};
 use super::{FilterInput, FilterTable, RunInput, RunOutput, Selects, Tool, ToolError, ToolOptions};
 use crate::imaging::{
     ImagingError, ImagingOptions, PerceptualHashMode, decode_bytes_estimate, process, process_raw,
+    raw_bytes_estimate,
 };
 use crate::model::{ImageEncoding, PixelSize};
 use crate::runtime::MemoryBudget;
-use crate::storage::successes_schema;
-
-/// A row group ends at so many bytes of images: what a thread keeps.
-const GROUP_BYTES: usize = 16 << 20;
-/// ... or at so many images, since small ones too have their other columns.
-const GROUP_ROWS: usize = 1000;
 
 pub(super) struct Resize {
     options: ImagingOptions,
@@ -60,10 +52,10 @@ impl Resize {
         let made = if stored.is_raw() {
             // Without a size there can be no pixels of that size.
             let size = stored.resized_size.unwrap_or(PixelSize { height: 0, width: 0 });
-            let _pixels = super::options::hold(&self.memory, 3 * image.len() as u64);
+            let _pixels = hold_memory(&self.memory, raw_bytes_estimate(&image, size, options));
             process_raw(&image, size, options)?
         } else {
-            let _pixels = super::options::hold(&self.memory, decode_bytes_estimate(&image, options));
+            let _pixels = hold_memory(&self.memory, decode_bytes_estimate(&image, options));
             process(&image, options)?
         };
         if made.image.as_ptr() == image.as_ptr() {
@@ -117,7 +109,7 @@ impl Tool for Resize {
     }
 
     fn run(&self, input: &RunInput, output: &mut RunOutput) -> Result<(), ToolError> {
-        let mut group = RowGroup::default();
+        let mut made = NewImages::default();
         for batch in input.images(None, batch_rows(input)?) {
             let batch = batch?;
             let images = StoredImages::of(&batch)?;
@@ -126,18 +118,15 @@ impl Tool for Resize {
                 input.check_stop()?;
                 let stored = images.get(row);
                 match self.make(&stored) {
-                    Ok(image) => group.push(others.slice(row, 1), image),
+                    Ok(image) => made.push(others.slice(row, 1), image, output)?,
                     Err(error) => {
                         tracing::debug!(uuid = stored.uuid, %error, "an image is left out");
                         output.verdict(stored.removal(reason(&error)));
                     }
                 }
-                if group.is_full() {
-                    output.images(&group.take()?)?;
-                }
             }
         }
-        if group.rows.is_empty() { Ok(()) } else { output.images(&group.take()?) }
+        made.flush(output)
     }
 }
 
@@ -148,67 +137,4 @@ fn without_image(batch: &RecordBatch) -> RecordBatch {
         batch.remove_column(image);
     }
     batch
-}
-
-/// The columns that are new.
-struct NewImage {
-    image: Bytes,
-    image_format: String,
-    resized_size: Option<PixelSize>,
-    hashsum_resized: String,
-}
-
-/// Rows that become a row group.
-#[derive(Default)]
-struct RowGroup {
-    /// Batches of one row: the columns that stay, and others.
-    rows: Vec<RecordBatch>,
-    images: Vec<NewImage>,
-    bytes: usize,
-}
-
-impl RowGroup {
-    fn push(&mut self, row: RecordBatch, image: NewImage) {
-        self.bytes += image.image.len();
-        self.rows.push(row);
-        self.images.push(image);
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes >= GROUP_BYTES || self.rows.len() >= GROUP_ROWS
-    }
-
-    /// The rows with the columns of `successes.parquet`; what is left is empty. Not to be called without rows.
-    fn take(&mut self) -> Result<RecordBatch, ToolError> {
-        let Self { rows, images, .. } = std::mem::take(self);
-        let failed = |error: arrow::error::ArrowError| ToolError::Failed(error.to_string());
-        let others = concat_batches(&rows[0].schema(), &rows).map_err(failed)?;
-        let text = |value: fn(&NewImage) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(images.iter().map(value)))
-        };
-        let schema = successes_schema();
-        let columns = schema.fields().iter().map(|field| -> Result<ArrayRef, ToolError> {
-            Ok(match field.name().as_str() {
-                "image" => Arc::new(BinaryArray::from_iter_values(images.iter().map(|new| &new.image))),
-                "image_bytes" => {
-                    Arc::new(Int64Array::from_iter_values(images.iter().map(|new| new.image.len() as i64)))
-                }
-                "image_format" => text(|new| &new.image_format),
-                "hashsum_resized" => text(|new| &new.hashsum_resized),
-                "resized_size" => sizes(images.iter().map(|new| new.resized_size)),
-                name => column(&others, name, field.data_type())?,
-            })
-        });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        RecordBatch::try_new(schema.clone(), columns).map_err(failed)
-    }
-}
-
-fn sizes(sizes: impl Iterator<Item = Option<PixelSize>>) -> ArrayRef {
-    let element = Field::new("element", DataType::Int64, true);
-    let mut builder = ListBuilder::new(Int64Builder::new()).with_field(element);
-    for size in sizes {
-        builder.append_option(size.map(|size| [size.height, size.width].map(|side| Some(i64::from(side)))));
-    }
-    Arc::new(builder.finish())
 }

@@ -161,7 +161,7 @@ impl RunInput {
     /// The images of this partition that the filter chose, in order of record.
     ///
     /// # Errors
-    /// When the filter table cannot be read.
+    /// When the filter table cannot be read, or is one of partitions.
     pub fn selected(&self) -> Result<Vec<SelectedRow>, ToolError> {
         let num_rows = self.scheduled.num_rows;
         if num_rows == 0 {
@@ -171,6 +171,11 @@ impl RunInput {
         let mut rows = Vec::with_capacity(num_rows as usize);
         for batch in self.selected_rows(Some(&columns))? {
             let batch = batch?;
+            if batch.num_columns() < columns.len() {
+                return Err(ToolError::Failed(
+                    "its filter chooses partitions, not images: the tool needs a `run` of its own".into(),
+                ));
+            }
             let text = |name: &str| batch[name].as_string::<i32>().clone();
             let number = |name: &str| batch[name].as_primitive::<Int32Type>().clone();
             let (record, uuid, reason) = (number("record"), text("uuid"), text("reason"));

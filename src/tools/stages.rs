@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
-use super::filter::check_footer;
+use super::filter::check_columns;
 use super::{
     FilterInput, FilterTable, PartitionLoad, Selects, Tool, ToolError, checkpoint, corrupted, schedule,
 };
@@ -64,18 +64,17 @@ pub async fn prepare(
         tracing::info!(tool = tool.name(), "its parameters or the images have changed: it starts again");
         row.stage = ToolStage::New;
     }
-    match reset {
-        Some(Stage::Filter) => {
-            row.stage = ToolStage::New;
-            before.clear();
-        }
-        Some(Stage::Schedule) => row.stage = row.stage.min(ToolStage::Filtered),
-        Some(Stage::Run) if row.stage >= ToolStage::Scheduled => {
-            row.stage = ToolStage::Scheduled;
-            before.values_mut().for_each(|partition| partition.done = None);
+    if let Some(first) = reset {
+        row.stage = row.stage.min(match first {
+            Stage::Filter => ToolStage::New,
+            Stage::Schedule => ToolStage::Filtered,
+            Stage::Run => ToolStage::Scheduled,
+        });
+        // Also where the filter comes first: it would keep what is done of partitions that have not changed.
+        before.values_mut().for_each(|partition| partition.done = None);
+        if row.stage > ToolStage::New {
             stages.commit(&row, before.iter().map(|(&key, row)| (key, row.clone())).collect())?;
         }
-        Some(Stage::Run) | None => {}
     }
     if row.stage == ToolStage::New {
         if matches!(only, Some(Stage::Schedule | Stage::Run)) {
@@ -107,7 +106,7 @@ pub async fn prepare(
 fn is_mended(session: &QuerySession, partitions: &HashMap<PartitionKey, ToolPartition>) -> bool {
     let is_left_out = |key| partitions.get(&key).is_some_and(|partition| partition.num_rows == 0);
     session.partitions().enumerate().filter(|(_, (key, ..))| is_left_out(*key)).any(|(position, _)| {
-        session.image_files(position).iter().all(|(path, rows)| check_footer(path, *rows).is_ok())
+        session.image_files(position).iter().all(|(path, rows)| check_columns(path, *rows).is_ok())
     })
 }
 
@@ -149,10 +148,17 @@ impl Stages<'_> {
         // From here on the catalog names nothing that the filter is about to replace.
         let kept: Vec<_> = before.iter().map(|(&key, row)| (key, row.clone())).collect();
         self.commit(row, kept)?;
-        let input = FilterInput::new(self.session)?;
-        let mut table = FilterTable::create(&self.layout.filter_table(name), selects)?;
-        self.tool.filter(&input, &mut table).await?;
-        let (file, mut rows) = table.finish()?;
+        let mut input = FilterInput::new(self.session)?;
+        let (file, mut rows) = loop {
+            let mut table = FilterTable::create(&self.layout.filter_table(name), selects)?;
+            match self.tool.filter(&input, &mut table).await {
+                Ok(()) => break table.finish()?,
+                // It need not be the statement that is wrong.
+                Err(ToolError::Query(_) | ToolError::Condition { .. }) if input.leave_out_damaged().await => {
+                }
+                Err(error) => return Err(error),
+            }
+        };
         // Nothing of them could be chosen; the run sets them aside, so the tool does not end as if they were done.
         for &position in input.damaged() {
             rows.entry(position).or_default();
@@ -200,6 +206,8 @@ impl Stages<'_> {
     /// Commits how far the tool is, then removes what is no longer named.
     fn commit(&self, row: &ToolRow, partitions: Vec<(PartitionKey, ToolPartition)>) -> Result<(), ToolError> {
         self.catalog.schedule_tool(self.tool.name(), row, &partitions)?;
+        // It is of an earlier run.
+        corrupted::remove(self.layout, self.tool.name())?;
         let done: HashMap<PartitionKey, _> =
             partitions.into_iter().filter_map(|(key, row)| Some((key, row.done?))).collect();
         for (key, folder, _) in self.session.partitions() {

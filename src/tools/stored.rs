@@ -1,14 +1,24 @@
-//! The stored images of a partition, one at a time.
+//! The stored images of a partition, one at a time, and those that a tool makes of them.
+
+use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray, BinaryArray, Int32Array, ListArray, RecordBatch, StringArray,
+    Array as _, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, Int64Builder, ListArray, ListBuilder,
+    RecordBatch, StringArray, new_null_array,
 };
-use arrow::compute::{cast, max};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::compute::{cast, concat_batches, max};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use bytes::Bytes;
 
-use super::{RunInput, ToolError, Verdict, VerdictKind};
-use crate::imaging::ImagingError;
-use crate::model::{FailureCause, ImageFormat, PixelSize, RecordIndex};
+use super::options::hold_memory;
+use super::{RunInput, RunOutput, ToolError, ToolOptions, Verdict, VerdictKind};
+use crate::imaging::{
+    ImagingError, ImagingOptions, PerceptualHashMode, VerifiedImage, decode_bytes_estimate, verify_image,
+};
+use crate::model::{FailureCause, ImageEncoding, ImageFormat, PixelSize, RecordIndex};
+use crate::runtime::MemoryBudget;
+use crate::storage::successes_schema;
 
 /// Bytes of images that are read at once, unless a single one has more.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -16,6 +26,11 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_ROWS: u64 = 32;
 /// Rows of a small column that are read at once.
 const NUMBER_ROWS: usize = 8192;
+
+/// A row group of new images ends at so many bytes of images: what a thread keeps.
+const GROUP_BYTES: usize = 16 << 20;
+/// ... or at so many images, since small ones too have their other columns.
+const GROUP_ROWS: usize = 1000;
 
 /// The columns that make a [`StoredImage`].
 pub(super) const COLUMNS: [&str; 8] = [
@@ -149,4 +164,107 @@ fn size(column: &ListArray, row: usize) -> Option<PixelSize> {
         }
         _ => None,
     }
+}
+
+/// Decodes images in full, in memory that all threads share.
+pub(super) struct FullDecoder {
+    pub options: ImagingOptions,
+    memory: MemoryBudget,
+}
+
+impl FullDecoder {
+    pub fn new(options: &ToolOptions) -> Self {
+        Self {
+            options: ImagingOptions {
+                image_size: 0,
+                image_encoding: ImageEncoding::Raw,
+                perceptual_hash: PerceptualHashMode::Never,
+                ..options.imaging.clone()
+            },
+            memory: options.decode_budget(),
+        }
+    }
+
+    pub fn verify(&self, image: &[u8]) -> Result<VerifiedImage, ImagingError> {
+        let _pixels = hold_memory(&self.memory, decode_bytes_estimate(image, &self.options));
+        verify_image(image, &self.options)
+    }
+}
+
+/// An image that a tool has made, and the columns that speak of it. All others speak of what was downloaded, so do
+/// `original_size`, `hashsum_original` and `perceptual_hash`.
+pub(super) struct NewImage {
+    pub image: Bytes,
+    pub image_format: String,
+    pub resized_size: Option<PixelSize>,
+    pub hashsum_resized: String,
+}
+
+/// New images that become row groups.
+#[derive(Default)]
+pub(super) struct NewImages {
+    /// Batches of one row: the columns that stay, and others.
+    rows: Vec<RecordBatch>,
+    images: Vec<NewImage>,
+    bytes: usize,
+}
+
+impl NewImages {
+    /// Adds an image. `row` is the row of what it is made of, without that image.
+    pub fn push(
+        &mut self,
+        row: RecordBatch,
+        image: NewImage,
+        output: &mut RunOutput,
+    ) -> Result<(), ToolError> {
+        self.bytes += image.image.len();
+        self.rows.push(row);
+        self.images.push(image);
+        let is_full = self.bytes >= GROUP_BYTES || self.rows.len() >= GROUP_ROWS;
+        if is_full { self.flush(output) } else { Ok(()) }
+    }
+
+    /// Writes those that wait as a row group.
+    pub fn flush(&mut self, output: &mut RunOutput) -> Result<(), ToolError> {
+        let Self { rows, images, .. } = std::mem::take(self);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let batch = row_group(&rows, &images).map_err(|error| ToolError::Failed(error.to_string()))?;
+        output.images(&batch)
+    }
+}
+
+/// Rows with the columns of `successes.parquet`; those that are missing are null.
+fn row_group(rows: &[RecordBatch], images: &[NewImage]) -> Result<RecordBatch, ArrowError> {
+    let others = concat_batches(&rows[0].schema(), rows)?;
+    let text = |value: fn(&NewImage) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(images.iter().map(value)))
+    };
+    let schema = successes_schema();
+    let columns = schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
+        Ok(match field.name().as_str() {
+            "image" => Arc::new(BinaryArray::from_iter_values(images.iter().map(|new| &new.image))),
+            "image_bytes" => {
+                Arc::new(Int64Array::from_iter_values(images.iter().map(|new| new.image.len() as i64)))
+            }
+            "image_format" => text(|new| &new.image_format),
+            "hashsum_resized" => text(|new| &new.hashsum_resized),
+            "resized_size" => sizes(images.iter().map(|new| new.resized_size)),
+            name => match others.column_by_name(name) {
+                Some(column) => cast(column, field.data_type())?,
+                None => new_null_array(field.data_type(), images.len()),
+            },
+        })
+    });
+    RecordBatch::try_new(schema.clone(), columns.collect::<Result<Vec<_>, _>>()?)
+}
+
+fn sizes(sizes: impl Iterator<Item = Option<PixelSize>>) -> ArrayRef {
+    let element = Field::new("element", DataType::Int64, true);
+    let mut builder = ListBuilder::new(Int64Builder::new()).with_field(element);
+    for size in sizes {
+        builder.append_option(size.map(|size| [size.height, size.width].map(|side| Some(i64::from(side)))));
+    }
+    Arc::new(builder.finish())
 }

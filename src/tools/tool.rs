@@ -47,7 +47,7 @@ pub trait Tool: Send + Sync + 'static {
         schedule::balanced(partitions, num_ranks)
     }
 
-    /// Third stage, for one partition: says which images should go. As it is, all that were chosen.
+    /// Third stage, for one partition: says which images should go. As it is, all that were chosen, where images are.
     ///
     /// # Errors
     /// `Stopped` when it was asked to stop; anything else sets the partition aside.

@@ -15,41 +15,24 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::options::hold;
-use super::stored::{COLUMNS, StoredImage, StoredImages, batch_rows, reason};
+use super::stored::{COLUMNS, FullDecoder, StoredImage, StoredImages, batch_rows, reason};
 use super::{FilterInput, FilterTable, RunInput, RunOutput, Selects, Tool, ToolError, ToolOptions};
-use crate::imaging::{
-    ImagingError, ImagingOptions, PerceptualHashMode, VerifiedImage, decode_bytes_estimate, verify_image,
-    verify_raw,
-};
-use crate::model::{ImageEncoding, PixelSize};
-use crate::runtime::MemoryBudget;
+use crate::imaging::{ImagingError, VerifiedImage, verify_raw};
+use crate::model::PixelSize;
 
 pub(super) struct Verify {
-    /// Those of a full decode.
-    options: ImagingOptions,
+    decoder: FullDecoder,
     remove_blank: bool,
-    /// Pixels of all threads.
-    memory: MemoryBudget,
 }
 
 impl Verify {
     pub fn new(options: &ToolOptions) -> Self {
-        Self {
-            options: ImagingOptions {
-                image_size: 0,
-                image_encoding: ImageEncoding::Raw,
-                perceptual_hash: PerceptualHashMode::Never,
-                ..options.imaging.clone()
-            },
-            remove_blank: options.remove_blank,
-            memory: options.decode_budget(),
-        }
+        Self { decoder: FullDecoder::new(options), remove_blank: options.remove_blank }
     }
 
     /// What is wrong with an image.
     fn fault(&self, stored: &StoredImage<'_>) -> Option<&'static str> {
-        if self.options.hash_algorithm.digest(stored.image).to_string() != stored.hashsum_resized {
+        if self.decoder.options.hash_algorithm.digest(stored.image).to_string() != stored.hashsum_resized {
             return Some("hash_mismatch");
         }
         let seen = match self.decode(stored) {
@@ -75,10 +58,9 @@ impl Verify {
         if stored.is_raw() {
             // Without a size there can be no pixels of that size.
             let size = stored.resized_size.unwrap_or(PixelSize { height: 0, width: 0 });
-            return verify_raw(stored.image, size, &self.options);
+            return verify_raw(stored.image, size, &self.decoder.options);
         }
-        let _pixels = hold(&self.memory, decode_bytes_estimate(stored.image, &self.options));
-        verify_image(stored.image, &self.options)
+        self.decoder.verify(stored.image)
     }
 }
 
@@ -92,7 +74,10 @@ impl Tool for Verify {
     }
 
     fn parameters(&self) -> String {
-        format!("remove_blank: {}, max_image_pixels: {}", self.remove_blank, self.options.max_image_pixels)
+        format!(
+            "remove_blank: {}, max_image_pixels: {}",
+            self.remove_blank, self.decoder.options.max_image_pixels
+        )
     }
 
     fn selects(&self) -> Selects {

@@ -1,5 +1,6 @@
 //! Tools of one's own, and what damaged files and broken commands cost: their partition, and no more.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use arrow::array::{
     ArrayRef, AsArray as _, BinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -452,6 +453,100 @@ fn new_images_are_decoded_before_they_are_kept() {
     }
 }
 
+/// It went unnoticed until somebody looked at all bytes.
+#[test]
+fn a_command_that_writes_to_the_dataset_ends_the_run() {
+    let dataset = downloaded();
+    SERVERS.iter().for_each(|server| dataset.good_answer(server));
+    dataset.copying("verdicts");
+    dataset.write("copied.yaml", "run: [sh, copy.sh, '{output}', '{server_name}', '{input}']");
+    dataset.write("copy.sh", "cp answers/$2/* \"$1\"; echo >> \"$3/successes.parquet\"");
+    let error = dataset.fails(&["tool", "./copied.yaml"]);
+    assert!(
+        error.contains("the command has changed `out/downloaded_images/") && error.contains("hint: "),
+        "{error}"
+    );
+    assert_eq!(dataset.verdicts("copied"), "");
+}
+
+/// The images of several records of one `uuid` could not be told apart: the second was always "there twice".
+#[test]
+fn records_of_one_uuid_have_an_answer_each() {
+    let dataset = downloaded();
+    let Downloaded { project, .. } = &dataset;
+    let uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+    let rows = ["grey", "red", "small"].map(|picture| format!("{uuid},http://d.example/{picture}.png\n"));
+    fs::write(project.path("list.csv"), format!("uuid,url\n{}", rows.concat())).unwrap();
+    let settings = fs::read_to_string(project.path("ddl.yaml")).unwrap();
+    fs::write(
+        project.path("ddl.yaml"),
+        settings.replace("path_to_output_folder: out", "path_to_output_folder: out\ncolumns: {uuid: uuid}"),
+    )
+    .unwrap();
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    SERVERS.iter().for_each(|server| dataset.good_answer(server));
+    dataset.copying("both");
+    for server in SERVERS {
+        let nothing: ArrayRef = Arc::new(BinaryArray::from_iter_values([b""; 0]));
+        dataset.answer(server, "successes.parquet", vec![("uuid", texts([])), ("image", nothing)]);
+    }
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values([red(22), red(21)]));
+    let records: ArrayRef = Arc::new(Int32Array::from(vec![2, 1]));
+    dataset.answer(
+        "d.example",
+        "successes.parquet",
+        vec![("uuid", texts([uuid; 2])), ("record", records), ("image", images)],
+    );
+    dataset.answer(
+        "d.example",
+        "verdicts.parquet",
+        vec![("uuid", texts([uuid; 3])), ("verdict", texts(["flag"; 3]))],
+    );
+    project.ok(&["tool", "./copied.yaml"]);
+    let said = "SELECT record FROM tool_copied WHERE server_name = 'd.example' ORDER BY 1";
+    assert_eq!(project.query(said), "0\n1\n2");
+    let made = project.path("out/tools/copied/server_name=d.example/partition_id=0/successes.parquet");
+    let made = read_table(&made);
+    assert_eq!(made["record"].as_primitive::<Int32Type>().values(), &[2, 1]);
+    let sizes = made["resized_size"].as_list::<i32>().values().clone();
+    assert_eq!(sizes.as_primitive::<Int64Type>().values(), &[22, 22, 21, 21]);
+    // More than there are.
+    dataset.answer(
+        "d.example",
+        "verdicts.parquet",
+        vec![
+            ("uuid", texts([uuid; 2])),
+            ("verdict", texts(["flag"; 2])),
+            ("record", Arc::new(Int32Array::from(vec![1, 1]))),
+        ],
+    );
+    let error = dataset.fails(&["tool", "./copied.yaml", "--reset", "run"]);
+    assert!(error.contains("is there twice"), "{error}");
+}
+
+/// A command's image was decoded whatever the user's limit, and what is far too large was read to be looked at.
+#[test]
+fn new_images_keep_to_the_limits() {
+    let dataset = downloaded();
+    dataset.copying("images");
+    for server in SERVERS {
+        let uuid = dataset.uuid(server, 0);
+        let image: ArrayRef = Arc::new(BinaryArray::from_iter_values([red(30)]));
+        let columns = vec![("uuid", texts([&*uuid])), ("image", image)];
+        dataset.answer(server, "successes.parquet", columns);
+    }
+    let set = ["--set", "downloader_parameters.max_image_pixels=899"];
+    let error = dataset.fails(&[&["tool", "./copied.yaml"], &set[..]].concat());
+    assert!(error.contains("900 pixels (`30x30`) exceed `max_image_pixels`"), "{error}");
+    let uuid = dataset.uuid("b.example", 0);
+    let image: ArrayRef = Arc::new(BinaryArray::from_iter_values([vec![0; 102 << 20]]));
+    dataset.answer("b.example", "successes.parquet", vec![("uuid", texts([&*uuid])), ("image", image)]);
+    let error = dataset.fails(&["tool", "./copied.yaml"]);
+    assert!(error.contains("`successes.parquet`, column `image`: ") && error.contains("too many"), "{error}");
+    assert!(error.contains("2 of 3 partitions"), "{error}");
+}
+
 #[test]
 fn a_command_that_crashes_costs_its_partition() {
     let dataset = downloaded();
@@ -576,6 +671,24 @@ fn a_stop_ends_commands_and_loses_nothing() {
     dataset.goes_on();
 }
 
+/// The command lived on, and the next run started a second one beside it.
+#[test]
+fn a_second_ctrl_c_ends_commands_too() {
+    let dataset = downloaded();
+    dataset.hanging("1h");
+    let mut child = dataset.project.start(&["tool", "./copied.yaml"]);
+    let pids = dataset.pids();
+    // Closer ones are taken for one.
+    while child.try_wait().unwrap().is_none() {
+        signal(&child, Signal::INT);
+        thread::sleep(Duration::from_millis(350));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_gone(&pids);
+    dataset.goes_on();
+}
+
+/// As is what it has started.
 #[test]
 fn what_a_killed_tool_leaves_is_swept() {
     let dataset = downloaded();
@@ -584,9 +697,7 @@ fn what_a_killed_tool_leaves_is_swept() {
     let pids = dataset.pids();
     signal(&child, Signal::KILL);
     child.wait().unwrap();
-    for &pid in &pids {
-        let _ = kill_process(pid, Signal::KILL);
-    }
+    assert_gone(&pids);
     let of_b = |folder: &PathBuf| folder.to_string_lossy().contains("b.example");
     assert!(dataset.work_folders().iter().any(of_b));
     dataset.goes_on();
@@ -628,6 +739,35 @@ fn damaged_partitions_are_set_aside_until_they_are_mended() {
     project.ok(&["tool", "copied.yaml"]);
     assert_eq!(dataset.verdicts("copied"), SERVERS.map(|server| format!("{server},1,flag,copied")).join(" "));
     project.ok(&["check", "--deep"]);
+}
+
+/// A page that did not decode ended the filter, at every try.
+#[test]
+fn a_damaged_page_costs_its_partition() {
+    let dataset = downloaded();
+    let path = dataset.successes("b.example");
+    let whole = fs::read(&path).unwrap();
+    let file = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path).unwrap()).unwrap();
+    let group = file.metadata().row_group(0);
+    let mut bytes = whole.clone();
+    for column in
+        group.columns().iter().filter(|column| column.column_path().string().contains("original_size"))
+    {
+        let (start, length) = column.byte_range();
+        bytes[start as usize..(start + length) as usize].fill(0xff);
+    }
+    fs::write(&path, bytes).unwrap();
+    let of = |server: &str| format!("{server},2,remove,too_small");
+    for _ in 0..2 {
+        let error = dataset.fails(&["tool", "size"]);
+        assert!(error.contains("2 of 3 partitions") && error.contains("b.example"), "{error}");
+        assert!(error.contains("cannot read `"), "{error}");
+        assert_eq!(dataset.verdicts("size"), [of("a.example"), of("c.example")].join(" "));
+    }
+    fs::write(&path, whole).unwrap();
+    dataset.project.ok(&["tool", "size"]);
+    assert_eq!(dataset.verdicts("size"), SERVERS.map(of).join(" "));
+    dataset.project.ok(&["check", "--deep"]);
 }
 
 /// Sizes and bytes of nothing.
@@ -698,17 +838,32 @@ fn the_rust_example_is_a_ddl_with_one_more_tool() {
 
 #[test]
 fn a_command_runs_on_all_ranks_of_mpi() {
+    if !cfg!(feature = "mpi") {
+        return;
+    }
     let dataset = downloaded();
     let Downloaded { project, .. } = &dataset;
     SERVERS.iter().for_each(|server| dataset.good_answer(server));
     dataset.copying("verdicts");
-    dataset.write("copy.sh", "cp answers/$2/* \"$1\"\nif [ $2 = b.example -a -e break ]; then exit 3; fi");
+    // Each waits until another has begun, and a rank has one at a time.
+    dataset.write("begun/x", "");
+    dataset.write(
+        "copy.sh",
+        "cp answers/$2/* \"$1\"\necho $OMPI_COMM_WORLD_RANK > begun/$2\n\
+         while [ $(ls begun | wc -l) -lt 3 ]; do sleep 0.01; done\n\
+         if [ $2 = b.example -a -e break ]; then exit 3; fi",
+    );
     dataset.write("break", "");
-    let args = ["tool", "./copied.yaml"];
+    let args = ["tool", "./copied.yaml", "--set", "downloader_parameters.cpu_threads=1"];
     let output = project.mpi_command(3, &args).output().unwrap();
     assert!(!output.status.success());
     let error = stderr(&output);
     assert!(error.contains("exit code 3") && error.contains("2 of 3 partitions"), "{error}");
+    let ranks: HashSet<_> = SERVERS
+        .iter()
+        .map(|server| fs::read_to_string(project.path(&format!("begun/{server}"))).unwrap())
+        .collect();
+    assert!(ranks.len() > 1, "{ranks:?}");
     fs::remove_file(project.path("break")).unwrap();
     expect(&project.mpi_command(3, &args).output().unwrap(), 0, &args);
     assert_eq!(dataset.verdicts("copied"), SERVERS.map(|server| format!("{server},1,flag,copied")).join(" "));

@@ -146,6 +146,24 @@ fn leaks_into_another_dataset_are_found() {
         let [uuid, _, witness] = line.split(',').collect::<Vec<_>>()[..] else { return false };
         uuid[24..].parse::<u64>().unwrap() % PICTURES == witness[24..].parse::<u64>().unwrap()
     }));
+    // Hashes of another algorithm may have as many digits; that none is equal would pass for a clean dataset.
+    let settings = "}\nhash_algorithm: sha256\nquery_parameters: {threads: 1";
+    let of_sha256 = downloaded(&test_server, photos.iter().map(|&(picture, _)| picture), settings);
+    of_sha256.ok(&["export", "manifest", "-o", "images.parquet"]);
+    for other in ["out", "images.parquet"] {
+        let other = of_sha256.path(other).display().to_string();
+        let output = train.run(&["tool", "dedup", "--against", &other]);
+        expect(&output, 1, &[&other]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("the hashes here are of blake3") && said.contains("of sha256"), "{said}");
+    }
+    // A file may say nothing of it.
+    let file = test.path("plain.parquet").display().to_string();
+    test.ok(&["query", "SELECT uuid, hashsum_original FROM images", "--format", "parquet", "-o", &file]);
+    let output = train.run(&["tool", "dedup", "--against", &file]);
+    expect(&output, 0, &[&file]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("does not say of which algorithm its hashes are"), "{said}");
     // What is within this dataset is another tool's word.
     assert_eq!(train.query(VERDICTS), duplicates);
     for (path, error) in [("out", "is this dataset itself"), ("nowhere", "cannot read `nowhere`")] {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ddl::demo::{DemoFarm, FarmOptions, farm_list};
+use ddl::demo::{DemoFarm, FarmOptions, PhotoSpec, farm_list};
 
+use crate::support::nasty::{Behaviour, NastyServer};
 use crate::support::project::{Project, expect};
 use crate::support::skip;
 
@@ -224,6 +225,16 @@ fn images_of_a_tool_are_queried_and_exported() {
     let output = project.run(&["query", "SELECT count(*) FROM images", "--from", "resize"]);
     let warned = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(warned.contains("`ddl tool resize` has not been completed"), "{warned}");
+
+    // Pieces of partitions that have not changed are kept, but not where the run is to start again.
+    for stage in ["run", "schedule"] {
+        std::fs::remove_file(&piece).unwrap();
+        project.ok(&["tool", "resize", "--stage", "filter", "--set", set[0], "--set", set[1]]);
+        assert!(!piece.exists());
+        project.ok(&["tool", "resize", "--reset", stage, "--set", set[0], "--set", set[1]]);
+        assert!(piece.exists(), "--reset {stage}");
+        project.ok(&["check", "--deep"]);
+    }
 }
 
 #[test]
@@ -249,6 +260,10 @@ fn planted_damage_is_found_and_listed() {
         rows.map(|(&uuid, &reason)| (uuid.to_owned(), reason.to_owned())).collect()
     };
     assert_eq!(found("SELECT uuid, reason FROM tool_verify"), expect_with(false));
+    // The list is that of a completed run.
+    assert!(list.exists());
+    project.ok(&["tool", "verify", "--set", "tools_parameters.remove_blank=true", "--stage", "filter"]);
+    assert!(!list.exists());
     project.ok(&["tool", "verify", "--set", "tools_parameters.remove_blank=true"]);
     assert_eq!(found("SELECT uuid, reason FROM tool_verify WHERE verdict = 'remove'"), expect_with(true));
     let sql = "SELECT uuid, reason, server_name, partition_id FROM tool_verify \
@@ -271,9 +286,22 @@ fn planted_damage_is_found_and_listed() {
 
 #[test]
 fn one_picture_from_many_urls_of_a_server_is_a_placeholder() {
-    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
-    let project = downloaded(&farm);
-    project.ok(&["tool", "placeholder", "--set", "tools_parameters.placeholder_min_urls=2"]);
-    assert_eq!(project.query("SELECT count(*) FROM tool_placeholder"), "0", "each picture names its URL");
+    let photo = |seed: u64| PhotoSpec::jpeg(seed, 80, 60).render().unwrap();
+    // The first three are one picture, which another server has, too.
+    let pictures = (0..6).map(|n| (format!("/{n}.jpg"), Behaviour::Body("image/jpeg", photo(n.max(2)))));
+    let server = NastyServer::start(pictures);
+    let urls = (0..6).map(|n| format!("http://a.example/{n}.jpg"));
+    let urls = urls.chain((2..4).map(|n| format!("http://b.example/{n}.jpg")));
+    let project = Project::new(server.addr(), SETTINGS).with_urls(urls);
+    project.ok(&["ingest"]);
+    project.ok(&["download"]);
+    let of = |min_urls: u32| {
+        let set = format!("tools_parameters.placeholder_min_urls={min_urls}");
+        project.ok(&["tool", "placeholder", "--set", &set]);
+        let sql = "SELECT identifier, reason FROM tool_placeholder JOIN images USING (uuid) ORDER BY 1";
+        project.query(sql)
+    };
+    assert_eq!(of(3), [0, 1, 2].map(|n| format!("http://a.example/{n}.jpg,placeholder")).join("\n"));
+    assert_eq!(of(4), "");
     assert_eq!(project.query("SELECT completed FROM tools WHERE tool = 'placeholder'"), "true");
 }

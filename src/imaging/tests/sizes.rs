@@ -1,6 +1,7 @@
 //! Sizes of what is stored.
 
 use super::*;
+use crate::imaging::raw_bytes_estimate;
 
 fn stored_size(width: u32, height: u32, image_size: u32, encoding: ImageEncoding) -> (u32, u32) {
     let file = encoded(texture(width, height, 1), image::ImageFormat::Png);
@@ -67,6 +68,16 @@ fn small_images_are_enlarged_only_when_asked_for_and_within_limits() {
     assert_eq!(cause(&file, &enlarge(200, 10_000)), FailureCause::TooManyPixels);
     let border = ImagingOptions { resize_mode: super::super::ResizeMode::Border, ..enlarge(101, 10_000) };
     assert_eq!(cause(&file, &border), FailureCause::TooManyPixels, "101 x 75 is within, 101 x 101 is not");
+}
+
+/// Only the raw pixels were counted, and not what became of them.
+#[test]
+fn raw_pixels_that_are_enlarged_are_counted_at_their_new_size() {
+    let enlarged = ImagingOptions { resize_only_if_bigger: false, ..options(10_000, ImageEncoding::Raw) };
+    let (pixels, size) = (vec![0; 2700], PixelSize { height: 30, width: 30 });
+    assert!(raw_bytes_estimate(&pixels, size, &enlarged) > 300_000_000);
+    assert!(raw_bytes_estimate(&pixels, size, &options(10, ImageEncoding::Raw)) < 4 << 20);
+    assert_eq!(raw_bytes_estimate(&pixels[1..], size, &enlarged), 0, "it is refused");
 }
 
 #[test]

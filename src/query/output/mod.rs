@@ -28,6 +28,7 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use self::delimited::{Delimited, Quoting};
@@ -195,6 +196,13 @@ impl<W: Write + Send> RowWriter<W> {
                     RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).map_err(of_arrow)?;
                 writer.write(&batch).map_err(of_parquet)
             }
+        }
+    }
+
+    /// A fact about the rows, for the metadata of a Parquet file; other formats have no place for it.
+    pub fn note(&mut self, key: &str, value: &str) {
+        if let Self::Parquet(writer, _) = self {
+            writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value.to_owned()));
         }
     }
 

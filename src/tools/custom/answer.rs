@@ -4,38 +4,38 @@
 //!
 //! | column | type | |
 //! |---|---|---|
-//! | `uuid` | text | of an image of this partition, each once |
+//! | `uuid` | text | of an image of this partition, each image once |
 //! | `verdict` | text | `remove` or `flag` |
 //! | `record` | whole number | may be left out; else that of the image |
 //! | `reason` | text | may be left out or null: the tool's `reason` |
 //! | `witness` | text | may be left out or null: `uuid` of the image that stays |
 //! | `distance` | whole number | may be left out or null |
 //!
-//! `successes.parquet`, one row per new image: `uuid` of the image that it is made of, and `image`, the bytes of an image
-//! file. They are decoded; their size, digests, format and perceptual hash are worked out here, and all else is what is
+//! `successes.parquet`, one row per new image: `uuid` of the image that it is made of, `record` as above, and `image`, the
+//! bytes of an image file. They are decoded; their size, digest and format are worked out here, and all else is what is
 //! known of the original.
+//!
+//! Where a list has given several records one `uuid`, each row without a `record` is of the next of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BinaryArray, FixedSizeBinaryBuilder, Int64Array, Int64Builder,
-    ListBuilder, RecordBatch, StringArray, UInt32Array, new_null_array,
-};
-use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches, take};
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::ParquetMetaData;
 use uuid::Uuid;
 
+use super::super::stored::{FullDecoder, NewImage, NewImages};
 use super::super::{RunInput, RunOutput, ToolError, Verdict, VerdictKind};
 use super::CommandOutput;
-use crate::imaging::{ImagingOptions, PerceptualHashMode, ProcessedImage, process};
-use crate::model::{ImageEncoding, RecordIndex, nearest};
+use crate::model::{RecordIndex, nearest};
 use crate::storage::successes_schema;
 
 const VERDICTS: &str = "verdicts.parquet";
@@ -45,16 +45,20 @@ const IMAGES: &str = "successes.parquet";
 const VERDICT_ROWS: usize = 8192;
 /// Images that are read at a time: a few are held as they come and as they are decoded.
 const IMAGE_ROWS: usize = 8;
-/// New images are gathered into row groups of so many bytes, which a writer holds.
-const GROUP_BYTES: usize = 32 << 20;
 /// A reason is a word or two, and is repeated with every verdict.
 const MAX_REASON_BYTES: usize = 1000;
+/// What an image of a row group may have on average, as a download has it (`max_body_bytes`). A value is in memory before
+/// it can be looked at, so what is far beyond that is refused unread.
+const MAX_IMAGE_BYTES: u64 = 100 << 20;
+/// What a column of a row group may have besides its values.
+const COLUMN_OVERHEAD_BYTES: u64 = 1 << 20;
 
 /// Passes on what a command has left in its folder of output.
 pub(super) fn read(
     expected: CommandOutput,
     folder: &Path,
     reason: &str,
+    decoder: &FullDecoder,
     input: &RunInput,
     output: &mut RunOutput,
 ) -> Result<(), ToolError> {
@@ -78,7 +82,7 @@ pub(super) fn read(
         read_verdicts(&folder.join(VERDICTS), reason, &originals, input, output)?;
     }
     if has_images {
-        read_images(&folder.join(IMAGES), &originals, input, output)?;
+        read_images(&folder.join(IMAGES), &originals, decoder, input, output)?;
     }
     Ok(())
 }
@@ -135,21 +139,28 @@ impl Originals {
         Ok(Self { rows, records, by_uuid })
     }
 
-    /// The position of an image; that of the given record, if one is given.
+    /// Takes the position of an image that was not taken before; that of the given record, if one is given.
     ///
     /// # Errors
     /// The column that is wrong, and why.
-    fn find(&self, uuid: &str, record: Option<i64>) -> Result<usize, (&'static str, String)> {
+    fn take(
+        &self,
+        uuid: &str,
+        record: Option<i64>,
+        taken: &mut HashSet<usize>,
+    ) -> Result<usize, (&'static str, String)> {
         let places = self.by_uuid.get(uuid).map_or(&[][..], Vec::as_slice);
         let Some(&first) = places.first() else {
             return Err(("uuid", format!("{} is no image of this partition", show(uuid))));
         };
-        let Some(record) = record else { return Ok(first) };
-        let is_it = |&&at: &&usize| i64::from(self.records[at]) == record;
-        places.iter().find(is_it).copied().ok_or_else(|| {
+        let is_it = |&&at: &&usize| record.is_none_or(|record| i64::from(self.records[at]) == record);
+        let mut fitting = places.iter().filter(is_it).copied().peekable();
+        if let (None, Some(record)) = (fitting.peek(), record) {
             let reason = format!("the image {} is record {}, not {record}", show(uuid), self.records[first]);
-            ("record", reason)
-        })
+            return Err(("record", reason));
+        }
+        let free = fitting.find(|&place| taken.insert(place));
+        free.ok_or_else(|| ("uuid", format!("{} is there twice", show(uuid))))
     }
 }
 
@@ -179,6 +190,15 @@ impl Is {
             Self::Text => DataType::Utf8,
             Self::Whole => DataType::Int64,
             Self::Bytes => DataType::Binary,
+        }
+    }
+
+    /// Of a value, on average.
+    fn max_bytes(self) -> u64 {
+        match self {
+            Self::Text => MAX_REASON_BYTES as u64,
+            Self::Whole => 16,
+            Self::Bytes => MAX_IMAGE_BYTES,
         }
     }
 
@@ -223,6 +243,7 @@ impl Answer {
             )));
         }
         let roots = check_columns(file, builder.schema(), wanted)?;
+        check_sizes(file, builder.metadata(), wanted)?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let reader = builder.with_projection(mask).with_batch_size(batch_rows).build();
         Ok(Self { file, wanted, reader: reader.map_err(|error| unreadable(&error))?, before: 0 })
@@ -286,6 +307,25 @@ fn check_columns(file: &str, schema: &Schema, wanted: &[Wanted]) -> Result<Vec<u
     Ok(roots)
 }
 
+/// Refuses columns that are too large to be read, by what the footer says.
+fn check_sizes(file: &str, metadata: &ParquetMetaData, wanted: &[Wanted]) -> Result<(), ToolError> {
+    for group in metadata.row_groups() {
+        for column in group.columns() {
+            let name = column.column_path().string();
+            let Some((_, is, _)) = wanted.iter().find(|(known, ..)| *known == name) else { continue };
+            let num_rows = group.num_rows().unsigned_abs();
+            let most = num_rows.saturating_mul(is.max_bytes()).saturating_add(COLUMN_OVERHEAD_BYTES);
+            let num_bytes = column.uncompressed_size().unsigned_abs();
+            if num_bytes > most {
+                return Err(failed(format!(
+                    "`{file}`, column `{name}`: {num_bytes} bytes in {num_rows} rows are too many"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 const VERDICT_COLUMNS: &[Wanted] = &[
     ("uuid", Is::Text, true),
     ("verdict", Is::Text, true),
@@ -303,7 +343,7 @@ fn read_verdicts(
     output: &mut RunOutput,
 ) -> Result<(), ToolError> {
     let mut answer = Answer::open(path, VERDICTS, VERDICT_COLUMNS, VERDICT_ROWS, input.num_images())?;
-    let mut seen = HashSet::new();
+    let mut taken = HashSet::new();
     while let Some(columns) = answer.next_rows()? {
         input.check_stop()?;
         let text = |column: usize| columns[column].as_string::<i32>();
@@ -315,11 +355,8 @@ fn read_verdicts(
             let value = |column: usize| text(column).is_valid(at).then(|| text(column).value(at));
             let uuid = value(0).ok_or_else(|| answer.wrong("uuid", at, "there is none"))?;
             let record = whole(2, at);
-            let place =
-                originals.find(uuid, record).map_err(|(column, reason)| answer.wrong(column, at, reason))?;
-            if !seen.insert(place) {
-                return Err(answer.wrong("uuid", at, format!("{} is there twice", show(uuid))));
-            }
+            let place = originals.take(uuid, record, &mut taken);
+            let place = place.map_err(|(column, reason)| answer.wrong(column, at, reason))?;
             let word = value(1).unwrap_or_default();
             let kind = VerdictKind::parse(word).ok_or_else(|| {
                 answer.wrong("verdict", at, format!("{} is neither `remove` nor `flag`", show(word)))
@@ -349,116 +386,41 @@ fn read_verdicts(
     Ok(())
 }
 
-const IMAGE_COLUMNS: &[Wanted] = &[("uuid", Is::Text, true), ("image", Is::Bytes, true)];
+const IMAGE_COLUMNS: &[Wanted] =
+    &[("uuid", Is::Text, true), ("image", Is::Bytes, true), ("record", Is::Whole, false)];
 
 fn read_images(
     path: &Path,
     originals: &Originals,
+    decoder: &FullDecoder,
     input: &RunInput,
     output: &mut RunOutput,
 ) -> Result<(), ToolError> {
-    // As received bytes are: kept, but decoded once, so that what does not decode is no image.
-    let options = ImagingOptions {
-        image_encoding: ImageEncoding::Original,
-        hash_algorithm: output.storage.hash_algorithm,
-        perceptual_hash: PerceptualHashMode::Always,
-        ..ImagingOptions::default()
-    };
     let mut answer = Answer::open(path, IMAGES, IMAGE_COLUMNS, IMAGE_ROWS, input.num_images())?;
-    let mut seen = HashSet::new();
-    let mut group = Group::default();
+    let mut taken = HashSet::new();
+    let mut made = NewImages::default();
     while let Some(columns) = answer.next_rows()? {
         input.check_stop()?;
         let (uuids, images) = (columns[0].as_string::<i32>(), columns[1].as_binary::<i32>());
+        let records: &Int64Array = columns[2].as_primitive::<Int64Type>();
         for at in 0..uuids.len() {
             if uuids.is_null(at) {
                 return Err(answer.wrong("uuid", at, "there is none"));
             }
-            let uuid = uuids.value(at);
-            let place =
-                originals.find(uuid, None).map_err(|(column, reason)| answer.wrong(column, at, reason))?;
-            if !seen.insert(place) {
-                return Err(answer.wrong("uuid", at, format!("{} is there twice", show(uuid))));
-            }
+            let record = records.is_valid(at).then(|| records.value(at));
+            let place = originals.take(uuids.value(at), record, &mut taken);
+            let place = place.map_err(|(column, reason)| answer.wrong(column, at, reason))?;
             let image = Bytes::copy_from_slice(if images.is_null(at) { &[] } else { images.value(at) });
-            let image = process(&image, &options).map_err(|error| answer.wrong("image", at, error))?;
-            if group.push(place as u32, image) {
-                group.write(originals, output)?;
-            }
+            let seen = decoder.verify(&image).map_err(|error| answer.wrong("image", at, error))?;
+            let image = NewImage {
+                image_format: seen.image_format.as_str().to_owned(),
+                resized_size: Some(seen.size),
+                hashsum_resized: output.storage.hash_algorithm.digest(&image).to_string(),
+                image,
+            };
+            made.push(originals.rows.slice(place, 1), image, output)?;
         }
         answer.before += uuids.len();
     }
-    group.write(originals, output)
-}
-
-/// New images that become a row group.
-#[derive(Default)]
-struct Group {
-    places: Vec<u32>,
-    images: Vec<ProcessedImage>,
-    bytes: usize,
-}
-
-impl Group {
-    /// True when it is large enough.
-    fn push(&mut self, place: u32, image: ProcessedImage) -> bool {
-        self.bytes += image.image.len();
-        self.places.push(place);
-        self.images.push(image);
-        self.bytes >= GROUP_BYTES
-    }
-
-    fn write(&mut self, originals: &Originals, output: &mut RunOutput) -> Result<(), ToolError> {
-        let Self { places, images, .. } = std::mem::take(self);
-        if images.is_empty() {
-            return Ok(());
-        }
-        let places = UInt32Array::from(places);
-        let schema = successes_schema();
-        let columns = schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
-            Ok(match field.name().as_str() {
-                "image" => {
-                    Arc::new(images.iter().map(|image| Some(&image.image[..])).collect::<BinaryArray>())
-                }
-                "resized_size" => sizes(&images),
-                "hashsum_resized" => text(&images, |image| image.hashsum_resized.to_string()),
-                "image_format" => text(&images, |image| image.image_format.as_str().to_owned()),
-                "image_bytes" => {
-                    let lengths = images.iter().map(|image| image.image.len() as i64);
-                    Arc::new(Int64Array::from_iter_values(lengths))
-                }
-                "perceptual_hash" => {
-                    let mut hashes = FixedSizeBinaryBuilder::new(32);
-                    for image in &images {
-                        match &image.perceptual_hash {
-                            Some(hash) => hashes.append_value(hash)?,
-                            None => hashes.append_null(),
-                        }
-                    }
-                    Arc::new(hashes.finish())
-                }
-                name => match originals.rows.column_by_name(name) {
-                    Some(column) => cast(&take(column, &places, None)?, field.data_type())?,
-                    None => new_null_array(field.data_type(), images.len()),
-                },
-            })
-        });
-        let columns = columns.collect::<Result<Vec<_>, _>>();
-        let batch = columns.and_then(|columns| RecordBatch::try_new(schema.clone(), columns));
-        output.images(&batch.map_err(|error| failed(error.to_string()))?)
-    }
-}
-
-fn text(images: &[ProcessedImage], value: impl Fn(&ProcessedImage) -> String) -> ArrayRef {
-    Arc::new(images.iter().map(|image| Some(value(image))).collect::<StringArray>())
-}
-
-fn sizes(images: &[ProcessedImage]) -> ArrayRef {
-    let element = Field::new("element", DataType::Int64, true);
-    let mut sizes = ListBuilder::new(Int64Builder::new()).with_field(element);
-    for image in images {
-        let size = image.resized_size;
-        sizes.append_value([Some(i64::from(size.height)), Some(i64::from(size.width))]);
-    }
-    Arc::new(sizes.finish())
+    made.flush(output)
 }

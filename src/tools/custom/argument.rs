@@ -1,10 +1,10 @@
-//! Arguments of a command, with placeholders.
+//! Arguments of a command, with variables in braces.
 
 use crate::model::nearest;
 
 /// What an argument can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placeholder {
+pub enum Variable {
     Input,
     Selected,
     Output,
@@ -12,7 +12,7 @@ pub enum Placeholder {
     PartitionId,
 }
 
-impl Placeholder {
+impl Variable {
     /// All of them with their names. As a variable of the environment each is `DDL_TOOL_NAME`.
     pub const ALL: &[(&str, Self)] = &[
         ("input", Self::Input),
@@ -31,12 +31,12 @@ pub struct Argument(Vec<Piece>);
 #[derive(Clone, Debug, PartialEq)]
 enum Piece {
     Text(String),
-    Place(Placeholder),
+    Variable(Variable),
 }
 
 /// A word in braces that stands for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrongPlaceholder {
+pub struct WrongVariable {
     pub name: String,
     pub nearest: Option<&'static str>,
 }
@@ -44,7 +44,7 @@ pub struct WrongPlaceholder {
 impl Argument {
     /// # Errors
     /// When a word in braces is none that is known.
-    pub fn parse(text: &str) -> Result<Self, WrongPlaceholder> {
+    pub fn parse(text: &str) -> Result<Self, WrongVariable> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -55,14 +55,14 @@ impl Argument {
                 plain.push_str(&from[1..=word.len() + 2]);
                 rest = &from[word.len() + 4..];
             } else if let Some(word) = word_in(from, "{", "}") {
-                let Some((_, place)) = Placeholder::ALL.iter().find(|(name, _)| *name == word) else {
-                    let nearest = nearest(word, Placeholder::ALL.iter().map(|(name, _)| *name));
-                    return Err(WrongPlaceholder { name: word.to_owned(), nearest });
+                let Some((_, variable)) = Variable::ALL.iter().find(|(name, _)| *name == word) else {
+                    let nearest = nearest(word, Variable::ALL.iter().map(|(name, _)| *name));
+                    return Err(WrongVariable { name: word.to_owned(), nearest });
                 };
                 if !plain.is_empty() {
                     pieces.push(Piece::Text(std::mem::take(&mut plain)));
                 }
-                pieces.push(Piece::Place(*place));
+                pieces.push(Piece::Variable(*variable));
                 rest = &from[word.len() + 2..];
             } else {
                 plain.push('{');
@@ -87,14 +87,14 @@ impl Argument {
 
     /// Whether this stands in it.
     #[must_use]
-    pub fn has(&self, place: Placeholder) -> bool {
-        self.0.contains(&Piece::Place(place))
+    pub fn has(&self, variable: Variable) -> bool {
+        self.0.contains(&Piece::Variable(variable))
     }
 
-    pub(super) fn fill(&self, value: impl Fn(Placeholder) -> String) -> String {
+    pub(super) fn fill(&self, value: impl Fn(Variable) -> String) -> String {
         let pieces = self.0.iter().map(|piece| match piece {
             Piece::Text(text) => text.clone(),
-            Piece::Place(place) => value(*place),
+            Piece::Variable(variable) => value(*variable),
         });
         pieces.collect()
     }
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_filled_and_other_braces_stay() {
-        let fill = |text: &str| Argument::parse(text).unwrap().fill(|place| format!("<{place:?}>"));
+    fn variables_are_filled_and_other_braces_stay() {
+        let fill = |text: &str| Argument::parse(text).unwrap().fill(|variable| format!("<{variable:?}>"));
         for (text, filled) in [
             ("", ""),
             ("--in={input}", "--in=<Input>"),
@@ -127,10 +127,10 @@ mod tests {
             assert_eq!(fill(text), filled, "{text}");
         }
         let wrong = Argument::parse("x{inptu}").unwrap_err();
-        assert_eq!(wrong, WrongPlaceholder { name: "inptu".into(), nearest: Some("input") });
+        assert_eq!(wrong, WrongVariable { name: "inptu".into(), nearest: Some("input") });
         assert_eq!(Argument::parse("{print}").unwrap_err().nearest, None);
         assert_eq!(Argument::parse("a{{b}}").unwrap().as_text(), Some("a{b}"));
         assert_eq!(Argument::parse("{input}").unwrap().as_text(), None);
-        assert!(Argument::parse("{input}").unwrap().has(Placeholder::Input));
+        assert!(Argument::parse("{input}").unwrap().has(Variable::Input));
     }
 }

@@ -1,10 +1,13 @@
 //! Runs a command on a partition, and sees that nothing of it is left.
+//!
+//! Its process group has a leader of ours, the guardian, which waits for the end of its input. That comes when this process
+//! ends, however it does (a second Ctrl-C, `kill -9`, no memory left), and the guardian then ends the group.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::super::{RunInput, Selects, ToolError};
 use super::scratch::Scratch;
-use super::{CommandDefinition, Placeholder, ToolDefinition};
+use super::{CommandDefinition, ToolDefinition, Variable};
 use crate::storage::{StorageError, create_folder, escape_hive};
 
 /// Between SIGTERM and SIGKILL: enough to remove temporary files, and not to be waited for at a job's end.
@@ -32,12 +35,12 @@ pub(super) fn call(
     scratch: &Scratch,
     input: &RunInput,
 ) -> Result<(), ToolError> {
-    let value = |place: Placeholder| match place {
-        Placeholder::Input => scratch.input().to_string_lossy().into_owned(),
-        Placeholder::Selected => scratch.selected().to_string_lossy().into_owned(),
-        Placeholder::Output => scratch.output().to_string_lossy().into_owned(),
-        Placeholder::ServerName => input.folder().to_string(),
-        Placeholder::PartitionId => input.partition_id().to_string(),
+    let value = |variable: Variable| match variable {
+        Variable::Input => scratch.input().to_string_lossy().into_owned(),
+        Variable::Selected => scratch.selected().to_string_lossy().into_owned(),
+        Variable::Output => scratch.output().to_string_lossy().into_owned(),
+        Variable::ServerName => input.folder().to_string(),
+        Variable::PartitionId => input.partition_id().to_string(),
     };
     let mut words = command.arguments.iter().map(|argument| argument.fill(value));
     let program = words.next().unwrap_or_default();
@@ -46,28 +49,28 @@ pub(super) fn call(
     // A bare name is looked for in PATH; a path begins where the tool's file is.
     let path = if program.contains('/') { folder.join(&program) } else { PathBuf::from(&program) };
     let mut process = Command::new(path);
-    process.args(words).current_dir(folder).process_group(0);
+    let group = Group::start().map_err(|source| ToolError::Start { program: SHELL.into(), source })?;
+    process.args(words).current_dir(folder).process_group(group.id.as_raw_nonzero().get());
     process.stdin(Stdio::null()).stdout(log.handle()?).stderr(log.handle()?);
     process.env("DDL_TOOL_NAME", &definition.name);
-    for &(name, place) in Placeholder::ALL {
-        if place != Placeholder::Selected || definition.selects == Selects::Images {
-            process.env(format!("DDL_TOOL_{}", name.to_uppercase()), value(place));
+    for &(name, variable) in Variable::ALL {
+        if variable != Variable::Selected || definition.selects == Selects::Images {
+            process.env(format!("DDL_TOOL_{}", name.to_uppercase()), value(variable));
         }
     }
     process.envs(command.environment.iter().map(|(name, value)| (name, value)));
     let mut child =
         process.spawn().map_err(|source| ToolError::Start { program: program.clone(), source })?;
-    let group = Pid::from_child(&child);
-    let cut_off = wait(group, command.timeout, &log, input);
+    let own = Pid::from_child(&child);
+    let cut_off = wait(own, command.timeout, &log, input);
     if cut_off.is_err() {
-        let _ = kill_process_group(group, Signal::TERM);
+        let _ = kill_process_group(group.id, Signal::TERM);
         let since = Instant::now();
-        while !has_exited(group) && since.elapsed() < GRACE && !input.stop.is_forced() {
+        while !has_exited(own) && since.elapsed() < GRACE {
             thread::sleep(LONGEST_PAUSE);
         }
     }
-    // Whoever is left of the group: it is not reaped yet, so its number is still its own.
-    let _ = kill_process_group(group, Signal::KILL);
+    drop(group);
     let status = child.wait();
     cut_off.map_err(|error| match error {
         CutOff::Stopped(error) => error,
@@ -88,16 +91,45 @@ pub(super) fn call(
     }
 }
 
+/// A process group, of which nothing is left when it is dropped.
+struct Group {
+    guardian: Child,
+    id: Pid,
+}
+
+/// Any that POSIX describes will do.
+const SHELL: &str = "/bin/sh";
+/// What ends the others politely is not to end the guardian.
+const GUARDIAN: &str = "trap '' HUP INT TERM; read line; kill -KILL 0";
+
+impl Group {
+    fn start() -> io::Result<Self> {
+        let mut guardian = Command::new(SHELL);
+        guardian.args(["-c", GUARDIAN]).process_group(0);
+        let guardian = guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let id = Pid::from_child(&guardian);
+        Ok(Self { guardian, id })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The guardian is not reaped yet, so its number is still that of the group.
+        let _ = kill_process_group(self.id, Signal::KILL);
+        let _ = self.guardian.wait();
+    }
+}
+
 enum CutOff {
     Stopped(ToolError),
     TooLong,
 }
 
-/// Waits for the group's first process, and leaves it to be reaped.
-fn wait(group: Pid, timeout: Duration, log: &Log, input: &RunInput) -> Result<(), CutOff> {
+/// Waits for a process, and leaves it to be reaped.
+fn wait(process: Pid, timeout: Duration, log: &Log, input: &RunInput) -> Result<(), CutOff> {
     let since = Instant::now();
     let mut pause = FIRST_PAUSE;
-    while !has_exited(group) {
+    while !has_exited(process) {
         input.check_stop().map_err(CutOff::Stopped)?;
         if since.elapsed() >= timeout {
             return Err(CutOff::TooLong);

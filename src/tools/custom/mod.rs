@@ -9,8 +9,9 @@
 //! | `{output}` | an empty folder, for `verdicts.parquet` and `successes.parquet` |
 //!
 //! What it writes is read back and checked row by row ([`answer`]), and only that is written into the dataset: whatever a
-//! command does, it costs its partition and no more. It runs in a process group of its own ([`command`]), of which
-//! nothing is left when it ends, takes too long, or is told to stop.
+//! command answers, it costs its partition and no more. The links lead to the dataset's own files, though: a command that
+//! writes to one of them ends the run ([`scratch`]). It runs in a process group of its own ([`command`]), of which nothing
+//! is left when it ends, takes too long, or is told to stop, nor when ddl is killed.
 
 mod answer;
 mod argument;
@@ -26,11 +27,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-pub use argument::{Argument, Placeholder, WrongPlaceholder};
+pub use argument::{Argument, Variable, WrongVariable};
 pub use words::{WrongWords, split_words};
 
 use super::run::remove_selected;
-use super::{FilterInput, FilterTable, RunInput, RunOutput, Selects, Tool, ToolError};
+use super::stored::FullDecoder;
+use super::{FilterInput, FilterTable, RunInput, RunOutput, Selects, Tool, ToolError, ToolOptions};
 
 /// A script beside the tool's file that is longer than this is not looked into for changes.
 const MAX_SCRIPT_BYTES: u64 = 1 << 20;
@@ -116,17 +118,18 @@ impl ToolDefinition {
 pub(super) struct CustomTool {
     definition: Arc<ToolDefinition>,
     parameters: String,
+    decoder: FullDecoder,
 }
 
 impl CustomTool {
-    pub fn new(definition: Arc<ToolDefinition>) -> Self {
+    pub fn new(definition: Arc<ToolDefinition>, options: &ToolOptions) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(definition.digest.as_bytes());
         for script in definition.command.iter().flat_map(|command| &command.arguments) {
             hash_script(&definition.folder(), script, &mut hasher);
         }
         let parameters = format!("definition: {}", hasher.finalize().to_hex());
-        Self { definition, parameters }
+        Self { definition, parameters, decoder: FullDecoder::new(options) }
     }
 }
 
@@ -184,7 +187,10 @@ impl Tool for CustomTool {
         let Some(command) = &self.definition.command else { return remove_selected(input, output) };
         input.check_files()?;
         let scratch = scratch::Scratch::new(input, output.epoch, self.definition.selects)?;
-        command::call(&self.definition, command, &scratch, input)?;
-        answer::read(command.output, &scratch.output(), &self.definition.reason, input, output)
+        let called = command::call(&self.definition, command, &scratch, input);
+        scratch.check_input()?;
+        called?;
+        let reason = &self.definition.reason;
+        answer::read(command.output, &scratch.output(), reason, &self.decoder, input, output)
     }
 }

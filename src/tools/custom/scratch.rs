@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::super::executor::work_folder;
@@ -14,13 +14,24 @@ use crate::storage::{StorageError, TableWriter, create_folder};
 /// Removed when it is dropped; after a kill, by the next claim of the partition.
 pub(super) struct Scratch {
     folder: PathBuf,
+    /// The dataset's own files that it links to, as they were.
+    linked: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// What changes when somebody writes to a file: its number, its length, and when that was.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }
 
 impl Scratch {
     /// Lays out what the command gets. The folder is in the dataset, where there is room for images.
     pub fn new(input: &RunInput, epoch: Epoch, selects: Selects) -> Result<Self, ToolError> {
         let folder = work_folder(&absolute(&input.partition_folder())?, epoch);
-        let scratch = Self { folder };
+        let linked = input.files().iter().map(|(path, _)| (path.clone(), stamp(path))).collect();
+        let scratch = Self { folder, linked };
         create_folder(&scratch.input())?;
         create_folder(&scratch.output())?;
         for (path, _) in input.files() {
@@ -35,6 +46,17 @@ impl Scratch {
             writer.seal()?;
         }
         Ok(scratch)
+    }
+
+    /// Whether the dataset's own files are as they were.
+    ///
+    /// # Errors
+    /// `Overwritten` when a command has written to one.
+    pub fn check_input(&self) -> Result<(), ToolError> {
+        match self.linked.iter().find(|(path, before)| stamp(path) != *before) {
+            Some((path, _)) => Err(ToolError::Overwritten { path: path.clone() }),
+            None => Ok(()),
+        }
     }
 
     pub fn input(&self) -> PathBuf {

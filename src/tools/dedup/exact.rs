@@ -4,6 +4,9 @@
 //! 2. Images whose hash may repeat are read, [`MAX_IMAGES`] or so at a time: always all of a hash together.
 //! 3. Of each hash the first in the order of preference stays; the others go for it.
 //!
+//! If they are far more, as one picture may be behind millions of URLs, only the first of each hash is kept in memory, and
+//! the others are read again.
+//!
 //! Numbers that are made of the hashes are sorted; the other columns are compared only where these are equal.
 
 use std::cmp::Ordering;
@@ -13,7 +16,7 @@ use arrow::array::{
     Array as _, ArrayRef, AsArray, Int32Array, Int32Builder, Int64Array, RecordBatch, StringArray,
     StringBuilder,
 };
-use arrow::compute::cast;
+use arrow::compute::{cast, interleave_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 
 use super::sketch::{Sketch, mixed};
@@ -40,22 +43,33 @@ pub(super) async fn find(tool: &Dedup, input: &FilterInput<'_>, gone: &mut Gone)
     let mut num_gone = 0;
     for pass in 0..num_passes {
         let chosen = format!("hash_pass(hashsum_original) = {pass}");
-        let mut statements =
-            vec![format!("select {columns} from ordered_images where {readable} and {chosen}")];
+        let ours = format!("select {columns} from ordered_images where {readable} and {chosen}");
+        let mut statements = vec![ours.clone()];
         if against {
             statements.push(format!(
                 "select {IMAGE}, hashsum_original, cast(0 as bigint) as \"ddl:first\", \
                  cast(0 as bigint) as \"ddl:second\" from other_images where {chosen}"
             ));
         }
-        let mut images = Vec::new();
+        let mut gathered = Gathered::new(tool.images_at_once);
         for sql in statements {
             let mut rows = session.stream(&sql).await?;
             while let Some(batch) = rows.next().await? {
-                images.push(Images::new(&batch)?);
+                gathered.add(&batch)?;
             }
         }
-        num_gone += compare(&images, against, gone)?;
+        if gathered.is_reduced {
+            gathered.reduce()?;
+            let mut rows = session.stream(&ours).await?;
+            while let Some(batch) = rows.next().await? {
+                gathered.images.push(Images::new(&batch)?);
+                if gathered.num_rows() >= gathered.most {
+                    num_gone += compare(&gathered.images, against, gone)?;
+                    gathered.images.truncate(1);
+                }
+            }
+        }
+        num_gone += compare(&gathered.images, against, gone)?;
     }
     // Gives back the memory of the sketch.
     session.register_text_function("hash_pass", |_| -1);
@@ -103,8 +117,49 @@ async fn each_hash(session: &QuerySession, sql: &str, mut each: impl FnMut(&str)
     Ok(())
 }
 
+/// Images of one pass.
+struct Gathered {
+    images: Vec<Images>,
+    /// So many are in memory; more are reduced to the first of each hash.
+    most: usize,
+    is_reduced: bool,
+}
+
+impl Gathered {
+    /// With room for a quarter more than are expected.
+    fn new(expected: u64) -> Self {
+        Self { images: Vec::new(), most: (expected + expected.div_ceil(4)) as usize, is_reduced: false }
+    }
+
+    fn num_rows(&self) -> usize {
+        self.images.iter().map(|images| images.hash.len()).sum()
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> Result<(), ToolError> {
+        self.images.push(Images::new(batch)?);
+        if self.num_rows() > self.most { self.reduce() } else { Ok(()) }
+    }
+
+    /// Leaves one batch, of the first of each hash.
+    fn reduce(&mut self) -> Result<(), ToolError> {
+        let firsts: Vec<_> = in_order(&self.images)
+            .chunk_by(|a, b| is_equal(&self.images, a, b))
+            .map(|equal| (equal[0].1 as usize, equal[0].2 as usize))
+            .collect();
+        let batches: Vec<_> = self.images.iter().map(|images| &images.batch).collect();
+        let batch = interleave_record_batch(&batches, &firsts).map_err(|error| failed(&error))?;
+        // Where hashes are as many as that, it would be done again and again.
+        self.most = self.most.max(2 * batch.num_rows());
+        self.images = vec![Images::new(&batch)?];
+        self.is_reduced = true;
+        Ok(())
+    }
+}
+
 /// A batch of images.
 struct Images {
+    /// All these columns, in the same types for all batches.
+    batch: RecordBatch,
     hash: StringArray,
     preferences: [Int64Array; 2],
     position: Int32Array,
@@ -117,24 +172,25 @@ struct Images {
 
 impl Images {
     fn new(batch: &RecordBatch) -> Result<Self, ToolError> {
-        let number = |name: &str| -> Result<Int32Array, ToolError> {
-            let column = cast(&batch[name], &DataType::Int32).map_err(|error| failed(&error))?;
-            Ok(column.as_primitive::<Int32Type>().clone())
+        let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
+        let mut take = |name: &'static str, data_type: &DataType| -> Result<ArrayRef, ToolError> {
+            let column = cast(&batch[name], data_type).map_err(|error| failed(&error))?;
+            columns.push((name, column.clone()));
+            Ok(column)
         };
-        let preference = |name: &str| -> Result<Int64Array, ToolError> {
-            let column = cast(&batch[name], &DataType::Int64).map_err(|error| failed(&error))?;
-            Ok(column.as_primitive::<Int64Type>().clone())
-        };
-        Ok(Self {
-            hash: texts(batch, "hashsum_original")?,
-            preferences: [preference("ddl:first")?, preference("ddl:second")?],
-            position: number("ddl:partition")?,
-            record: number("record")?,
-            uuid: texts(batch, "uuid")?,
-            source_id: texts(batch, "source_id")?,
-            server_name: texts(batch, "server_name")?,
-            partition_id: number("partition_id")?,
-        })
+        let mut text = |name| Ok::<_, ToolError>(take(name, &DataType::Utf8)?.as_string::<i32>().clone());
+        let (hash, uuid) = (text("hashsum_original")?, text("uuid")?);
+        let (source_id, server_name) = (text("source_id")?, text("server_name")?);
+        let mut number =
+            |name| Ok::<_, ToolError>(take(name, &DataType::Int32)?.as_primitive::<Int32Type>().clone());
+        let (position, record) = (number("ddl:partition")?, number("record")?);
+        let partition_id = number("partition_id")?;
+        let mut preference =
+            |name| Ok::<_, ToolError>(take(name, &DataType::Int64)?.as_primitive::<Int64Type>().clone());
+        let preferences = [preference("ddl:first")?, preference("ddl:second")?];
+        let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+        let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(|error| failed(&error))?;
+        Ok(Self { batch, hash, preferences, position, record, uuid, source_id, server_name, partition_id })
     }
 }
 
@@ -148,6 +204,11 @@ struct Image<'a> {
 impl<'a> Image<'a> {
     fn hash(self) -> &'a str {
         self.images.hash.value(self.row)
+    }
+
+    /// Of ours, each has another.
+    fn place(self) -> (i32, i32) {
+        (self.images.position.value(self.row), self.images.record.value(self.row))
     }
 
     fn is_other(self) -> bool {
@@ -193,32 +254,46 @@ fn number(column: &Int32Array, row: usize) -> Option<i32> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// Of images that have all of their hash with them, those go that are not the first of it; against another dataset,
-/// those of ours that are after one of its. Returns how many.
-fn compare(images: &[Images], against: bool, gone: &mut Gone) -> Result<u64, ToolError> {
-    let mut order: Vec<(u64, u32, u32)> =
-        Vec::with_capacity(images.iter().map(|images| images.hash.len()).sum());
+/// An image of several batches: its hash as a number, its batch, its row.
+type Place = (u64, u32, u32);
+
+fn image<'a>(images: &'a [Images], &(_, batch, row): &Place) -> Image<'a> {
+    Image { images: &images[batch as usize], row: row as usize }
+}
+
+fn is_equal(images: &[Images], a: &Place, b: &Place) -> bool {
+    a.0 == b.0 && image(images, a).hash() == image(images, b).hash()
+}
+
+/// By hash, then preference.
+fn in_order(images: &[Images]) -> Vec<Place> {
+    let mut order: Vec<Place> = Vec::with_capacity(images.iter().map(|images| images.hash.len()).sum());
     for (batch, images) in images.iter().enumerate() {
         order.extend(
             (0..images.hash.len()).map(|row| (mixed(images.hash.value(row)), batch as u32, row as u32)),
         );
     }
-    let image =
-        |&(_, batch, row): &(u64, u32, u32)| Image { images: &images[batch as usize], row: row as usize };
     order.sort_unstable_by(|a, b| {
         a.0.cmp(&b.0).then_with(|| {
-            let (one, other) = (image(a), image(b));
+            let (one, other) = (image(images, a), image(images, b));
             one.hash().cmp(other.hash()).then_with(|| one.preferred(other))
         })
     });
+    order
+}
+
+/// Of images that have the first of their hash with them, those go that are another; against another dataset, those of
+/// ours that are after one of its. Returns how many.
+fn compare(images: &[Images], against: bool, gone: &mut Gone) -> Result<u64, ToolError> {
     let mut rows = Rows::new(if against { "exact_in_other" } else { "exact_duplicate" });
     let mut num_gone = 0;
-    for equal in order.chunk_by(|a, b| a.0 == b.0 && image(a).hash() == image(b).hash()) {
-        let keeper = image(&equal[0]);
+    for equal in in_order(images).chunk_by(|a, b| is_equal(images, a, b)) {
+        let keeper = image(images, &equal[0]);
         if against && !keeper.is_other() {
             continue;
         }
-        for image in equal[1..].iter().map(image).filter(|image| !image.is_other()) {
+        let others = equal[1..].iter().map(|place| image(images, place));
+        for image in others.filter(|image| !image.is_other() && image.place() != keeper.place()) {
             rows.add(image, keeper);
             num_gone += 1;
             if rows.len() == BATCH_ROWS {
@@ -296,5 +371,40 @@ impl Rows {
         columns.extend(self.main.finish());
         columns.push(Arc::new(Int32Array::from(vec![0; num_rows])));
         RecordBatch::try_new(gone_schema(), columns).map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One picture behind 20 million URLs took 4 GB.
+    #[test]
+    fn memory_does_not_grow_with_the_copies_of_an_image() {
+        let mut gathered = Gathered::new(100);
+        for batch in 0..200 {
+            let column = |number: i32| -> ArrayRef { Arc::new(Int32Array::from(vec![number; 10])) };
+            let text = |text: String| -> ArrayRef { Arc::new(StringArray::from(vec![text; 10])) };
+            // Every tenth is of another hash, and the last are preferred.
+            let hash = if batch % 10 == 0 { format!("hash-{batch}") } else { "hash".to_owned() };
+            let columns = [
+                ("ddl:partition", column(batch)),
+                ("record", Arc::new(Int32Array::from_iter_values(0..10)) as ArrayRef),
+                ("uuid", text(format!("{batch}"))),
+                ("source_id", text(String::new())),
+                ("server_name", text("s".into())),
+                ("partition_id", column(0)),
+                ("hashsum_original", text(hash)),
+                ("ddl:first", column(-batch)),
+                ("ddl:second", column(0)),
+            ];
+            gathered.add(&RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+            assert!(gathered.num_rows() <= 125, "{}", gathered.num_rows());
+        }
+        gathered.reduce().unwrap();
+        let [images] = &gathered.images[..] else { panic!("several batches are left") };
+        assert_eq!(images.hash.len(), 21);
+        let kept = images.hash.iter().position(|hash| hash == Some("hash")).unwrap();
+        assert_eq!((images.uuid.value(kept), images.record.value(kept)), ("199", 0));
     }
 }

@@ -18,6 +18,7 @@ mod keep;
 mod licence;
 mod near;
 mod sketch;
+mod temp_table;
 #[cfg(test)]
 mod tests;
 
@@ -31,10 +32,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 pub use self::keep::Keep;
+use self::temp_table::TempTable;
 use super::filter::selected_schema;
 use super::{FilterInput, FilterTable, Selects, Tool, ToolError, ToolOptions};
 use crate::query::QuerySession;
-use crate::storage::TableWriter;
 
 /// The tool that compares with another dataset.
 pub const AGAINST: &str = "dedup_against";
@@ -84,7 +85,7 @@ impl Dedup {
         let mut gone = Gone::new(session)?;
         exact::find(self, input, &mut gone).await?;
         near::find(self, input, &mut gone).await?;
-        let _file = gone.register(session)?;
+        gone.register(session)?;
         let mut rows =
             session.stream_sorted("select * from dedup_gone order by \"ddl:partition\", record").await?;
         while let Some(batch) = rows.next().await? {
@@ -97,6 +98,13 @@ impl Dedup {
 impl Tool for Dedup {
     fn name(&self) -> &str {
         if self.against.is_some() { AGAINST } else { "dedup" }
+    }
+
+    fn description(&self) -> &str {
+        match self.against {
+            None => "removes all but one of equal images, and of near ones with `--near`",
+            Some(_) => "removes images that another dataset has as well",
+        }
     }
 
     fn parameters(&self) -> String {
@@ -163,40 +171,6 @@ fn gone_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
-/// A file of rows that is removed in the end.
-struct TempTable {
-    name: String,
-    path: PathBuf,
-    writer: TableWriter,
-}
-
-impl TempTable {
-    /// The name is that of the table, too.
-    fn create(session: &QuerySession, name: &str, schema: SchemaRef) -> Result<Self, ToolError> {
-        let path = session.temp_folder().join(format!("{name}-{}.parquet", std::process::id()));
-        let writer = TableWriter::plain(&path, schema, "dedup")?;
-        Ok(Self { name: name.to_owned(), path, writer })
-    }
-
-    /// The rows can be asked for as long as the file is kept.
-    fn register(self, session: &QuerySession, schema: &Schema) -> Result<TempFile, ToolError> {
-        let Self { name, path, writer } = self;
-        writer.seal()?;
-        let file = TempFile(path);
-        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        session.register_file(&name, &file.0, &columns)?;
-        Ok(file)
-    }
-}
-
-struct TempFile(PathBuf);
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 /// Takes the images that go.
 struct Gone {
     table: TempTable,
@@ -215,11 +189,11 @@ impl Gone {
         for (&position, &record) in numbers("ddl:partition").iter().zip(numbers("record")) {
             self.places.add(position, record);
         }
-        Ok(self.table.writer.write(batch)?)
+        self.table.write(batch)
     }
 
-    fn register(self, session: &QuerySession) -> Result<TempFile, ToolError> {
-        self.table.register(session, &gone_schema())
+    fn register(self, session: &QuerySession) -> Result<(), ToolError> {
+        self.table.register(session)
     }
 }
 

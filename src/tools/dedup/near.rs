@@ -4,7 +4,7 @@
 //! 2. The search knows nothing but numbers and hashes.
 //! 3. What goes is joined with the table, for both images' names.
 //!
-//! Memory: what the search takes, and 20 bytes for each image that goes.
+//! Memory: what the search takes ([`NearOptions`], with what queries may have), and 44 bytes for each image that goes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +14,14 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use serde::Serialize;
 
-use super::{
-    Dedup, FilterInput, Gone, IMAGE, Places, TempFile, TempTable, Tool as _, ToolError, failed, gone_schema,
-};
+use super::{Dedup, FilterInput, Gone, IMAGE, Places, TempTable, Tool as _, ToolError, failed, gone_schema};
 use crate::model::PerceptualHash;
 use crate::near::{
     HashCounts, Hashes, HashesBuilder, HotBucket, Match, NearError, NearOptions, Search, SearchReport, Shard,
     matches, stars,
 };
-use crate::query::QuerySession;
-use crate::runtime::Shutdown;
+use crate::query::{QueryOptions, QuerySession};
+use crate::runtime::{Shutdown, StopReason};
 use crate::storage::{remove_if_there, write_atomically};
 
 /// The column of numbers: no list can have its name.
@@ -109,13 +107,15 @@ pub(super) async fn find(tool: &Dedup, input: &FilterInput<'_>, gone: &mut Gone)
              `perceptual_hash: always` gives one to all that are downloaded from then on"
         );
     }
-    let options = NearOptions { distance: tool.near_distance, ..NearOptions::default() };
+    let &QueryOptions { memory_bytes, threads, .. } = session.options();
+    let options =
+        NearOptions { distance: tool.near_distance, memory_bytes, threads, ..NearOptions::default() };
     let order = if tool.against.is_some() { "\"ddl:partition\", record".into() } else { tool.keep.order() };
     let sql = format!(
         "select {IMAGE}, perceptual_hash from ordered_images \
          where {readable} and perceptual_hash is not null order by {order}"
     );
-    let ours = Numbered::read(session, "near_ours", &sql, &options, &gone.places).await?;
+    let ours = number(session, "near_ours", &sql, &options, &gone.places).await?;
     let theirs = match &tool.against {
         None => None,
         Some(_) => {
@@ -123,27 +123,27 @@ pub(super) async fn find(tool: &Dedup, input: &FilterInput<'_>, gone: &mut Gone)
                 "select {IMAGE}, perceptual_hash from other_images \
                  where perceptual_hash is not null order by uuid, source_id, perceptual_hash"
             );
-            Some(Numbered::read(session, "near_theirs", &sql, &options, &gone.places).await?)
+            Some(number(session, "near_theirs", &sql, &options, &gone.places).await?)
         }
     };
     let mut report = NearReport {
         near_distance: tool.near_distance,
         without_hash,
-        images: ours.hashes.counts().into(),
-        other: theirs.as_ref().map(|theirs| theirs.hashes.counts().into()),
+        images: ours.counts().into(),
+        other: theirs.as_ref().map(|theirs| theirs.counts().into()),
         ..NearReport::default()
     };
-    let (ours, _our_file) = ours.into_parts();
-    let (theirs, their_file) = theirs.map(Numbered::into_parts).unzip();
     let folder = session.temp_folder().to_owned();
-    let compare = move || compare(&ours, theirs.as_ref(), &options, &folder);
+    let stop = StopOnDrop(Shutdown::new());
+    let shutdown = stop.0.clone();
+    let compare = move || compare(&ours, theirs.as_ref(), &options, &folder, &shutdown);
     let compared = tokio::task::spawn_blocking(compare).await;
     let (found, searched) =
         compared.map_err(|panic| ToolError::Failed(format!("the search for near images: {panic}")))??;
     report.removed = found.len() as u64;
     (report.pairs, report.comparisons) = (searched.pairs, searched.comparisons);
     report.left_out = LeftOut::from(&searched.left_out[..]);
-    let (witnesses, reason) = match &their_file {
+    let (witnesses, reason) = match &tool.against {
         None => ("near_ours", "near_duplicate"),
         Some(_) => ("near_theirs", "near_in_other"),
     };
@@ -161,52 +161,49 @@ async fn count_without_hash(session: &QuerySession, readable: &str) -> Result<u6
     Ok(counted.iter().map(|batch| batch["n"].as_primitive::<Int64Type>().value(0) as u64).sum())
 }
 
-/// Images by their numbers, and their hashes.
-struct Numbered {
-    hashes: Hashes,
-    file: TempFile,
+/// Ends a search that nobody waits for any more: it is on a thread that knows nothing of that.
+struct StopOnDrop(Shutdown);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.request(StopReason::Terminate);
+    }
 }
 
-impl Numbered {
-    /// Numbers images in the order of the statement, but for those that have gone, and registers them as a table.
-    async fn read(
-        session: &QuerySession,
-        name: &str,
-        sql: &str,
-        options: &NearOptions,
-        gone: &Places,
-    ) -> Result<Self, ToolError> {
-        let mut table = TempTable::create(session, name, numbered_schema())?;
-        let mut hashes = HashesBuilder::new(session.temp_folder(), options);
-        let mut next_number = 0;
-        let mut rows = session.stream_sorted(sql).await?;
-        while let Some(batch) = rows.next().await? {
-            let bytes = cast(&batch["perceptual_hash"], &DataType::Binary).map_err(|error| failed(&error))?;
-            let bytes = bytes.as_binary::<i32>();
-            let number = |name: &str| batch[name].as_primitive::<Int32Type>();
-            let (positions, records) = (number("ddl:partition"), number("record"));
-            let mut taken = Vec::with_capacity(batch.num_rows());
-            for row in 0..batch.num_rows() {
-                if gone.has(positions.value(row), records.value(row)) {
-                    continue;
-                }
-                let hash: &PerceptualHash = bytes
-                    .value(row)
-                    .try_into()
-                    .map_err(|_| ToolError::Failed("a perceptual hash has other than 32 bytes".into()))?;
-                hashes.push(next_number + taken.len() as u64, hash)?;
-                taken.push(row as u32);
+/// Numbers images in the order of the statement, but for those that have gone, and registers them as a table.
+async fn number(
+    session: &QuerySession,
+    name: &str,
+    sql: &str,
+    options: &NearOptions,
+    gone: &Places,
+) -> Result<Hashes, ToolError> {
+    let mut table = TempTable::create(session, name, numbered_schema())?;
+    let mut hashes = HashesBuilder::new(session.temp_folder(), options);
+    let mut next_number = 0;
+    let mut rows = session.stream_sorted(sql).await?;
+    while let Some(batch) = rows.next().await? {
+        let bytes = cast(&batch["perceptual_hash"], &DataType::Binary).map_err(|error| failed(&error))?;
+        let bytes = bytes.as_binary::<i32>();
+        let numbers = |name: &str| batch[name].as_primitive::<Int32Type>();
+        let (positions, records) = (numbers("ddl:partition"), numbers("record"));
+        let mut taken = Vec::with_capacity(batch.num_rows());
+        for row in 0..batch.num_rows() {
+            if gone.has(positions.value(row), records.value(row)) {
+                continue;
             }
-            table.writer.write(&numbered(&batch, &UInt32Array::from(taken), next_number)?)?;
-            next_number = table.writer.num_rows();
+            let hash: &PerceptualHash = bytes
+                .value(row)
+                .try_into()
+                .map_err(|_| ToolError::Failed("a perceptual hash has other than 32 bytes".into()))?;
+            hashes.push(next_number + taken.len() as u64, hash)?;
+            taken.push(row as u32);
         }
-        let file = table.register(session, &numbered_schema())?;
-        Ok(Self { hashes: hashes.finish()?, file })
+        table.write(&numbered(&batch, &UInt32Array::from(taken), next_number)?)?;
+        next_number = table.num_rows();
     }
-
-    fn into_parts(self) -> (Hashes, TempFile) {
-        (self.hashes, self.file)
-    }
+    table.register(session)?;
+    Ok(hashes.finish()?)
 }
 
 fn numbered_schema() -> SchemaRef {
@@ -240,9 +237,9 @@ fn compare(
     theirs: Option<&Hashes>,
     options: &NearOptions,
     folder: &Path,
+    shutdown: &Shutdown,
 ) -> Result<(Vec<Match>, SearchReport), NearError> {
-    let shutdown = Shutdown::new();
-    let search = Search { options, folder, shard: Shard::WHOLE, shutdown: &shutdown };
+    let search = Search { options, folder, shard: Shard::WHOLE, shutdown };
     let mut gone = Vec::new();
     let note = |found: Match| {
         gone.push(found);

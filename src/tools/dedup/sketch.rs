@@ -22,9 +22,7 @@ pub(super) struct Sketch {
 
 impl Sketch {
     pub fn new(num_images: u64) -> Self {
-        let num_words = (num_images.min(MAX_WORDS) * SLOTS_PER_IMAGE).div_ceil(WORD_SLOTS);
-        let num_words = num_words.next_power_of_two().clamp(1, MAX_WORDS);
-        Self { words: vec![0; num_words as usize], num_repeats: 0 }
+        Self { words: vec![0; num_words(num_images) as usize], num_repeats: 0 }
     }
 
     /// Adds an image of a set within which hashes may repeat.
@@ -67,6 +65,11 @@ impl Sketch {
         let slot = |shift: u32| 1 << (2 * (bits >> shift & (WORD_SLOTS - 1)));
         ((bits >> 10) as usize & (self.words.len() - 1), slot(0) | slot(5))
     }
+}
+
+fn num_words(num_images: u64) -> u64 {
+    let num_images = num_images.min(MAX_WORDS * WORD_SLOTS / SLOTS_PER_IMAGE);
+    (num_images * SLOTS_PER_IMAGE).div_ceil(WORD_SLOTS).next_power_of_two()
 }
 
 /// 64 bits of a hash's first 16 characters. Those are digits of what is a good hash already, so a multiplication spreads
@@ -115,6 +118,12 @@ mod tests {
     fn there_may_be_none_or_very_many() {
         assert_eq!(Sketch::new(0).words.len(), 1);
         assert!(!Sketch::new(0).may_repeat(""));
-        assert_eq!(Sketch::new(10_000_000).words.len(), 1 << 22);
+        let check = |num_images, words| assert_eq!(num_words(num_images), words, "{num_images} images");
+        check(0, 1);
+        check(10_000_000, 1 << 22);
+        // Its size was that of 67 million images at most.
+        check(200_000_000, MAX_WORDS);
+        check(268_000_000, MAX_WORDS);
+        check(u64::MAX, MAX_WORDS);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 
+use arrow::array::{ArrayRef, Int32Array};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
@@ -369,7 +370,9 @@ async fn what_another_dataset_has_goes() {
         let options = crate::export::ManifestOptions { output: manifest.clone(), ..Default::default() };
         crate::export::export_manifest(&other, &options).await.unwrap();
         let session = ours.session();
-        let columns = session.register_file("other", &manifest, &OTHER_COLUMNS).unwrap();
+        let columns = session
+            .register_file("other", File::open(&manifest).unwrap(), &manifest, &OTHER_COLUMNS)
+            .unwrap();
         assert_eq!(columns.len(), OTHER_COLUMNS.len());
         register_other(&session, &columns).await.unwrap();
         assert_eq!(ours.choose(&against(1), &session).await, expect, "{seed}");
@@ -406,4 +409,32 @@ async fn a_list_of_hashes_is_enough_to_compare_with() {
     let error =
         prepare(&unnamed, &dataset.catalog, &session, 1, Some(Stage::Filter), None).await.unwrap_err();
     assert!(error.to_string().contains("--against PATH"), "{error}");
+}
+
+/// Tables lay under names of their process: two datasets in containers, where processes have the same numbers, replaced
+/// each other's, and a kill left them for ever.
+#[tokio::test]
+async fn what_is_put_aside_has_no_name() {
+    let dataset = Dataset::new(&images(1, 10), 1);
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)]));
+    let rows = |numbers: Vec<i32>| {
+        let numbers: ArrayRef = Arc::new(Int32Array::from(numbers));
+        RecordBatch::try_new(schema.clone(), vec![numbers]).unwrap()
+    };
+    let sessions = [dataset.session(), dataset.session()];
+    let mut tables =
+        sessions.each_ref().map(|session| TempTable::create(session, "aside", schema.clone()).unwrap());
+    tables[0].write(&rows(vec![1, 2])).unwrap();
+    tables[1].write(&rows(vec![7])).unwrap();
+    assert_eq!(std::fs::read_dir(sessions[0].temp_folder()).unwrap().count(), 0);
+    for ((table, session), sum) in tables.into_iter().zip(&sessions).zip([3, 7]) {
+        table.register(session).unwrap();
+        let sql = "select cast(sum(n) as int) as sum from aside";
+        let found = session.collect(sql).await.unwrap();
+        assert_eq!(found[0]["sum"].as_primitive::<Int32Type>().value(0), sum);
+    }
+    // Two readers at once, as in a join with itself.
+    let sql = "select count(*) as n from aside a join aside b on a.n = b.n";
+    let found = sessions[0].collect(sql).await.unwrap();
+    assert_eq!(found[0]["n"].as_primitive::<arrow::datatypes::Int64Type>().value(0), 2);
 }

@@ -40,6 +40,13 @@ def agree(tool, expected):
     print(tool, len(expected))
 
 
+def as_jpeg(picture):
+    """With half the chroma, as ddl writes it: of some photos that alone makes eight levels."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=95, subsampling="4:2:0")
+    return Image.open(file).convert("RGB")
+
+
 def saturation(picture):
     picture = picture.convert("RGB")
     picture.thumbnail((64, 64), Image.Resampling.LANCZOS)
@@ -50,9 +57,10 @@ def saturation(picture):
 
 rows = []
 for path in glob.glob(f"{root}/downloaded_images/*/*/successes.parquet"):
-    columns = ["uuid", "image", "hashsum_original", "perceptual_hash", "image_format", "server_name", "original_size"]
-    partition = int(path.split("partition_id=")[1].split("/")[0])
-    rows += [row | {"partition_id": partition} for row in pq.ParquetFile(path).read(columns).to_pylist()]
+    columns = ["uuid", "image", "hashsum_original", "perceptual_hash", "image_format", "original_size"]
+    place = {name: path.split(f"{name}=")[1].split("/")[0] for name in ("server_name", "partition_id")}
+    place["partition_id"] = int(place["partition_id"])
+    rows += [row | place for row in pq.ParquetFile(path).read(columns).to_pylist()]
 
 blank, grey, dull, perhaps_dull = set(), set(), set(), set()
 for row in rows:
@@ -97,7 +105,9 @@ for row in sorted(rows, key=lambda row: (row["partition_id"], row["server_name"]
         kept[uuid] = bits
 assert list(gone.values()).count("near") > 100 and list(gone.values()).count("exact") > 100
 agree("dedup", set(gone))
-assert not set(removed("dedup").values()) & set(gone), "a witness is gone itself"
+# A copy goes for the first of its kind, which may itself go for one that is near; what is near, for one that stays.
+near = [witness for uuid, witness in removed("dedup").items() if gone[uuid] == "near"]
+assert set(near) <= set(kept), "what a near image goes for is gone itself"
 
 resized = 0
 for path in glob.glob(f"{root}/tools/resize/*/*/successes.parquet"):
@@ -108,9 +118,10 @@ for path in glob.glob(f"{root}/tools/resize/*/*/successes.parquet"):
         resized += 1
         if resized % 20 == 0:
             original = Image.open(io.BytesIO(next(r["image"] for r in rows if r["uuid"] == row["uuid"]))).convert("RGB")
-            expect = original.resize(picture.size, Image.Resampling.LANCZOS)
+            expect = original
+            if original.size != picture.size:
+                expect = as_jpeg(original.resize(picture.size, Image.Resampling.LANCZOS))
             apart = ImageStat.Stat(ImageChops.difference(picture.convert("RGB"), expect)).mean
-            # Chroma that JPEG halves makes most of it.
-            assert max(apart) < 8, f"{row['uuid']}: {apart} levels on average from Pillow's"
+            assert max(apart) < 2.5, f"{row['uuid']}: {apart} levels on average from Pillow's"
 assert resized == len(rows), (resized, len(rows))
 print("resize", resized)
