@@ -93,7 +93,7 @@ impl DownloadExecutor {
     pub fn new(settings: DownloadSettings) -> Result<Arc<Self>, String> {
         let mut fetcher =
             Fetcher::new(settings.fetch.clone(), settings.rules.clone()).map_err(|e| e.to_string())?;
-        fetcher = fetcher.with_num_ranks(settings.num_ranks);
+        fetcher = fetcher.with_num_ranks(settings.num_ranks).with_ignored(settings.ignored.clone());
         if let Some(log) = &settings.request_log {
             fetcher = fetcher.with_request_log(log.clone());
         }

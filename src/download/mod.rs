@@ -31,7 +31,9 @@
 //!
 //! # Servers that are paused
 //! A record whose server is paused is put off until the pause is over: in a folder that many servers share, the
-//! others go on. A partition that only waits, for 10 s or more, is *parked*: its part is sealed, and the rank may open another beside it.
+//! others go on. A partition that only waits, for 10 s or more, is *parked*: the
+//! rank may open another beside it. So is one of whose requests nothing has come for so long: a silent server holds its
+//! own partitions and no others.
 
 mod executor;
 mod jobs;

@@ -120,6 +120,8 @@ struct Downloads<'a> {
     /// Counts while all that is left waits for paused servers and retries, or all tasks for servers that other ranks
     /// have.
     parked: Option<Counted>,
+    /// When a task has begun or ended last.
+    progress_at: Instant,
     /// Images that wait for their row group.
     shelf: Shelf,
     /// The part that is being filled: images and their bytes, the shelf's included; its errors; its first
@@ -156,6 +158,7 @@ impl<'a> Downloads<'a> {
             tasks: JoinSet::new(),
             tasks_of: HashMap::new(),
             parked: None,
+            progress_at: Instant::now(),
             shelf: executor.part_memory.shelf(),
             part_images: 0,
             part_bytes: 0,
@@ -216,6 +219,7 @@ impl<'a> Downloads<'a> {
                         ExecutorError::Partition(format!("a record's task ended: {error}"))
                     })?;
                     self.leave(server.as_ref());
+                    self.progress_at = Instant::now();
                     if !self.take_in(attempted, queue).await {
                         return Ok(false);
                     }
@@ -248,7 +252,7 @@ impl<'a> Downloads<'a> {
         let seal_at = self.part_since.map(|since| since + self.executor.settings.download.part_seconds);
         // With the window full, a due retry waits for a task to end.
         let retry_at = self.jobs.next_due().filter(|_| stop_by.is_none() && self.tasks.len() < self.window);
-        // That other ranks have what the tasks wait for is no event here.
+        // That nothing happens is no event.
         let parked_at =
             (!self.tasks.is_empty() && self.parked.is_none()).then(|| Instant::now() + WORTH_PARKING);
         let far = Instant::now() + LONGEST_WAIT;
@@ -291,6 +295,9 @@ impl<'a> Downloads<'a> {
             let entry = self.tasks_of.entry(server.name().clone());
             entry.or_insert_with(|| (server.clone(), 0)).1 += 1;
         }
+        if self.tasks.is_empty() {
+            self.progress_at = Instant::now();
+        }
         let attempt = attempt(self.executor.clone(), job);
         self.tasks.spawn(async move { (name, attempt.await) });
     }
@@ -311,26 +318,20 @@ impl<'a> Downloads<'a> {
         self.jobs.next_due().filter(|_| self.tasks.is_empty() && !self.jobs.is_reading())
     }
 
-    /// Whether every task has waited long for a server that other ranks have.
-    fn waits_for_loans(&self) -> bool {
-        let waits_long = |server: &Server| {
-            server.waits_for_loan_since().is_some_and(|since| since.elapsed() >= WORTH_PARKING)
-        };
-        !self.tasks_of.is_empty() && self.tasks_of.values().all(|(server, _)| waits_long(server))
+    /// Whether nothing has come of any task for long: the servers are silent or slow, or other ranks have them.
+    fn is_stuck(&self) -> bool {
+        !self.tasks.is_empty() && self.progress_at.elapsed() >= WORTH_PARKING
     }
 
-    /// Notes whether the partition is parked. Its part is sealed when that begins: the wait may be long. False
-    /// when the part writer has failed.
+    /// Notes whether the partition is parked. Where the end of the wait is known its part is sealed when that begins:
+    /// it may be long. False when the part writer has failed.
     async fn park(&mut self, waits_until: Option<Instant>, queue: &PartQueue) -> bool {
-        let (waits, waits_long) = match waits_until {
-            Some(until) => (true, until >= Instant::now() + WORTH_PARKING),
-            None => (self.waits_for_loans(), true),
-        };
-        if !waits {
+        let waits_long = waits_until.is_some_and(|until| until >= Instant::now() + WORTH_PARKING);
+        if waits_until.is_none() && !self.is_stuck() {
             self.parked = None;
-        } else if waits_long && self.parked.is_none() {
+        } else if self.parked.is_none() && (waits_long || waits_until.is_none()) {
             self.parked = Some(Counted::new(&self.executor.parked));
-            return self.seal(queue).await;
+            return !waits_long || self.seal(queue).await;
         }
         true
     }

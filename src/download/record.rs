@@ -98,10 +98,6 @@ async fn try_once(executor: &DownloadExecutor, mut job: Job) -> Attempted {
         let message = "the URL does not parse";
         return fail(executor, &job, FailureCause::Internal, None, message, SystemTime::now());
     };
-    if executor.settings.ignored.contains(&target.server) {
-        let reason = SkipReason::IgnoredServer;
-        return skip(executor, &job, reason, None, reason.meaning(), SystemTime::now());
-    }
     let url = job.rendition.as_deref().unwrap_or(&target.url);
     let outcome = executor.fetcher.fetch(url, &BodyBudget(&executor.body_memory)).await;
     if outcome.asked() {

@@ -382,6 +382,19 @@ async fn a_partition_whose_server_other_ranks_have_is_parked_until_it_is_lent() 
     assert_eq!(bench.executor.num_parked(), 0);
 }
 
+/// Partitions of servers that hang held all places, and others waited for as long as their attempts took.
+#[tokio::test]
+async fn a_partition_whose_server_is_silent_is_parked() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let route = format!("::{}", listener.local_addr().unwrap()).parse().unwrap();
+    let servers = Servers::start(|_, _| ("200 OK", image_of(0))).await;
+    let urls = ["http://a.example/0", "http://a.example/1"].map(str::to_owned);
+    let bench = Bench::with(&servers, &urls, false, |settings| settings.fetch.connect_to = vec![route]);
+    let running = bench.start();
+    until("parked", || bench.executor.num_parked() == 1).await;
+    drop(running);
+}
+
 #[tokio::test]
 async fn every_request_after_the_first_counts_as_a_retry() {
     static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());

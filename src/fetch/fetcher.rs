@@ -1,5 +1,6 @@
 //! One attempt at one URL: guard, permit, GET, header, body; and the same again for each redirect.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,6 +60,7 @@ pub struct Fetcher {
     /// Servers known at once from which on connections are kept for good reason only.
     crowded: usize,
     pub(super) log: Option<Log>,
+    ignored: HashSet<ServerName>,
 }
 
 impl fmt::Debug for Fetcher {
@@ -120,6 +122,7 @@ impl Fetcher {
             agents: agents(&options.user_agent).into(),
             crowded,
             log: None,
+            ignored: HashSet::new(),
             options,
         })
     }
@@ -139,11 +142,17 @@ impl Fetcher {
         Self { addresses: Arc::new(addresses), ..self }
     }
 
+    /// Asks none of these, not even where a redirect leads to one.
+    #[must_use]
+    pub fn with_ignored(self, ignored: HashSet<ServerName>) -> Self {
+        Self { ignored, ..self }
+    }
+
     /// Works on limits that `landlord` lends, instead of all of each server's. To be said before anything is fetched.
     ///
     /// A server is borrowed when something is first asked of it, robots.txt included; until its first loan comes
-    /// ([`lend`](Self::lend)) whoever asks waits in line. It is given back when it was not asked anything for ten
-    /// seconds, and with all others by [`leave`](Self::leave).
+    /// ([`lend`](Self::lend)) whoever asks waits in line. It is given back when it was not asked anything for a
+    /// second, and with all others by [`leave`](Self::leave).
     #[must_use]
     pub fn with_landlord(mut self, landlord: Arc<dyn Landlord>) -> Self {
         self.servers.set_landlord(landlord);
@@ -243,7 +252,17 @@ impl Fetcher {
         seen[0].set_fragment(None);
         loop {
             let url = seen.last().unwrap_or(asked);
-            let server = self.servers.get(&self.check(url)?);
+            let name = self.check(url)?;
+            if self.ignored.contains(&name) {
+                let reason = SkipReason::IgnoredServer;
+                let signal = match seen.len() {
+                    1 => reason.meaning().to_owned(),
+                    _ => format!("a redirect leads to `{name}`: {}", reason.meaning()),
+                };
+                let fetched_at = SystemTime::now();
+                return Err(NoBody::Skipped(FetchSkip { reason, http_status: None, signal, fetched_at }));
+            }
+            let server = self.servers.get(&name);
             let target = self.target(url).await?;
             self.heed_robots_txt(url, &server, memory).await?;
             let permit = server

@@ -50,7 +50,7 @@ pub struct FetchedBody {
 /// Why an image that may be there is left alone, for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchSkip {
-    /// [`Robots`](SkipReason::Robots) or [`OptOut`](SkipReason::OptOut).
+    /// [`Robots`](SkipReason::Robots), [`OptOut`](SkipReason::OptOut) or [`IgnoredServer`](SkipReason::IgnoredServer).
     pub reason: SkipReason,
     /// The status of the response that had the signal; none where robots.txt kept us from asking.
     pub http_status: Option<u16>,

@@ -41,6 +41,8 @@ pub struct Pause {
     pub since: Instant,
     /// That is longer than `server_patience`: URLs of this server fail at once until the pause is over.
     pub given_up: bool,
+    /// Whether the complaint that led to it was the first after a success, or after nothing.
+    pub is_first: bool,
 }
 
 /// What a server, as opposed to a URL, has to complain about.
@@ -172,10 +174,11 @@ impl Pauses {
 
     /// More time is needed than the pause has.
     pub fn extend(&mut self, until: Instant, Complaint { cause, http_status }: Complaint, now: Instant) {
-        let (known, since, given_up) =
-            self.pause(now).map_or((now, now, false), |pause| (pause.until, pause.since, pause.given_up));
+        let (known, since, given_up, is_first) = self.pause(now).map_or((now, now, false, false), |pause| {
+            (pause.until, pause.since, pause.given_up, pause.is_first)
+        });
         if until > known {
-            self.pause = Some(Pause { until, cause, http_status, since, given_up });
+            self.pause = Some(Pause { until, cause, http_status, since, given_up, is_first });
         }
     }
 
@@ -241,7 +244,8 @@ impl Pauses {
         let Streak { since, pauses, .. } = streak;
         let given_up = self.gives_up(streak, now);
         self.streak = Some(Streak { pauses: pauses.saturating_add(1), ..streak });
-        self.pause = Some(Pause { until: now + length, cause, http_status, since, given_up });
+        let is_first = streak.complaints <= 1;
+        self.pause = Some(Pause { until: now + length, cause, http_status, since, given_up, is_first });
         self.paused_at = Some(now);
         self.probe = Probe::Due;
     }

@@ -10,8 +10,14 @@ use super::outcome::Retry;
 /// How often one URL may be answered with a request to wait before its failure is final.
 ///
 /// Such answers cost no attempt, and a server that gives no others is given up. But one that has them for some of
-/// its URLs only would keep these for ever.
+/// its URLs only would keep these for ever. Each time the URL waits longer after the pause, so that others are asked
+/// before it: they show that the server is well.
 const MAX_THROTTLED: u32 = 20;
+
+/// Enough for another request to be before it.
+const LEAST_BEHIND: Duration = Duration::from_millis(100);
+/// Twenty of these are ten minutes.
+const MOST_BEHIND: Duration = Duration::from_secs(30);
 
 /// Longest backoff, so that the last of many attempts is not hours away.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
@@ -21,6 +27,11 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 fn backoff(attempt: u32, base: Duration, rng: &mut fastrand::Rng) -> Duration {
     let doubled = base.saturating_mul(1 << attempt.saturating_sub(1).min(20));
     doubled.min(LONGEST_BACKOFF).mul_f64(rng.f64())
+}
+
+/// How much longer than the others of its server a URL waits that was throttled so often: 0.1 s and more, at most 30 s.
+fn behind_others(throttled: u32) -> Duration {
+    LEAST_BEHIND.saturating_mul(1 << throttled.saturating_sub(1).min(10)).min(MOST_BEHIND)
 }
 
 /// The time that a `Retry-After` header asks for (RFC 9110, 10.2.3): seconds, or a date less `now`.
@@ -66,7 +77,7 @@ impl Attempts {
             Retry::ServerPaused { until } => return Next::At(until.max(now)),
             Retry::Throttled { until } if self.throttled < MAX_THROTTLED => {
                 self.throttled += 1;
-                return Next::At(until.max(now));
+                return Next::At(until.max(now) + behind_others(self.throttled));
             }
             Retry::Never | Retry::Backoff | Retry::Throttled { .. } => self.failed += 1,
         }
@@ -113,8 +124,9 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(after(Retry::ServerPaused { until: now + S }), Next::At(now + S));
         }
-        for _ in 0..MAX_THROTTLED {
-            assert_eq!(after(Retry::Throttled { until: now + S }), Next::At(now + S));
+        for throttled in 0..MAX_THROTTLED {
+            let behind = (S / 10 * (1 << throttled.min(15))).min(MOST_BEHIND);
+            assert_eq!(after(Retry::Throttled { until: now + S }), Next::At(now + S + behind));
         }
         for _ in 1..options.max_attempts {
             assert!(matches!(after(Retry::Backoff), Next::At(_)));

@@ -95,8 +95,6 @@ struct State {
     lent: Lent,
     /// The part of the limits that the controller works within: that of the last loan with connections.
     share: f64,
-    /// Since when the head of the line waits for a loan.
-    waits_since: Option<Instant>,
     /// What the landlord knows of what was learnt, and when it was told.
     told: LearntLimit,
     told_at: Option<Instant>,
@@ -255,7 +253,6 @@ impl Server {
             gap: Gap::default(),
             lent,
             share: 1.0,
-            waits_since: None,
             told: LearntLimit::default(),
             told_at: None,
             crawl_delays: [Duration::ZERO; 2],
@@ -320,11 +317,11 @@ impl Server {
         self.changed.notify_one();
     }
 
-    /// Since when the requests of this server wait for a loan, if they do: other ranks have their turns, or all bytes
-    /// that may be received are used up.
-    #[must_use]
-    pub fn waits_for_loan_since(&self) -> Option<Instant> {
-        self.state().waits_since
+    /// Whether nothing more may be asked of it before another loan comes.
+    #[cfg(test)]
+    pub(super) fn has_no_loan(&self) -> bool {
+        let state = self.state();
+        !state.lent.allows_one_more(state.under_way)
     }
 
     /// Sets the least time between two requests, over all ranks, that one of the server's two robots.txt asks for;
@@ -443,15 +440,11 @@ impl Server {
     fn look(&self, now: Instant) -> (Outlook, bool) {
         let mut state = self.state();
         let outlook = if self.loan_holds() { state.outlook(now) } else { Outlook::At(now + UNSURE) };
-        if matches!(outlook, Outlook::NotLent) {
-            state.waits_since.get_or_insert(now);
-            if let Some(landlord) = &self.landlord
-                && let Some(received) = state.lent.ask(now)
-            {
-                landlord.borrow(&self.name, received);
-            }
-        } else {
-            state.waits_since = None;
+        if matches!(outlook, Outlook::NotLent)
+            && let Some(landlord) = &self.landlord
+            && let Some(received) = state.lent.ask(now)
+        {
+            landlord.borrow(&self.name, received);
         }
         (outlook, state.answers)
     }
@@ -502,7 +495,6 @@ impl Server {
         if let Some(landlord) = &self.landlord
             && let Some((received, rest)) = state.lent.give_back(now)
         {
-            state.waits_since = None;
             landlord.give_back(&self.name, received, rest);
         }
     }

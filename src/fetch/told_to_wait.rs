@@ -36,6 +36,13 @@ impl Fetcher {
 
     /// What any answer may say of the server's limits. A `Retry-After` beside it says better how long to wait.
     pub(super) fn heed_rate_limit(&self, response: &Response, permit: &Permit, trace: &mut Trace<'_>) {
+        let http_status = response.status().as_u16();
+        if http_status < 400
+            && let Some(wait) = self.retry_after(response)
+        {
+            trace.asked_to_wait(Some(wait));
+            permit.exhausted(http_status, wait);
+        }
         if !self.options.respect_rate_limit_headers {
             return;
         }
@@ -46,7 +53,7 @@ impl Fetcher {
         }
         let wait = exhausted_for.and_then(|wait| self.retry_after(response).or_else(|| self.bounded(wait)));
         if let Some(wait) = wait {
-            trace.rests_until(permit.exhausted(response.status().as_u16(), wait));
+            trace.rests_until(permit.exhausted(http_status, wait));
         }
     }
 
@@ -62,9 +69,11 @@ impl Fetcher {
         let asked = self.retry_after(response);
         trace.asked_to_wait(asked);
         match (response.status().as_u16(), asked) {
-            (http_status @ (429 | 503), _) | (http_status @ (408 | 425 | 500..=599), Some(_)) => {
+            (http_status @ (429 | 503), _) | (http_status @ (403 | 408 | 413 | 425 | 500..=599), Some(_)) => {
                 match permit.throttled(http_status, asked.or_else(|| self.exhausted_for(response))) {
                     Some(pause) if pause.given_up => Retry::Never,
+                    // The server has just answered another: it may be the URL that is in trouble.
+                    Some(pause) if http_status != 429 && pause.is_first => Retry::Backoff,
                     Some(pause) => Retry::Throttled { until: pause.until },
                     None => Retry::Throttled { until: std::time::Instant::now() },
                 }
@@ -73,8 +82,11 @@ impl Fetcher {
                 permit.complained(FailureCause::HttpStatus, Some(http_status));
                 Retry::Backoff
             }
-            _ => {
+            (http_status, asked) => {
                 permit.replied();
+                if let Some(wait) = asked {
+                    permit.exhausted(http_status, wait);
+                }
                 Retry::Never
             }
         }

@@ -12,13 +12,18 @@ const PRODUCT_TOKEN: &str = "ddl";
 const COSTLY: usize = 1 << 20;
 
 /// The names under which owners of servers may address us: `ddl`, and the first word of the user agent up to its
-/// version (`my-project/1.0 (me@institute.org)` is `my-project`).
+/// version (`my-project/1.0 (me@institute.org)` is `my-project`), or with it (`my-project/1.0`).
 pub(in crate::fetch) fn agents(user_agent: &str) -> Vec<String> {
     let end = |c: char| c.is_whitespace() || matches!(c, '/' | '(' | ')' | ',' | ';' | ':');
     let own = user_agent.split(end).next().unwrap_or_default();
     let mut agents = vec![PRODUCT_TOKEN.to_owned()];
-    if !own.is_empty() && own != ANY_AGENT && !own.eq_ignore_ascii_case(PRODUCT_TOKEN) {
-        agents.push(own.to_owned());
+    // As owners copy it from their logs, too.
+    let with_version = user_agent.split_whitespace().next().unwrap_or_default();
+    for name in [own, with_version] {
+        if !own.is_empty() && own != ANY_AGENT && agents.iter().all(|known| !known.eq_ignore_ascii_case(name))
+        {
+            agents.push(name.to_owned());
+        }
     }
     agents
 }
@@ -125,9 +130,9 @@ mod tests {
     fn names_of_ours() {
         let check =
             |user_agent: &str, expect: &[&str]| assert_eq!(agents(user_agent), expect, "{user_agent}");
-        check("my-project/1.0 (me@institute.org)", &["ddl", "my-project"]);
+        check("my-project/1.0 (me@institute.org)", &["ddl", "my-project", "my-project/1.0"]);
         check("Herbarium (me@institute.org)", &["ddl", "Herbarium"]);
-        check("DDL/0.1 (a@b.example)", &["ddl"]);
+        check("DDL/0.1 (a@b.example)", &["ddl", "DDL/0.1"]);
         check("* (a@b.example)", &["ddl"]);
         check("", &["ddl"]);
     }

@@ -347,7 +347,7 @@ async fn no_more_bytes_than_are_lent() {
         .collect();
     let name = ServerName::from_url(&server.url("/")).unwrap();
     let servers = [ranks[0].server(&name), ranks[1].server(&name)];
-    while !(servers.iter().all(|one| one.waits_for_loan_since().is_some()) && server.seen().len() >= 50) {
+    while !(servers.iter().all(|one| one.has_no_loan()) && server.seen().len() >= 50) {
         tokio::time::sleep(10 * MS).await;
     }
     for rank in &ranks {
