@@ -4,6 +4,7 @@
 #   scripts/install-debian.sh plain   a C compiler: all that the plain build needs
 #   scripts/install-debian.sh full    and MPI, libclang, cmake, nasm: --features mpi,turbojpeg
 #   scripts/install-debian.sh python  Python with venv: the tests read results back with it
+#   scripts/install-debian.sh slurm   Slurm and munge: tests start a cluster of their own
 #   scripts/install-debian.sh bench   nginx, curl and Java, for the benchmarks
 #   scripts/install-debian.sh all     all of these but what the benchmarks need
 #
@@ -25,6 +26,8 @@ have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] ||
         { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' && compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h'; }
 }
+# Daemons are not in everybody's PATH.
+have_daemon() { PATH=$PATH:/usr/sbin:/sbin have "$1"; }
 # Debian's python3 comes without the part of venv that brings pip along.
 have_venv() { python3 -c 'import ensurepip, venv'; }
 
@@ -45,6 +48,12 @@ full() {
 python() {
     need 'python3 python3-venv python3-pip' have_venv
 }
+slurm() {
+    need slurmctld have_daemon slurmctld
+    need slurmd have_daemon slurmd
+    need slurm-client have srun
+    need munge have_daemon munged
+}
 bench() {
     need nginx-light have nginx
     need libnginx-mod-http-echo test -e /usr/lib/nginx/modules/ngx_http_echo_module.so
@@ -56,13 +65,15 @@ case ${1:-} in
 plain) plain ;;
 full) full ;;
 python) python ;;
+slurm) slurm ;;
 bench) bench ;;
 all)
     full
     python
+    slurm
     ;;
 *)
-    echo "usage: $0 plain|full|python|bench|all" >&2
+    echo "usage: $0 plain|full|python|slurm|bench|all" >&2
     exit 2
     ;;
 esac
@@ -80,6 +91,13 @@ if [ "$(id -u)" -ne 0 ]; then
         exit 1
     fi
     as_root=(sudo)
+fi
+# Debian starts the daemons that it installs, unless it is told not to.
+policy=/usr/sbin/policy-rc.d
+if [[ " ${missing[*]} " =~ \ (slurmctld|slurmd|munge)\  ]] && [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
 fi
 # Nobody may be there to answer a question.
 "${as_root[@]}" apt-get update -qq </dev/null

@@ -30,3 +30,12 @@ pub use endpoint::{Endpoint, Envelope, Inbox, MAX_MESSAGE_BYTES, Outbox};
 pub use error::ClusterError;
 pub use launcher::{Cluster, Ending, Membership, launch, launched_rank};
 pub use options::{ClusterOptions, TransportChoice};
+
+/// The MPI that this build uses, as it names itself; `None` where it uses none.
+#[must_use]
+pub fn mpi_library() -> Option<String> {
+    #[cfg(feature = "mpi")]
+    return mpi::library_version();
+    #[cfg(not(feature = "mpi"))]
+    None
+}

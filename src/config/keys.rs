@@ -29,8 +29,6 @@ pub enum Family {
     Dd,
     /// Ours.
     Ddl,
-    /// Distributed-downloader's, accepted, without effect here.
-    Unused,
 }
 
 /// What a value may be. Bounds are inclusive.

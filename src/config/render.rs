@@ -10,6 +10,8 @@ use crate::model::mask_credentials;
 
 /// Columns of comments in YAML files.
 const WIDTH: usize = 100;
+/// The group whose keys are all of one kind: its comment says all.
+const SCRIPTS: &str = "scripts";
 
 /// One line of `ddl config show`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,8 +130,9 @@ pub fn default_file() -> String {
         }
         for (position, key) in keys {
             // Thirteen times the same sentence says less than once, in the group's comment.
-            let doc = if key.family == Family::Unused { String::new() } else { comment(indent, key.doc) };
-            let separator = if key.family == Family::Unused { "" } else { "\n" };
+            let is_script = group == SCRIPTS;
+            let doc = if is_script { String::new() } else { comment(indent, key.doc) };
+            let separator = if is_script { "" } else { "\n" };
             let value = Value::default_of(&KEYS[position]).to_yaml();
             let _ = writeln!(text, "{separator}{doc}{indent}{}: {value}", key.name());
         }
@@ -148,7 +151,7 @@ pub fn reference() -> String {
             }
             None => text.push_str("\n## Top level\n"),
         }
-        if keys.iter().all(|(_, key)| key.family == Family::Unused) {
+        if group == SCRIPTS {
             let names: Vec<_> = keys.iter().map(|(_, key)| format!("`{}`", key.name())).collect();
             let _ = write!(text, "\n{}.\n", names.join(", "));
             continue;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{ConfigError, ProblemKind, Problems};
-use super::keys::{self, Family, KEYS, Kind};
+use super::keys::{self, KEYS, Kind};
 use super::value::{Value, show_found};
 use super::{file, legacy, validate};
 use crate::download::RenditionRule;
@@ -213,11 +213,6 @@ impl Resolved {
     fn apply(&mut self, layer: Layer) {
         for (key, value, origin) in layer.values {
             let value = value.unwrap_or_else(|| Value::default_of(&KEYS[key]));
-            let reason = "ddl needs no scripts for its jobs";
-            if KEYS[key].family == Family::Unused && value != Value::Text(String::new()) {
-                let notice = Notice::Unused { key: KEYS[key].path.to_owned(), at: origin.clone(), reason };
-                self.notices.push(notice);
-            }
             let value = match legacy::counts_as(KEYS[key].path, &value) {
                 Some((less, reason)) => {
                     let (key, value) = (KEYS[key].path.to_owned(), less.to_yaml());

@@ -53,11 +53,12 @@ fn a_file_of_distributed_downloader_loads_unchanged() {
     assert_eq!(resolved.read::<f64>("downloader_parameters.rate_multiplier").unwrap(), 0.8);
     assert_eq!(resolved.read::<Option<PathBuf>>("excluded_servers_path").unwrap(), None);
     assert_eq!(resolved.read::<Vec<String>>("included_sources").unwrap(), ["gbif", "bioscan"]);
-    let notices: Vec<String> = resolved.notices().iter().map(ToString::to_string).collect();
-    assert_eq!(notices.len(), 13, "one per script: {notices:?}");
-    assert!(notices[0].ends_with(
-        "dd_config.yaml:8: `scripts.general_submitter` has no effect: ddl needs no scripts for its jobs"
-    ));
+    assert_eq!(
+        resolved.read::<PathBuf>("scripts.download_script").unwrap(),
+        PathBuf::from("scripts/server_downloading.slurm")
+    );
+    assert!(!resolved.read::<bool>("slurm_parameters.use_scripts").unwrap(), "they would start its programs");
+    assert_eq!(resolved.notices(), []);
 }
 
 #[test]

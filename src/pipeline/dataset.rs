@@ -1,7 +1,7 @@
 //! A dataset as the configuration names it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::PipelineError;
 use super::ingest::now_ms;
@@ -72,13 +72,13 @@ impl Dataset {
         opened.map_err(|error| self.name_holder(error))
     }
 
-    /// Opens the catalog for writing; only one process can.
+    /// Opens the catalog for writing; only one process can. In a job it waits for one that may be dead.
     ///
     /// # Errors
     /// As [`Catalog::open`].
     pub fn open_writer(&self) -> Result<Catalog, PipelineError> {
-        Catalog::open(&self.layout.catalog(), &self.catalog_options()?)
-            .map_err(|error| self.name_holder(error))
+        let (path, options) = (self.layout.catalog(), self.catalog_options()?);
+        patiently(&options, || Catalog::open(&path, &options)).map_err(|error| self.name_holder(error))
     }
 
     /// Opens the catalog for writing, or makes an empty one.
@@ -88,9 +88,9 @@ impl Dataset {
     pub fn create(&self) -> Result<Catalog, PipelineError> {
         let root = self.layout.root();
         create_folder(root)?;
-        let path = self.layout.catalog();
-        let catalog =
-            Catalog::create(&path, &self.catalog_options()?).map_err(|error| self.name_holder(error))?;
+        let (path, options) = (self.layout.catalog(), self.catalog_options()?);
+        let catalog = patiently(&options, || Catalog::create(&path, &options))
+            .map_err(|error| self.name_holder(error))?;
         sync_folder(&path)?;
         Ok(catalog)
     }
@@ -155,6 +155,25 @@ impl Dataset {
                 None => CatalogError::HeldElsewhere { path }.into(),
             },
             error => error.into(),
+        }
+    }
+}
+
+/// Opens a catalog. In a batch job, one that is in use is tried again for twice `lock_timeout`: the job before may have been
+/// killed on another node, where nobody can see that, and all jobs that follow would fail within seconds.
+fn patiently<T>(
+    options: &CatalogOptions,
+    open: impl Fn() -> Result<T, CatalogError>,
+) -> Result<T, CatalogError> {
+    let start = Instant::now();
+    let may_wait = || options.job.is_some() && start.elapsed() < options.lock_timeout * 2;
+    loop {
+        match open() {
+            Err(error @ (CatalogError::InUse { .. } | CatalogError::HeldElsewhere { .. })) if may_wait() => {
+                tracing::warn!(%error, "waiting: whoever holds it may have been killed");
+                std::thread::sleep(options.lock_timeout / 6);
+            }
+            opened => return opened,
         }
     }
 }

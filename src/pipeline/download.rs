@@ -48,6 +48,7 @@ where
     }
     let ledger = OnceLock::new();
     let (ended, ending) = ranks::run_process(
+        dataset,
         cluster,
         shutdown,
         async |endpoint| run_rank(dataset, endpoint, shutdown, &ledger, make_observer).await,

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use super::submit::SubmitError;
 use crate::audit::AuditError;
 use crate::catalog::CatalogError;
 use crate::check::CheckError;
@@ -13,6 +14,7 @@ use crate::export::ExportError;
 use crate::fetch::FetchError;
 use crate::ingest::IngestError;
 use crate::query::QueryError;
+use crate::slurm::SlurmError;
 use crate::storage::{ServerTableError, StorageError};
 use crate::tools::ToolError;
 
@@ -41,6 +43,10 @@ pub enum PipelineError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Tool(#[from] ToolError),
+    #[error(transparent)]
+    Slurm(#[from] SlurmError),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
     #[error(transparent)]
     ServerTable(#[from] ServerTableError),
     #[error(transparent)]
@@ -77,6 +83,8 @@ impl PipelineError {
             Self::Export(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Tool(error) => error.hint(),
+            Self::Slurm(error) => error.hint(),
+            Self::Submit(error) => error.hint(),
             Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
             Self::Ingest(error) => error.hint(),
             Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => error.hint(),

@@ -1,10 +1,10 @@
 //! `ddl ingest`: lists into the catalog and the manifest.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::ranks::watch_job_end;
+use super::ranks::{warn_before, watch_job_end};
 use super::{Dataset, PipelineError};
 use crate::catalog::{Catalog, IngestRow};
 use crate::config;
@@ -33,7 +33,7 @@ pub fn ingest(
         dataset.resolved.section(&["ingest_parameters", "downloader_parameters", ""], &[])?;
     let inputs = dataset.settings.inputs()?;
     dataset.resolved.require_paths(PATHS)?;
-    let _listening = listen(shutdown)?;
+    let _listening = listen(shutdown, warn_before(dataset)?)?;
     let is_new = !dataset.layout.catalog().exists();
     let catalog = dataset.create()?;
     let mut row = IngestRow {
@@ -90,7 +90,7 @@ fn columns_named_late(dataset: &Dataset, catalog: &Catalog) -> Result<Vec<&'stat
 }
 
 /// Listens on a thread of its own, for as long as the value lives.
-fn listen(shutdown: &Shutdown) -> Result<Runtime, PipelineError> {
+fn listen(shutdown: &Shutdown, warn_before: Duration) -> Result<Runtime, PipelineError> {
     let io = |action: &str| {
         let action = action.to_owned();
         move |source| PipelineError::Io { action, source }
@@ -103,7 +103,7 @@ fn listen(shutdown: &Shutdown) -> Result<Runtime, PipelineError> {
         .map_err(io("start the runtime"))?;
     let within = runtime.enter();
     install_signals(shutdown).map_err(io("listen for signals"))?;
-    watch_job_end(shutdown);
+    watch_job_end(shutdown, warn_before);
     drop(within);
     Ok(runtime)
 }

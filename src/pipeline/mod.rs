@@ -15,6 +15,7 @@ mod ranks;
 mod retract;
 mod retry;
 mod status;
+mod submit;
 mod tool;
 mod tool_files;
 
@@ -29,5 +30,9 @@ pub use retract::{
 };
 pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
+pub use submit::{
+    BatchStatus, JobStatus, ScheduleStatus, ScheduleVerdict, Submission, SubmitError, SubmitMode,
+    SubmitRequest, SubmitWhat, schedule_status, submit, verify_schedule,
+};
 pub use tool::{ToolEnding, ToolRequest, tool};
 pub use tool_files::{ListedTool, find_tool, list_tools, tool_name};

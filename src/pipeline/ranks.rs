@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::PipelineError;
+use super::{Dataset, PipelineError};
 use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::dispatch::{
     Executor, Farewell, PublishedStatus, RunContext, RunReport, ServerLine, coordinate, dismiss,
@@ -19,10 +19,6 @@ use crate::slurm::JobEnvironment;
 /// Once rank 0 has ended the run, its own worker gets this long to let go.
 const WORKER_FAREWELL: Duration = Duration::from_secs(30);
 
-/// A job stops this long before Slurm ends it: parts are sealed and committed in seconds, but a busy
-/// filesystem may take longer.
-const JOB_END_MARGIN: Duration = Duration::from_secs(120);
-
 /// Leaving without waiting for others.
 const ALONE: Farewell = Farewell { lost_ranks: true };
 
@@ -32,11 +28,13 @@ const ALONE: Farewell = Farewell { lost_ranks: true };
 /// `last` gets what came of it before this rank leaves the cluster; it is not called on the spot. The second value says
 /// how the process must end where ranks were lost.
 pub(super) fn run_process<T, E>(
+    dataset: &Dataset,
     cluster: Cluster,
     shutdown: &Shutdown,
     body: impl AsyncFnOnce(Endpoint) -> (Result<T, PipelineError>, Farewell),
     last: impl FnOnce(Result<T, PipelineError>) -> Result<E, PipelineError>,
 ) -> Result<(Option<E>, Ending), PipelineError> {
+    let warn_before = warn_before(dataset)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("net")
@@ -48,7 +46,7 @@ pub(super) fn run_process<T, E>(
             let error = PipelineError::Io { action: "listen for signals".into(), source };
             return (Some(Err(error)), ALONE);
         }
-        watch_job_end(shutdown);
+        watch_job_end(shutdown, warn_before);
         tokio::select! {
             (ended, farewell) = body(endpoint) => (Some(ended), farewell),
             _ = shutdown.wait_forced() => (None, ALONE),
@@ -65,9 +63,15 @@ pub(super) fn run_process<T, E>(
     Ok((Some(ended?), ending))
 }
 
-pub(super) fn watch_job_end(shutdown: &Shutdown) {
+/// How long before its end a job stops.
+pub(super) fn warn_before(dataset: &Dataset) -> Result<Duration, PipelineError> {
+    Ok(dataset.resolved.read("slurm_parameters.warn_before")?)
+}
+
+/// Asks `shutdown` to stop that long before Slurm ends the job, if this is one.
+pub(super) fn watch_job_end(shutdown: &Shutdown, warn_before: Duration) {
     if let Some(left) = JobEnvironment::read().time_left(SystemTime::now()) {
-        let usable = left.saturating_sub(JOB_END_MARGIN);
+        let usable = left.saturating_sub(warn_before);
         tracing::info!(minutes = usable.as_secs() / 60, "the job has an end; stopping before it");
         install_deadline(shutdown, Instant::now() + usable);
     }

@@ -59,6 +59,7 @@ where
 {
     let is_rank_zero = cluster.endpoint.rank == 0;
     let (ended, ending) = ranks::run_process(
+        dataset,
         cluster,
         shutdown,
         async |endpoint| run_rank(dataset, request, endpoint, shutdown, make_observer).await,

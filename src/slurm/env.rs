@@ -1,6 +1,7 @@
 //! What Slurm says about the job in which this process runs: the only place that reads `SLURM_*`, beside the
-//! launcher's in `cluster`.
+//! launcher's in `cluster`; and where the site's programs are.
 
+use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The batch job around this process, if any.
@@ -34,6 +35,11 @@ impl JobEnvironment {
     pub fn time_left(&self, now: SystemTime) -> Option<Duration> {
         self.end_time.map(|end| end.duration_since(now).unwrap_or_default())
     }
+}
+
+/// Where programs are looked for.
+pub(super) fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
 #[cfg(test)]

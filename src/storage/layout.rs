@@ -75,6 +75,23 @@ impl DatasetLayout {
         self.logs().join("requests")
     }
 
+    /// Chains of jobs: their scripts and what they print.
+    #[must_use]
+    pub fn jobs(&self) -> PathBuf {
+        self.logs().join("jobs")
+    }
+
+    #[must_use]
+    pub fn schedules(&self) -> PathBuf {
+        self.root.join(&self.options.schedules_folder)
+    }
+
+    /// What the jobs that were submitted last are to do.
+    #[must_use]
+    pub fn current_schedule(&self) -> PathBuf {
+        self.schedules().join("current")
+    }
+
     /// What was retracted when and why.
     #[must_use]
     pub fn retractions(&self) -> PathBuf {

@@ -15,6 +15,7 @@ mod part_writer;
 mod reopen;
 mod retraction_log;
 mod row_removal;
+mod schedules;
 mod schema;
 mod server_tables;
 mod sweep;
@@ -34,6 +35,10 @@ pub use reopen::{
 };
 pub use retraction_log::{RetractionEntry, RetractionLog};
 pub use row_removal::{RowJudge, RowRemoval};
+pub use schedules::{
+    BatchView, BigBatch, JobFolder, ScheduleProgress, ScheduledServer, SubmittedJob, current_schedule,
+    read_progress, replace_schedule, write_progress,
+};
 pub use schema::{
     HASH_ALGORITHM_KEY, StorageOptions, errors_schema, manifest_core_columns, successes_schema,
     verdicts_schema,

@@ -15,6 +15,7 @@ mod renditions;
 mod resume;
 mod retract;
 mod retry;
+mod slurm;
 mod smoke;
 mod street;
 mod support;

@@ -14,6 +14,7 @@ mod ranks;
 mod retract;
 mod retry;
 mod status;
+mod submit;
 pub(super) mod time;
 mod tool;
 
@@ -34,6 +35,7 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
         Command::Retry(args) => retry::run(&global, &args),
         Command::Retract(args) => retract::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
+        Command::Submit(command) => submit::run(&global, &command, tools),
         Command::Query(args) => query::run(&global, &args),
         Command::Tool(args) => tool::run(&global, &args, tools),
         Command::Export(command) => export::run(&global, &command, tools),

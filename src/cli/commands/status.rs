@@ -19,6 +19,9 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 pub(super) fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<Exit> {
     let dataset = super::dataset(global, global.overrides())?;
     super::start_logging(global, &dataset, None);
+    if args.schedule {
+        return super::submit::show_schedule(&dataset, args.json);
+    }
     let look = || Ok(dataset_status(&dataset)?);
     if args.watch {
         let in_place = stdout().is_terminal();
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_watched_status_is_a_line_unless_it_can_be_shown_in_place() {
-        let args = StatusArgs { all: true, watch: true, json: false };
+        let args = StatusArgs { all: true, watch: true, schedule: false, json: false };
         let line = watch_text(&status(4), &args, false).unwrap();
         assert_eq!(line, "10 records: 6 images (1.0 kB), 0 failed, 0 skipped, 4 pending (60.0 % done)");
         let screen = watch_text(&status(4), &args, true).unwrap();

@@ -82,19 +82,8 @@ fn list(global: &GlobalArgs, args: &ToolArgs, tools: &Registry) -> anyhow::Resul
         };
         rows.push([tool.name, tool.alias.unwrap_or_else(|| "-".into()), tool.from, state, tool.description]);
     }
-    print_line(aligned(&rows))?;
+    print_line(format::left_aligned(&rows))?;
     Ok(Exit::Done)
-}
-
-/// Columns of text, all to the left.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..N).map(width).collect();
-    let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl StageChoice {

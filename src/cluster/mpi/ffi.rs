@@ -23,6 +23,16 @@ use crate::model::Rank;
 /// All our messages are of one kind; the frame inside tells them apart.
 const TAG: c_int = 0;
 
+/// How the library names itself. May be asked before it is initialised, from any thread.
+pub(super) fn library_version() -> Option<String> {
+    let mut text = [0_u8; ffi::MPI_MAX_LIBRARY_VERSION_STRING as usize];
+    let mut length = 0;
+    // SAFETY: the buffer is as long as the library asks; the call is allowed at any time.
+    let code = unsafe { ffi::MPI_Get_library_version(text.as_mut_ptr().cast::<c_char>(), &raw mut length) };
+    let length = usize::try_from(length).unwrap_or(0).min(text.len());
+    (code == ffi::MPI_SUCCESS as c_int).then(|| String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
 /// The job this process belongs to.
 #[derive(Debug)]
 pub(super) struct World {

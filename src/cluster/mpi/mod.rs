@@ -26,6 +26,12 @@ use super::{ClusterError, ClusterOptions, Ending, Endpoint, Outbox};
 use crate::model::Rank;
 use thread::Command;
 
+/// How the MPI library names itself.
+#[must_use]
+pub fn library_version() -> Option<String> {
+    ffi::library_version()
+}
+
 /// Joins the ranks that the launcher started, on a new thread `mpi`; once in the life of a process.
 ///
 /// # Errors

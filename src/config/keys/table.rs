@@ -42,9 +42,9 @@ const fn flow(path: &'static str, kind: Kind, default: &'static str, doc: &'stat
     ddl(path, kind, default, doc)
 }
 
-const fn unused(path: &'static str) -> Key {
-    let doc = "Accepted, without effect: ddl needs no scripts for its jobs.";
-    Key { path, kind: Kind::Text, default: "", family: Family::Unused, doc, zero_is_unset: false }
+/// A script of distributed-downloader's.
+const fn script(path: &'static str) -> Key {
+    dd(path, Kind::Path, "", "A path, relative to the working folder.")
 }
 
 const KIB: u64 = 1 << 10;
@@ -68,7 +68,17 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
     ("tools_parameters", "What the tools do (`ddl tool`), and the jobs that run them."),
-    ("scripts", "Slurm scripts of distributed-downloader: accepted, without effect."),
+    (
+        "slurm_parameters",
+        "What `ddl submit` writes into job scripts. Nodes, tasks and cores are those of `downloader_parameters` and \
+         `tools_parameters`, the account is `account`.",
+    ),
+    (
+        "scripts",
+        "Distributed-downloader's way, for sites that have it: a submit script (`*_submitter`) is called with a job script and its \
+         arguments, and its last word is the job's id. Without effect unless `slurm_parameters.use_scripts` (`--scripts`) says so: \
+         distributed-downloader's own job scripts start its programs. `scripts/slurm/distributed-downloader/` has those for ddl.",
+    ),
 ];
 
 const RATE_CONTROLS: &[&str] = &["adaptive", "paarc", "aimd", "fixed"];
@@ -172,14 +182,15 @@ pub const KEYS: &[Key] = &[
          A server's limits are shared among them, so more ranks do not mean more requests. \
          The rule for 1 is required: without it small servers would never be asked."),
     dd("suppress_unchanged_error", Kind::Bool, "false",
-        "In distributed-downloader a job without progress is an error unless this is set. Here it never is."),
+        "Lets a chain of jobs go on although a whole job has changed nothing. Without it the chain ends there, as it does in \
+         distributed-downloader: the next job would do no better."),
     dd("account", Kind::Text, "",
-        "The Slurm account. Without effect as yet: ddl writes no job scripts."),
+        "The Slurm account of jobs (`ddl submit`)."),
 
     dd("output_structure.urls_folder", Kind::Inside, "servers_batched", "The lists, by server and partition."),
     dd("output_structure.logs_folder", Kind::Inside, "logs", "Logs of runs and jobs."),
     dd("output_structure.images_folder", Kind::Inside, "downloaded_images", "The images."),
-    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "Accepted, without effect: there are no schedules."),
+    dd("output_structure.schedules_folder", Kind::Inside, "schedules", "How far submitted jobs are, in distributed-downloader's files."),
     dd("output_structure.profiles_table", Kind::Inside, "servers_profiles.csv", "The rate of each server."),
     dd("output_structure.ignored_table", Kind::Inside, "ignored_servers.csv", "Servers that are not asked."),
     dd("output_structure.inner_checkpoint_file", Kind::Inside, "inner_checkpoint.yaml",
@@ -350,8 +361,8 @@ pub const KEYS: &[Key] = &[
 
     // Jobs.
     dd("downloader_parameters.num_downloads", integer(1, 1000), "1",
-        "Download jobs in a row, each resuming the one before. Without effect as yet, as are the next three: \
-         ddl writes no job scripts.").zero_is_unset(),
+        "Download jobs in a row (`ddl submit`), each resuming the one before. When nothing is left to do, those that remain end \
+         at once.").zero_is_unset(),
     dd("downloader_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
     dd("downloader_parameters.workers_per_node", integer(1, 1024), "1",
         "Ranks on one node. One rank serves all servers at once; more help when decoding keeps its threads busy.").zero_is_unset(),
@@ -414,7 +425,8 @@ pub const KEYS: &[Key] = &[
          filesystem stalls, short against a job. A rank speaks once a second, hence not below 5 s."),
     ddl("catalog_parameters.lock_timeout", duration(1.0, DAY), "2m",
         "A catalog locked by another node may be taken over when the lock shows no sign of life for so long. \
-         Same reasoning as for `lease_timeout`."),
+         Same reasoning as for `lease_timeout`. A batch job waits for that, up to twice as long: the one before may have been \
+         killed on another node."),
     ddl("catalog_parameters.status_interval", duration(0.1, 3600.0), "2s",
         "How often a running download publishes `status.json`. Fresh for people, one small file for the filesystem."),
 
@@ -469,17 +481,50 @@ pub const KEYS: &[Key] = &[
     dd("tools_parameters.workers_per_node", integer(1, 1024), "1", "Ranks on one node.").zero_is_unset(),
     dd("tools_parameters.cpu_per_worker", integer(0, 1024), "0", "Cores of one rank. 0 leaves it to Slurm."),
 
-    unused("scripts.general_submitter"),
-    unused("scripts.mpi_submitter"),
-    unused("scripts.schedule_creator_submitter"),
-    unused("scripts.tools_submitter"),
-    unused("scripts.initialization_script"),
-    unused("scripts.profiling_script"),
-    unused("scripts.schedule_creation_script"),
-    unused("scripts.verify_script"),
-    unused("scripts.download_script"),
-    unused("scripts.tools_filter_script"),
-    unused("scripts.tools_scheduling_script"),
-    unused("scripts.tools_worker_script"),
-    unused("scripts.tools_verification_script"),
+    ddl("slurm_parameters.partition", Kind::Text, "", "`#SBATCH --partition`. Default: the site's."),
+    ddl("slurm_parameters.time", duration(60.0, 365.0 * DAY), "3h",
+        "Time limit of a job of many ranks, a download or a tool. 3 h is distributed-downloader's, and short enough to find a \
+         place between large jobs; what is not done by then the next job goes on with."),
+    ddl("slurm_parameters.serial_time", duration(60.0, 365.0 * DAY), "3h",
+        "Time limit of a job of one process, an ingest or a check. An ingest that does not end by then is done again from its start."),
+    ddl("slurm_parameters.serial_cpus", integer(0, 1024), "0",
+        "Cores of such a job. 0 leaves it to Slurm, which gives one; an ingest and a check use what they get."),
+    ddl("slurm_parameters.memory", Kind::Text, "",
+        "`#SBATCH --mem`, per node, such as `64G`; `0` is all that a node has. Default: the site's. A rank needs its \
+         `body_memory`, `part_memory`, `decode_memory` and `connection_memory`, and some hundred MiB."),
+    ddl("slurm_parameters.extra_lines", Kind::List, "",
+        "Further `#SBATCH` lines, without that word: `[--qos=long, --mail-type=END]`."),
+    ddl("slurm_parameters.modules", Kind::List, "", "Modules that a job loads: the MPI that ddl was built with, say."),
+    ddl("slurm_parameters.setup", Kind::List, "", "Lines of bash that a job runs next."),
+    ddl("slurm_parameters.apptainer_image", Kind::Path, "",
+        "Jobs run `ddl` in this Apptainer (Singularity) image. It needs the MPI of the one that submits."),
+    ddl("slurm_parameters.apptainer_options", Kind::List, "",
+        "Options of `apptainer exec`, such as `[--bind /scratch]`."),
+    ddl("slurm_parameters.launcher", Kind::Text, "",
+        "The command that starts the ranks, such as `srun --mpi=pmix_v4`. Default: `srun` if `srun --mpi=list` has a plug-in for \
+         the MPI that ddl was built with (`pmix` for Open MPI, `pmi2` for MPICH), else `mpirun`; `ddl submit` says which."),
+    ddl("slurm_parameters.warn_before", duration(1.0, DAY), "3m",
+        "How long before its end a job stops by itself (`#SBATCH --signal=B:USR2@...`, and what Slurm says of its end): ddl then \
+         seals, commits and exits with 75. Slurm's warning may be 20 s late, images under way may take `stop_grace`, and a busy \
+         filesystem a minute."),
+    ddl("slurm_parameters.max_requeues", integer(0, 100), "3",
+        "How often a job begins again, in its place in the chain, after one of its processes was killed. What has no memory \
+         for a task would be killed for ever."),
+    ddl("slurm_parameters.use_scripts", Kind::Bool, "false",
+        "Whether `ddl submit` submits by `scripts` instead of `sbatch` and scripts of its own (`--scripts`)."),
+    ddl("slurm_parameters.tools", Kind::List, "", "Tools that `ddl submit all` runs after the download, in this order."),
+
+    script("scripts.general_submitter"),
+    script("scripts.mpi_submitter"),
+    script("scripts.schedule_creator_submitter"),
+    script("scripts.tools_submitter"),
+    script("scripts.initialization_script"),
+    script("scripts.profiling_script"),
+    script("scripts.schedule_creation_script"),
+    script("scripts.verify_script"),
+    script("scripts.download_script"),
+    script("scripts.tools_filter_script"),
+    script("scripts.tools_scheduling_script"),
+    script("scripts.tools_worker_script"),
+    script("scripts.tools_verification_script"),
 ];

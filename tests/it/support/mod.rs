@@ -3,6 +3,7 @@
 //! - [`nasty`]: a raw TCP server that misbehaves as scripted, path by path;
 //! - [`tls`]: a certificate authority for tests and a farm that speaks for every name, over TLS and plain;
 //! - [`street`]: servers of different manners, each with a log that says who was rude;
+//! - [`slurm`]: a real Slurm of virtual nodes;
 //! - [`terminal`]: a process on a pseudo-terminal;
 //! - polite servers with limits and a request log are in the library: `ddl::demo::DemoFarm`.
 
@@ -10,6 +11,7 @@
 
 pub mod nasty;
 pub mod project;
+pub mod slurm;
 pub mod street;
 pub mod terminal;
 pub mod tls;
