@@ -4,6 +4,7 @@
 #   scripts/install-debian.sh plain   a C compiler: all that the plain build needs
 #   scripts/install-debian.sh full    and MPI, libclang, cmake, nasm: --features mpi,turbojpeg
 #   scripts/install-debian.sh python  Python with venv: the tests read results back with it
+#   scripts/install-debian.sh browser Chromium: the tests look at the report with it (110 MB, 20 s)
 #   scripts/install-debian.sh bench   nginx, curl and Java, for the benchmarks
 #   scripts/install-debian.sh all     all of these but what the benchmarks need
 #
@@ -45,6 +46,9 @@ full() {
 python() {
     need 'python3 python3-venv python3-pip' have_venv
 }
+browser() {
+    need chromium have chromium
+}
 bench() {
     need nginx-light have nginx
     need libnginx-mod-http-echo test -e /usr/lib/nginx/modules/ngx_http_echo_module.so
@@ -56,13 +60,15 @@ case ${1:-} in
 plain) plain ;;
 full) full ;;
 python) python ;;
+browser) browser ;;
 bench) bench ;;
 all)
     full
     python
+    browser
     ;;
 *)
-    echo "usage: $0 plain|full|python|bench|all" >&2
+    echo "usage: $0 plain|full|python|browser|bench|all" >&2
     exit 2
     ;;
 esac

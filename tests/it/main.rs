@@ -2,9 +2,11 @@
 
 mod audit;
 mod beside;
+mod catalog;
 mod dataset;
 mod demo;
 mod disk;
+mod doctor;
 mod faults;
 mod manifest;
 mod messages;
