@@ -70,11 +70,16 @@ pub fn doctor(dataset: &Dataset, url: Option<&str>) -> Result<(Option<DoctorRepo
 }
 
 fn wrong_launcher(error: &ClusterError) -> Finding {
-    let advice = error.hint().unwrap_or_else(|| {
-        "OpenMPI: its own `mpirun`, or `srun --mpi=pmix`; MPICH: its own `mpiexec`, or `srun --mpi=pmi2`; `srun --mpi=list` \
-         says what Slurm has"
-            .into()
-    });
+    let advice = match error {
+        ClusterError::BuiltWithoutMpi { .. } | ClusterError::NoMpi => {
+            "`make build` builds ddl with MPI; without, start one process".into()
+        }
+        _ => error.hint().unwrap_or_else(|| {
+            "OpenMPI: its own `mpirun`, or `srun --mpi=pmix`; MPICH: its own `mpiexec`, or `srun --mpi=pmi2`; \
+             `srun --mpi=list` says what Slurm has"
+                .into()
+        }),
+    };
     Finding::failure(Check::Launch, error.to_string(), advice)
 }
 
@@ -182,16 +187,30 @@ fn parse_url(text: &str) -> Result<Url, PipelineError> {
     )
 }
 
+/// Whom a variable gives away.
+fn launcher_name(variable: &str) -> &'static str {
+    match variable {
+        "OMPI_COMM_WORLD_SIZE" => "OpenMPI's `mpirun`",
+        "MV2_COMM_WORLD_SIZE" => "MVAPICH's `mpirun_rsh`",
+        "PMI_SIZE" => "MPICH's or Intel's `mpiexec`, or `srun --mpi=pmi2`",
+        "SLURM_STEP_NUM_TASKS" | "SLURM_NTASKS" => "`srun`",
+        _ => "a launcher that speaks PMIx",
+    }
+}
+
 fn launched(size: u32, allocation: &Allocation, known: &mut Vec<Finding>) {
     if known.iter().any(|finding| finding.check == Check::Launch) {
         return;
     }
     let built = if cfg!(feature = "mpi") { "with MPI" } else { "without MPI: one process is all it can be" };
     known.push(match launcher() {
-        Some((variable, _)) if size > 1 => {
-            Finding::ok(Check::Launch, format!("{size} ranks have found each other (launcher: `{variable}`)"))
+        Some((variable, _)) if size > 1 => Finding::ok(
+            Check::Launch,
+            format!("{size} ranks have found each other, started by {}", launcher_name(variable)),
+        ),
+        Some((variable, _)) => {
+            Finding::ok(Check::Launch, format!("one rank, started by {}; built {built}", launcher_name(variable)))
         }
-        Some((variable, _)) => Finding::ok(Check::Launch, format!("one rank (launcher: `{variable}`); built {built}")),
         None if !allocation.is_step && allocation.num_tasks.is_some_and(|tasks| tasks > 1) => Finding::warning(
             Check::Launch,
             format!("alone, in a job with {} tasks; built {built}", allocation.num_tasks.unwrap_or_default()),

@@ -80,7 +80,6 @@ pub struct TimeLine {
 #[derive(Clone, Debug)]
 pub struct Server {
     pub server_name: Option<String>,
-    pub records: u64,
     pub success: u64,
     pub failed: u64,
     pub skipped: u64,
@@ -302,13 +301,12 @@ fn unit_of(seconds: i64) -> (&'static str, i64) {
 
 async fn servers(session: &QuerySession, num_rows: usize) -> Result<Vec<Server>, ReportError> {
     let sql = format!(
-        "SELECT server_name, num_records, success, failed, skipped, pending, image_bytes FROM servers \
+        "SELECT server_name, success, failed, skipped, pending, image_bytes FROM servers \
          ORDER BY success DESC, num_records DESC, server_name LIMIT {num_rows}"
     );
     let rows = Rows::of(session, &sql).await?;
     let server = |row: super::rows::Row<'_>| Server {
         server_name: row.text("server_name").map(str::to_owned),
-        records: row.count("num_records"),
         success: row.count("success"),
         failed: row.count("failed"),
         skipped: row.count("skipped"),

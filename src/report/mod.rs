@@ -2,9 +2,9 @@
 //!
 //! It asks for nothing: no script, no font, no picture that is not in it, and a policy in its head that forbids all of
 //! these, so that it can be opened from a file share, mailed, and kept. Numbers come from SQL over the dataset, and of
-//! requests from the ledger ([`Traffic`]).
+//! requests from the ledger.
 //!
-//! URLs, labels and titles are what strangers wrote. Whatever becomes part of the page goes through [`Markup`], which
+//! URLs, labels and titles are what strangers wrote. Whatever becomes part of the page goes through `Markup`, which
 //! escapes it; pictures are decoded and encoded anew, so that no byte of a received file is in the page.
 //!
 //! It is bounded: tables show the most frequent and count the rest, pictures are samples.
@@ -23,7 +23,8 @@ mod traffic;
 use std::path::Path;
 
 pub use error::ReportError;
-pub use figures::{Figures, Totals};
+use figures::Figures;
+pub use figures::Totals;
 pub use options::ReportOptions;
 
 use crate::query::QuerySession;

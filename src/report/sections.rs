@@ -79,11 +79,11 @@ fn totals(figures: &Figures) -> Markup {
         images => format!("{} each", told_bytes(totals.image_bytes / images)),
     };
     let bytes = figure("image_bytes", totals.image_bytes, &told_bytes(totals.image_bytes));
-    tiles.push(&tile("tile", "Size of the images", bytes, mean));
+    tiles.push(&tile("tile", "Bytes stored", bytes, mean));
     if !figures.tools.is_empty() {
         let left = totals.success.saturating_sub(figures.num_removed);
-        let note = format!("{} stay", told_count(left));
-        tiles.push(&tile("tile", "Removed by tools", whole("removed", figures.num_removed), note));
+        let note = format!("by tools; {} stay", told_count(left));
+        tiles.push(&tile("tile", "Removed", whole("removed", figures.num_removed), note));
     }
     let parts: Vec<_> = DISPOSITIONS.into_iter().map(|(class, _)| class).zip(counts).collect();
     plot::parts(&parts).then(with("dl", &[("class", "tiles")], tiles))
@@ -481,6 +481,6 @@ fn image(thumbnail: &Thumbnail, uuid: &str) -> Markup {
         thumbnail.license.as_deref().unwrap_or("no licence given").chars().take(120).collect::<String>(),
         uuid
     );
-    let attributes = [("src", picture.as_str()), ("alt", &shown), ("title", &told), ("loading", "lazy")];
+    let attributes = [("src", picture.as_str()), ("alt", &shown), ("title", &told)];
     Markup::empty("img", &attributes)
 }

@@ -215,7 +215,7 @@ fn mpi_ranks_on_two_nodes_are_looked_at_together() {
         "{report:#}"
     );
     assert!(trouble(&report).is_empty(), "{report:#}");
-    assert_found(&report, "launch", "ok", "2 ranks have found each other (launcher: `OMPI_COMM_WORLD_SIZE`)");
+    assert_found(&report, "launch", "ok", "2 ranks have found each other, started by OpenMPI's `mpirun`");
     assert_found(&report, "clock", "ok", "that of rank 0's node");
     assert_found(&report, "shared_folder", "ok", "");
     assert_found(&report, "locks", "ok", "from this rank");

@@ -14,6 +14,7 @@ mod query;
 mod readers;
 mod real_list;
 mod renditions;
+mod report;
 mod resume;
 mod retract;
 mod retry;
