@@ -5,6 +5,7 @@
 #   scripts/install-debian.sh full    and MPI, libclang, cmake, nasm: --features mpi,turbojpeg
 #   scripts/install-debian.sh python  Python with venv: the tests read results back with it
 #   scripts/install-debian.sh slurm   Slurm and munge: tests start a cluster of their own
+#   scripts/install-debian.sh browser Chromium: the tests look at the report with it (110 MB, 20 s)
 #   scripts/install-debian.sh bench   nginx, curl and Java, for the benchmarks
 #   scripts/install-debian.sh all     all of these but what the benchmarks need
 #
@@ -54,6 +55,9 @@ slurm() {
     need slurm-client have srun
     need munge have_daemon munged
 }
+browser() {
+    need chromium have chromium
+}
 bench() {
     need nginx-light have nginx
     need libnginx-mod-http-echo test -e /usr/lib/nginx/modules/ngx_http_echo_module.so
@@ -66,14 +70,16 @@ plain) plain ;;
 full) full ;;
 python) python ;;
 slurm) slurm ;;
+browser) browser ;;
 bench) bench ;;
 all)
     full
     python
     slurm
+    browser
     ;;
 *)
-    echo "usage: $0 plain|full|python|slurm|bench|all" >&2
+    echo "usage: $0 plain|full|python|slurm|browser|bench|all" >&2
     exit 2
     ;;
 esac

@@ -25,6 +25,15 @@ pub enum CatalogError {
     /// A writer was killed; the next one repairs it as it opens it. Readers cannot.
     #[error("catalog `{}` was not closed and must be opened for writing once", path.display())]
     NeedsRepair { path: PathBuf },
+    /// Of an older format; the next writer upgrades it as it opens it. Readers cannot.
+    #[error("catalog `{}` has an older format and must be opened for writing once", path.display())]
+    NeedsUpgrade { path: PathBuf },
+    /// Pages that another process still reads cannot be moved.
+    #[error("catalog `{}` is being read by another process", path.display())]
+    BeingRead { path: PathBuf },
+    /// A newer ddl has added it, without raising the format number: a copy would lose it.
+    #[error("the catalog has a table `{table}` that this ddl does not know")]
+    UnknownTable { table: String },
     #[error("catalog `{}` is damaged: {detail}", path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("catalog `{}` has format {found}, this ddl reads up to {known}", path.display())]
@@ -67,7 +76,10 @@ impl CatalogError {
             Self::HashAlgorithm { settled, .. } => {
                 Some(format!("set `hash_algorithm: {settled}`, or start a new dataset"))
             }
-            Self::TooNew { .. } => Some("use the ddl that wrote it, or a newer one".into()),
+            Self::TooNew { .. } | Self::UnknownTable { .. } => {
+                Some("use the ddl that wrote it, or a newer one".into())
+            }
+            Self::BeingRead { .. } => Some("wait for queries and exports to end, then try again".into()),
             _ => None,
         }
     }
@@ -94,5 +106,6 @@ from_redb!(
     redb::TableError,
     redb::TransactionError,
     redb::CommitError,
+    redb::CompactionError,
     redb::SetDurabilityError
 );

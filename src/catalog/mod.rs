@@ -18,10 +18,13 @@
 //! are closed, synced and renamed before ([`crate::storage`]); they are deleted only after a later commit no
 //! longer names them. A file that no commit names does not exist and is swept.
 
+mod copy;
 mod encoding;
 mod error;
 mod facts;
 mod lock;
+mod overlay;
+mod probe;
 mod report;
 mod retract;
 mod retry;
@@ -35,10 +38,12 @@ mod upgrade;
 mod view;
 mod writer;
 
+pub use copy::{CatalogCopy, CatalogHold, CatalogSummary, copy_view};
 pub use encoding::{MAX_RECORDS, RecordStatus};
 pub use error::CatalogError;
 pub use facts::{MAX_ROBOTS_TXT_BYTES, ReceivedBytes, ServerFact};
 pub use lock::{LockHolder, live_holder, lock_holder};
+pub use probe::{FileLocks, LockProbe, seen_from_elsewhere};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
 pub use retract::{RetractedFiles, Retraction};
 pub use retry::SetBack;

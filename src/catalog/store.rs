@@ -14,18 +14,42 @@ use redb::{
 };
 
 use super::lock::live_holder;
+use super::overlay::Overlay;
 use super::{CatalogError, CatalogOptions};
 use crate::runtime::catch_panic;
 
 /// Opens the file at `path` for writing, or makes an empty one. Only under the catalog's lock.
 pub(super) fn open_writer(path: &Path, options: &CatalogOptions) -> Result<Database, CatalogError> {
-    if let Some(db) = with_locks(path, options, |builder| builder.create(path))? {
+    if let Some(db) = open_writer_with_locks(path, options)? {
         return Ok(db);
     }
     tracing::warn!(path = %path.display(), "no file locks here: the catalog cannot be read while it is written");
+    create_alone(path, options)
+}
+
+/// As [`open_writer`], but `None` where the filesystem has no locks.
+pub(super) fn open_writer_with_locks(
+    path: &Path,
+    options: &CatalogOptions,
+) -> Result<Option<Database>, CatalogError> {
+    with_locks(path, options, |builder| builder.create(path))
+}
+
+/// Opens a file that nobody else has, or makes one, without locks.
+pub(super) fn create_alone(path: &Path, options: &CatalogOptions) -> Result<Database, CatalogError> {
     guard(path, || {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         builder(options, ConcurrencyMode::ExclusiveWriter).create_with_backend(Unlocked::new(file)?)
+    })
+}
+
+/// Opens a file that nobody writes without writing to it, and checks all its pages.
+pub(super) fn open_overlaid(path: &Path, options: &CatalogOptions) -> Result<Database, CatalogError> {
+    guard(path, || {
+        let overlay = Overlay::new(FileBackend::new(File::open(path)?)?)?;
+        builder(options, ConcurrencyMode::ExclusiveWriter)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(overlay)
     })
 }
 

@@ -199,3 +199,89 @@ fn a_writer_whose_lock_was_taken_over_in_a_transaction_commits_nothing() {
     let catalog = Catalog::open(&path, &CatalogOptions::default()).unwrap();
     assert_eq!(catalog.settle_batch_size(7).unwrap(), 7, "it is not settled yet");
 }
+
+fn filled(path: &Path) -> Catalog {
+    let catalog = Catalog::create(path, &CatalogOptions::default()).unwrap();
+    for partition_id in 0..3 {
+        catalog.add_partitions(&[new_partition(partition_id)]).unwrap();
+        let server_id = catalog.view().unwrap().servers().unwrap()[0].id;
+        let report = part_of(PartitionKey { server_id, partition_id });
+        catalog.commit_reports(&[report]).unwrap()[0].clone().unwrap();
+    }
+    catalog
+}
+
+#[test]
+fn a_copy_has_what_the_view_has_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, to) = (folder.path().join("catalog.redb"), folder.path().join("copy.redb"));
+    let options = CatalogOptions::default();
+    let catalog = filled(&path);
+    let view = catalog.view().unwrap();
+    catalog.add_partitions(&[new_partition(3)]).unwrap();
+    copy_view(&view, &to, &options).unwrap();
+    let copy = CatalogCopy::open(&to, &options).unwrap();
+    assert_eq!(whole_commits(&copy.view().unwrap()), whole_commits(&view));
+    let summary = copy.summary();
+    assert_eq!((summary.format, summary.num_partitions), (FORMAT, 3));
+    assert_eq!(summary.counts.success, u64::from(3 * NUM_RECORDS));
+    assert!(summary.file_bytes <= std::fs::metadata(&path).unwrap().len());
+    drop(copy);
+    // It is a catalog as any other.
+    let catalog = Catalog::open(&to, &options).unwrap();
+    catalog.add_partitions(&[new_partition(3)]).unwrap();
+    assert_eq!(partitions(&catalog.view().unwrap()).len(), 4);
+}
+
+#[test]
+fn a_copy_would_not_lose_what_it_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = filled(&folder.path().join("catalog.redb"));
+    let txn = catalog.begin().unwrap();
+    txn.open_table(redb::TableDefinition::<u32, u32>::new("moods-1")).unwrap();
+    catalog.commit(txn).unwrap();
+    let to = folder.path().join("copy.redb");
+    let error = copy_view(&catalog.view().unwrap(), &to, &CatalogOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("a table `moods-1`"), "{error}");
+}
+
+#[test]
+fn a_look_through_a_catalog_changes_nothing_and_sees_each_damaged_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let options = CatalogOptions::default();
+    drop(filled(&path));
+    let whole = std::fs::read(&path).unwrap();
+    CatalogCopy::open(&path, &options).unwrap();
+    assert!(std::fs::read(&path).unwrap() == whole);
+    // Whatever is hit, it is told, or it was of no use: never believed.
+    let sound = whole_commits(&CatalogCopy::open(&path, &options).unwrap().view().unwrap());
+    let mut num_told = 0;
+    for page in (0..whole.len()).step_by(4096 * 7) {
+        let mut damaged = whole.clone();
+        damaged[page..page + 64].iter_mut().for_each(|byte| *byte ^= 0xff);
+        std::fs::write(&path, &damaged).unwrap();
+        match CatalogCopy::open(&path, &options) {
+            Ok(copy) => assert_eq!(whole_commits(&copy.view().unwrap()), sound, "page at {page}"),
+            Err(_) => num_told += 1,
+        }
+    }
+    assert!(num_told > 5, "{num_told}");
+}
+
+#[test]
+fn compaction_waits_for_readers_and_keeps_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let mut catalog = filled(&path);
+    let before = whole_commits(&catalog.view().unwrap());
+    let reader = CatalogReader::open(&path, &CatalogOptions::default()).unwrap();
+    let view = reader.view().unwrap();
+    let error = catalog.compact().unwrap_err();
+    assert!(matches!(error, CatalogError::BeingRead { .. }), "{error}");
+    drop((view, reader));
+    catalog.compact().unwrap();
+    assert_eq!(whole_commits(&catalog.view().unwrap()), before);
+    drop(catalog);
+    CatalogCopy::open(&path, &CatalogOptions::default()).unwrap();
+}

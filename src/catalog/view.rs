@@ -27,8 +27,8 @@ pub struct CatalogReader {
 
 impl CatalogReader {
     /// # Errors
-    /// `NotFound`, `Damaged`, `TooNew`; `NeedsRepair` after a kill, until a writer has opened it; `NoFileLocks`
-    /// beside a writer where the filesystem has none.
+    /// `NotFound`, `Damaged`, `TooNew`; `NeedsRepair` after a kill, and `NeedsUpgrade` of an older format, until a
+    /// writer has opened it; `NoFileLocks` beside a writer where the filesystem has none.
     pub fn open(path: &Path, options: &CatalogOptions) -> Result<Self, CatalogError> {
         match std::fs::metadata(path) {
             Ok(meta) if meta.len() == 0 => {
@@ -42,7 +42,9 @@ impl CatalogReader {
         }
         let (db, protected) = store::open_reader(path, options)?;
         let unprotected = (!protected).then(|| options.clone());
-        Ok(Self { db, path: path.to_owned(), unprotected })
+        let reader = Self { db, path: path.to_owned(), unprotected };
+        reader.view()?;
+        Ok(reader)
     }
 
     /// What is committed now.
@@ -54,12 +56,13 @@ impl CatalogReader {
             store::refuse_beside_writer(&self.path, options)?;
         }
         let view = CatalogView::begin(&self.db)?;
-        let found =
-            view.read(|txn| upgrade::stored_format(&txn.open_table(tables::META)?))?.unwrap_or(FORMAT);
-        if found > FORMAT {
-            return Err(CatalogError::TooNew { path: self.path.clone(), found, known: FORMAT });
+        match view.format()? {
+            FORMAT => Ok(view),
+            found if found > FORMAT => {
+                Err(CatalogError::TooNew { path: self.path.clone(), found, known: FORMAT })
+            }
+            _ => Err(CatalogError::NeedsUpgrade { path: self.path.clone() }),
         }
-        Ok(view)
     }
 }
 
@@ -88,6 +91,12 @@ impl CatalogView {
         read: impl FnOnce(&ReadTransaction) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
         guarded(|| read(&self.txn))
+    }
+
+    /// The format number of the file.
+    pub(super) fn format(&self) -> Result<u32, CatalogError> {
+        let stored = self.read(|txn| upgrade::stored_format(&txn.open_table(tables::META)?))?;
+        Ok(stored.unwrap_or(FORMAT))
     }
 
     /// All folders of partitions, by id.

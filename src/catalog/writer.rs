@@ -114,6 +114,21 @@ impl Catalog {
         CatalogView::begin(&self.db)
     }
 
+    /// Moves pages together and gives the rest of the file back. Killed half-way, the catalog is as it was; it is
+    /// repaired when it is opened next, which reads all of it.
+    ///
+    /// # Errors
+    /// `BeingRead` while another process reads it; when the storage fails.
+    pub fn compact(&mut self) -> Result<(), CatalogError> {
+        self.lock.confirm(&self.path)?;
+        match self.db.compact() {
+            Err(redb::CompactionError::TransactionInProgress) => {
+                Err(CatalogError::BeingRead { path: self.path.clone() })
+            }
+            compacted => Ok(compacted.map(drop)?),
+        }
+    }
+
     pub(super) fn begin(&self) -> Result<WriteTransaction, CatalogError> {
         self.lock.confirm(&self.path)?;
         let mut txn = self.db.begin_write()?;

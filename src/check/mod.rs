@@ -44,7 +44,7 @@ mod url_keys;
 pub use dataset::check_dataset;
 pub use error::CheckError;
 pub use options::CheckOptions;
-pub use repair::{RepairReport, repair_dataset, sweep_tools};
+pub use repair::{RepairReport, refuse_other_lists, repair_dataset, sweep_tools};
 pub use report::{Breach, BreachKind, CheckProgress, CheckReport, StageCounts};
 pub use search::{
     FoundImages, SOUGHT_COLUMNS, SearchReport, Sought, Unsearched, parquet_files, search_images,

@@ -83,6 +83,14 @@ pub fn sweep_tools(layout: &DatasetLayout, catalog: &Catalog) -> Result<RepairRe
     Ok(report)
 }
 
+/// Refuses a catalog that names other lists than those that stand in `layout`: it is another dataset's.
+///
+/// # Errors
+/// `OtherLists`; when the catalog cannot be read.
+pub fn refuse_other_lists(layout: &DatasetLayout, view: CatalogView) -> Result<(), CheckError> {
+    Dataset::new(layout, view)?.refuse_other_lists()
+}
+
 /// A dataset as the catalog has it.
 struct Dataset<'a> {
     layout: &'a DatasetLayout,

@@ -97,6 +97,13 @@ pub enum Command {
     Export(ExportCommand),
     /// Proves that catalog and files agree
     Check(CheckArgs),
+    /// Writes one HTML page that shows the dataset, whole in itself
+    Report(ReportArgs),
+    /// Looks at what a download needs on this machine, or on all nodes of a job, before it starts
+    Doctor(DoctorArgs),
+    /// Copies the catalog while it is in use, restores a copy, checks and compacts it
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
     /// Proves that no server saw more than it was promised
     Audit(AuditArgs),
     /// Runs the whole pipeline on a built-in image server
@@ -540,6 +547,50 @@ pub struct AuditArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Totals, a time line, servers, failures, sizes, licences, what tools remove, duplicates side by side and a contact
+sheet. The page asks for nothing from elsewhere: it can be opened from a file share, mailed and printed.
+Pictures are samples, made anew; of what was retracted or opted out there are none.
+
+Examples:
+  ddl report                                 writes report.html into the dataset
+  ddl report -o /share/photos.html --samples 200 --top 50")]
+pub struct ReportArgs {
+    /// The page to write [default: report.html in the dataset]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Images on the contact sheet [default: 60]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Pairs of duplicates with their pictures [default: 12]
+    #[arg(long, value_name = "N")]
+    pub pairs: Option<usize>,
+    /// Rows of each table; the rest is counted [default: 20]
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Network, filesystems, limits, and over several ranks whether they are one cluster. Everything is tried: a request is
+sent (robots.txt of a server of the list, or --url), a file written and removed, a lock taken.
+Exits 1 where a run would not start, or not get far; each such line says what to do.
+
+Examples:
+  ddl doctor
+  srun --mpi=pmix ddl doctor                 all nodes of a job, one after another
+  ddl doctor --url https://images.example.org/1.jpg
+  ddl doctor --json | jq .failures")]
+pub struct DoctorArgs {
+    /// Asks for this URL, as the configuration says, and not for a robots.txt
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
 Examples:
   ddl demo
   ddl -c demo/ddl.yaml query                 SQL over what the demo has made
@@ -551,6 +602,51 @@ pub struct DemoArgs {
     /// Replaces an earlier demo in that folder
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Copies what it has at this moment into a file, also while a download runs
+    #[command(after_help = "\
+Examples:
+  ddl catalog backup /safe/catalog-$(date +%F).redb
+  ddl catalog backup /safe/catalog.redb --force")]
+    Backup {
+        /// The copy; its folder is made if it is missing
+        file: PathBuf,
+        /// Replaces a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Reads every page and every row of the catalog, or of a copy; changes nothing
+    #[command(after_help = "\
+`ddl check` compares the catalog with the files; this looks at the catalog alone.
+
+Examples:
+  ddl catalog check
+  ddl catalog check /safe/catalog.redb")]
+    Check {
+        /// A copy [default: the dataset's catalog, which then must not be in use]
+        file: Option<PathBuf>,
+        /// Prints the summary as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes the file smaller: gives back what it does not use
+    Compact,
+    /// Puts a copy in the place of the catalog, after checking it; the old one stays beside it
+    #[command(after_help = "\
+What was committed after the copy is not known any more: `ddl check` names it, and `ddl download` asks for it again.
+
+Examples:
+  ddl catalog restore /safe/catalog.redb && ddl check")]
+    Restore {
+        /// The copy, which stays as it is
+        file: PathBuf,
+        /// Also where the lists in servers_batched/ are not those that it names
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

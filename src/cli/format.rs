@@ -2,30 +2,7 @@
 
 use std::time::Duration;
 
-/// `1,234,567`
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `12.3 MB`, in powers of 1000.
-pub(super) fn bytes(number: u64) -> String {
-    let units = ["bytes", "kB", "MB", "GB", "TB", "PB"];
-    let mut value = number as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{number} bytes") } else { format!("{value:.1} {}", units[unit]) }
-}
+pub(super) use crate::model::{told_bytes as bytes, told_count as count, told_percent as percent};
 
 /// `1h 05m`, `3m 20s`, `4.2s`
 pub(super) fn duration(duration: Duration) -> String {
@@ -36,11 +13,6 @@ pub(super) fn duration(duration: Duration) -> String {
         3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d {:02}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
-}
-
-/// `31.4 %`
-pub(super) fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".into() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }
 
 /// Columns aligned: the first to the left, the others to the right.

@@ -165,7 +165,7 @@ impl DownloadProgress {
 
 /// What is known of a run's pace.
 #[derive(Default)]
-struct Pace {
+pub(super) struct Pace {
     /// What the catalog had before this run committed anything.
     before: Option<DispositionCounts>,
     window: Vec<Sample>,
@@ -181,7 +181,7 @@ struct Sample {
 }
 
 /// A run at one moment. What the ranks have done and the catalog has not yet committed counts as done.
-struct Seen {
+pub(super) struct Seen {
     counts: DispositionCounts,
     images_per_second: f64,
     records_per_second: f64,
@@ -189,7 +189,7 @@ struct Seen {
 }
 
 impl Pace {
-    fn see(&mut self, status: &PublishedStatus, now: Instant) -> Seen {
+    pub(super) fn see(&mut self, status: &PublishedStatus, now: Instant) -> Seen {
         let progress = &status.progress;
         let sample = Sample {
             at: now,
@@ -223,7 +223,8 @@ impl Pace {
 }
 
 impl Seen {
-    fn text(&self, status: &PublishedStatus) -> String {
+    /// Rates, the time that is left at these, and the servers that take longest.
+    pub(super) fn text(&self, status: &PublishedStatus) -> String {
         let mut text = format!(
             "{:.0} images/s  {}/s  {} ok  {} failed",
             self.images_per_second,

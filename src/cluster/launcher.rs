@@ -88,6 +88,13 @@ pub fn launch(options: &ClusterOptions) -> Result<Cluster, ClusterError> {
     }
 }
 
+/// The variable by which a launcher shows, and how many processes it says that it has started.
+#[must_use]
+pub fn launcher() -> Option<(&'static str, Option<u32>)> {
+    let found = Launcher::find(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+    found.ok().flatten().map(|launcher| (launcher.variable, launcher.size))
+}
+
 /// This process's number among those that one launcher started, where there is a launcher and it says so: for
 /// verbs that are no work for many.
 #[must_use]

@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use endpoint::{Endpoint, Envelope, Inbox, MAX_MESSAGE_BYTES, Outbox};
 pub use error::ClusterError;
-pub use launcher::{Cluster, Ending, Membership, launch, launched_rank};
+pub use launcher::{Cluster, Ending, Membership, launch, launched_rank, launcher};
 pub use options::{ClusterOptions, TransportChoice};
 
 /// The MPI that this build uses, as it names itself; `None` where it uses none.

@@ -51,7 +51,7 @@ pub struct Fetcher {
     pub(super) clients: Clients,
     pub(super) servers: Servers,
     addresses: Arc<Addresses>,
-    dns: Arc<Dns>,
+    pub(super) dns: Arc<Dns>,
     guard: Guard,
     pub(super) robots: RobotsCache,
     opt_outs: OptOuts,

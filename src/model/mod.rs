@@ -11,6 +11,7 @@ mod outcome;
 mod record_url;
 mod request;
 mod server_loan;
+mod told;
 
 pub use data_file::{DataFile, PartRow};
 pub use digest::{ContentDigest, HashAlgorithm, PerceptualHash};
@@ -23,3 +24,4 @@ pub use request::{RequestEntry, RequestPurpose, RobotsPolicy, RobotsRequest};
 pub use server_loan::{
     Complaints, Embargo, LearntLimit, Loan, RobotsTxt, ServerBudget, ServerKnowledge, ServerNews,
 };
+pub use told::{told_bytes, told_count, told_percent};

@@ -54,8 +54,8 @@ impl Dataset {
         if is_own { name.to_string_lossy().into_owned() } else { from.display().to_string() }
     }
 
-    /// Opens the catalog for reading, beside a writer or alone. After a kill it is first opened for writing
-    /// for a moment, which repairs it.
+    /// Opens the catalog for reading, beside a writer or alone. After a kill, or of an older format, it is first opened
+    /// for writing for a moment, which repairs and upgrades it.
     ///
     /// # Errors
     /// As [`CatalogReader::open`]; `InUse` instead of `HeldElsewhere` where the lock file names the holder.
@@ -63,7 +63,7 @@ impl Dataset {
         let path = self.layout.catalog();
         let options = self.catalog_options()?;
         let opened = match CatalogReader::open(&path, &options) {
-            Err(CatalogError::NeedsRepair { .. }) => {
+            Err(CatalogError::NeedsRepair { .. } | CatalogError::NeedsUpgrade { .. }) => {
                 drop(self.open_writer()?);
                 CatalogReader::open(&path, &options)
             }
@@ -140,7 +140,7 @@ impl Dataset {
         Ok(session)
     }
 
-    fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {
+    pub(super) fn catalog_options(&self) -> Result<CatalogOptions, PipelineError> {
         Ok(CatalogOptions {
             lock_timeout: self.resolved.read::<Duration>("catalog_parameters.lock_timeout")?,
             job: JobEnvironment::read().job_id,

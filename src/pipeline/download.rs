@@ -118,7 +118,10 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
     })
 }
 
-fn download_settings(dataset: &Dataset, num_ranks: u32) -> Result<DownloadSettings, PipelineError> {
+pub(super) fn download_settings(
+    dataset: &Dataset,
+    num_ranks: u32,
+) -> Result<DownloadSettings, PipelineError> {
     let resolved: &Resolved = &dataset.resolved;
     let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 use super::submit::SubmitError;
 use crate::audit::AuditError;
@@ -14,6 +15,7 @@ use crate::export::ExportError;
 use crate::fetch::FetchError;
 use crate::ingest::IngestError;
 use crate::query::QueryError;
+use crate::report::ReportError;
 use crate::slurm::SlurmError;
 use crate::storage::{ServerTableError, StorageError};
 use crate::tools::ToolError;
@@ -40,6 +42,8 @@ pub enum PipelineError {
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -51,6 +55,10 @@ pub enum PipelineError {
     ServerTable(#[from] ServerTableError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error("`{}` {}", path.display(), if *.is_own { "is the catalog itself" } else { "is there already" })]
+    FileThere { path: PathBuf, is_own: bool },
+    #[error("nothing is restored: `{}` is the catalog of another dataset, for `{}` is not what it names", file.display(), list.display())]
+    OtherCatalog { file: PathBuf, list: PathBuf },
     #[error("cannot {action}: {source}")]
     Io { action: String, source: std::io::Error },
 }
@@ -62,6 +70,7 @@ impl PipelineError {
         match self {
             Self::Query(error) => error.is_moved(),
             Self::Export(error) => error.is_moved(),
+            Self::Report(error) => error.is_moved(),
             _ => false,
         }
     }
@@ -81,6 +90,7 @@ impl PipelineError {
             Self::Catalog(error) | Self::Check(CheckError::Catalog(error)) => error.hint(),
             Self::Query(error) => error.hint(),
             Self::Export(error) => error.hint(),
+            Self::Report(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Tool(error) => error.hint(),
             Self::Slurm(error) => error.hint(),
@@ -100,6 +110,13 @@ impl PipelineError {
                 "is this an older copy of the catalog? Then put the newest one back. Without a newer one, `ddl download` goes on from this one and downloads again what it does not know; `ddl check --repair --discard-newer` removes the files that are newer".into(),
             ),
             Self::Fetch(_) => Some("`ddl config show` says where each value comes from".into()),
+            Self::FileThere { is_own, .. } => {
+                Some(if *is_own { "name another file" } else { "`--force` replaces it" }.into())
+            }
+            Self::OtherCatalog { .. } => Some(
+                "`--dataset DIR` names the dataset; where its lists are damaged, `--force` restores the catalog all the same"
+                    .into(),
+            ),
             Self::Check(_) | Self::Io { .. } => None,
         }
     }

@@ -6,8 +6,10 @@
 
 mod against;
 mod audit;
+mod catalog;
 mod check;
 mod dataset;
+mod doctor;
 mod download;
 mod error;
 mod ingest;
@@ -20,8 +22,13 @@ mod tool;
 mod tool_files;
 
 pub use audit::audit;
+pub use catalog::{
+    BackupReport, CompactReport, RestoreReport, backup_catalog, check_catalog, compact_catalog,
+    restore_catalog,
+};
 pub use check::{check, repair};
 pub use dataset::Dataset;
+pub use doctor::doctor;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
 pub use ingest::ingest;

@@ -10,6 +10,14 @@ pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Cores of the machine, whoever may use them.
+#[must_use]
+pub fn machine_cores() -> usize {
+    // SAFETY: the call reads a number of the system and touches nothing of ours.
+    let found = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(found).unwrap_or(1).max(1)
+}
+
 /// Raises the number of files this process may open to the most it is allowed; returns that number.
 ///
 /// Shells give 1,024 for the sake of programs that use `select`; a thousand servers need more.

@@ -13,7 +13,7 @@ mod shutdown;
 
 pub use boot_clock::time_since_boot;
 pub use cpu::{CpuPanic, CpuPool};
-pub use limits::{available_cores, max_open_files, raise_open_files};
+pub use limits::{available_cores, machine_cores, max_open_files, raise_open_files};
 pub use memory::{BudgetError, MemoryBudget, MemoryPermit};
 pub use panics::{catch_panic, panic_message, silence_caught_panics};
 pub use shutdown::{Shutdown, StopReason, install_deadline, install_signals};

@@ -1,5 +1,5 @@
-//! What Slurm says about the job in which this process runs: the only place that reads `SLURM_*`, beside the
-//! launcher's in `cluster`; and where the site's programs are.
+//! What Slurm says about the job in which this process runs: beside [`super::Allocation`] the only place that
+//! reads `SLURM_*`, but for the launcher's in `cluster`; and where the site's programs are.
 
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

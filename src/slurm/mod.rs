@@ -4,6 +4,7 @@
 //! comes from one template. `sbatch` takes it ([`sbatch`]), or a script of the site does ([`submit_by_script`]).
 //! Ranks are started by `srun` or by MPI's own `mpirun` ([`Launcher::choose`]).
 
+mod allocation;
 mod commands;
 mod env;
 mod error;
@@ -13,6 +14,7 @@ mod options;
 mod ready_scripts;
 mod script;
 
+pub use allocation::Allocation;
 pub use commands::{
     Dependency, DependencyKind, JobId, cancel, job_states, queued_jobs, sbatch, sbatch_arguments,
     submit_by_script, test_only,

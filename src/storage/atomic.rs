@@ -138,6 +138,22 @@ pub fn rename_durably(from: &Path, to: &Path) -> Result<bool, StorageError> {
     }
 }
 
+/// Keeps a file under a second name, before another takes its first; where there are no hard links, under that name only.
+/// False when it is not there.
+///
+/// # Errors
+/// When neither can be done, or the second name is taken.
+pub fn keep_as(path: &Path, name: &Path) -> Result<bool, StorageError> {
+    match fs::hard_link(path, name) {
+        Ok(()) => sync_folder(name).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(StorageError::io("create", name)(error))
+        }
+        Err(_) => rename_durably(path, name),
+    }
+}
+
 /// Removes a file, if there is one.
 ///
 /// # Errors

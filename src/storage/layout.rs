@@ -145,6 +145,12 @@ impl DatasetLayout {
         self.root.join("exports")
     }
 
+    /// What `ddl report` writes.
+    #[must_use]
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
+
     /// What queries put aside while they run.
     #[must_use]
     pub fn tmp(&self) -> PathBuf {

@@ -3,29 +3,12 @@
 //! They are mounted in a mount namespace, so that nothing of it is left behind. Where that is not allowed (no
 //! root and no user namespaces), there is nothing to run.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use ddl::demo::{DemoFarm, FarmOptions, farm_list};
 
-use crate::support::project::{Project, expect};
+use crate::support::project::{Project, expect, with_mounts};
 use crate::support::skip;
-
-/// Runs a script in the project's folder with mounts of its own; `$ddl` is the binary.
-fn with_mounts(project: &Project, script: &str) -> Option<Output> {
-    // A root of its own user namespace may mount; a real one needs none.
-    let allowed = |user: &[&str]| {
-        Command::new("unshare")
-            .args(user)
-            .args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    let user: &[&str] =
-        [&[][..], &["--user", "--map-root-user"][..]].into_iter().find(|user| allowed(user))?;
-    let mut command = project.wrap("unshare");
-    command.args(user).args(["--mount", "sh", "-c", script]).env("ddl", env!("CARGO_BIN_EXE_ddl"));
-    Some(command.output().unwrap())
-}
 
 /// The first try found the disk full and said what to do; the second ended with these records.
 #[track_caller]

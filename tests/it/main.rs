@@ -2,9 +2,11 @@
 
 mod audit;
 mod beside;
+mod catalog;
 mod dataset;
 mod demo;
 mod disk;
+mod doctor;
 mod faults;
 mod manifest;
 mod messages;
@@ -12,6 +14,7 @@ mod query;
 mod readers;
 mod real_list;
 mod renditions;
+mod report;
 mod resume;
 mod retract;
 mod retry;

@@ -1,9 +1,11 @@
 //! One file per verb, each glue only: resolve, run the verb, print its report.
 
 mod audit;
+mod catalog;
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod download;
 mod export;
 mod ingest;
@@ -11,6 +13,7 @@ mod init;
 mod prompt;
 mod query;
 mod ranks;
+mod report;
 mod retract;
 mod retry;
 mod status;
@@ -40,7 +43,10 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
         Command::Tool(args) => tool::run(&global, &args, tools),
         Command::Export(command) => export::run(&global, &command, tools),
         Command::Check(args) => check::run(&global, &args, tools),
+        Command::Catalog(command) => catalog::run(&global, &command),
+        Command::Report(args) => report::run(&global, &args),
         Command::Audit(args) => audit::run(&global, &args),
+        Command::Doctor(args) => doctor::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),
         Command::Config(command) => config::run(&global, &command),
         Command::Completions { shell } => {

@@ -1,7 +1,8 @@
 use std::io::{IsTerminal as _, stdout};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::args::{GlobalArgs, StatusArgs};
+use super::super::progress::Pace;
 use super::super::{Exit, format, print_line};
 use super::time::date_time;
 use crate::catalog::DispositionCounts;
@@ -12,7 +13,9 @@ const NUM_SERVERS: usize = 20;
 /// Between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Lines around the table of servers.
-const FRAME_LINES: usize = 7;
+const FRAME_LINES: usize = 10;
+/// Letters of the bar of `--watch`.
+const BAR_LETTERS: u64 = 40;
 /// Cursor to the upper left corner; the rest of the screen cleared.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -25,7 +28,9 @@ pub(super) fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<Exit
     let look = || Ok(dataset_status(&dataset)?);
     if args.watch {
         let in_place = stdout().is_terminal();
-        watch(look, |status| watch_text(status, args, in_place), || std::thread::sleep(WATCH_INTERVAL))?;
+        let mut pace = Pace::default();
+        let show = |status: &DatasetStatus| watch_text(status, args, in_place, &mut pace);
+        watch(look, show, || std::thread::sleep(WATCH_INTERVAL))?;
         return Ok(Exit::Done);
     }
     let status = look()?;
@@ -40,7 +45,7 @@ pub(super) fn run(global: &GlobalArgs, args: &StatusArgs) -> anyhow::Result<Exit
 /// Looks and shows until nothing is left to do.
 fn watch(
     look: impl Fn() -> anyhow::Result<DatasetStatus>,
-    show: impl Fn(&DatasetStatus) -> anyhow::Result<String>,
+    mut show: impl FnMut(&DatasetStatus) -> anyhow::Result<String>,
     mut pause: impl FnMut(),
 ) -> anyhow::Result<()> {
     loop {
@@ -53,7 +58,12 @@ fn watch(
     }
 }
 
-fn watch_text(status: &DatasetStatus, args: &StatusArgs, in_place: bool) -> anyhow::Result<String> {
+fn watch_text(
+    status: &DatasetStatus,
+    args: &StatusArgs,
+    in_place: bool,
+    pace: &mut Pace,
+) -> anyhow::Result<String> {
     if args.json {
         return Ok(serde_json::to_string(status)?);
     }
@@ -65,7 +75,22 @@ fn watch_text(status: &DatasetStatus, args: &StatusArgs, in_place: bool) -> anyh
         Ok(size) if size.ws_row > 0 => usize::from(size.ws_row).saturating_sub(FRAME_LINES).min(NUM_SERVERS),
         _ => NUM_SERVERS,
     };
-    Ok(format!("{CLEAR}{}", text(status, num_servers)))
+    Ok(format!("{CLEAR}{}\n{}", head(status, pace), text(status, num_servers)))
+}
+
+/// A bar over everything, and the pace of a run that is at work.
+fn head(status: &DatasetStatus, pace: &mut Pace) -> String {
+    let total = status.counts.total();
+    let done = total - status.counts.pending;
+    let full = (BAR_LETTERS * done / total.max(1)) as usize;
+    let bar = "█".repeat(full) + &"░".repeat(BAR_LETTERS as usize - full);
+    let mut text = format!("{bar} {}\n", format::percent(done, total));
+    match status.run.as_ref().filter(|run| status.in_use_by.is_some() && run.state == "running") {
+        Some(run) => text += &(pace.see(run, Instant::now()).text(run) + "\n"),
+        // Another run is another pace.
+        None => *pace = Pace::default(),
+    }
+    text
 }
 
 fn records_line(status: &DatasetStatus) -> String {
@@ -186,12 +211,35 @@ mod tests {
     #[test]
     fn a_watched_status_is_a_line_unless_it_can_be_shown_in_place() {
         let args = StatusArgs { all: true, watch: true, schedule: false, json: false };
-        let line = watch_text(&status(4), &args, false).unwrap();
+        let mut pace = Pace::default();
+        let line = watch_text(&status(4), &args, false, &mut pace).unwrap();
         assert_eq!(line, "10 records: 6 images (1.0 kB), 0 failed, 0 skipped, 4 pending (60.0 % done)");
-        let screen = watch_text(&status(4), &args, true).unwrap();
-        assert_eq!(screen, format!("{CLEAR}{line}\n1 of 2 partitions finished on 1 servers"));
-        let json = watch_text(&status(4), &StatusArgs { json: true, ..args }, true).unwrap();
+        let screen = watch_text(&status(4), &args, true, &mut pace).unwrap();
+        let bar = "█".repeat(24) + &"░".repeat(16);
+        let expected = format!("{CLEAR}{bar} 60.0 %\n\n{line}\n1 of 2 partitions finished on 1 servers");
+        assert_eq!(screen, expected);
+        let json = watch_text(&status(4), &StatusArgs { json: true, ..args }, true, &mut pace).unwrap();
         assert!(!json.contains('\n') && json.contains("\"pending\":4"), "{json}");
+    }
+
+    #[test]
+    fn a_watched_run_shows_its_pace() {
+        let mut pace = Pace::default();
+        let mut run = PublishedStatus {
+            state: "running".into(),
+            counts: status(4).counts,
+            ..PublishedStatus::default()
+        };
+        let at_work = |run: &PublishedStatus| DatasetStatus {
+            in_use_by: Some("process 7 on node a".into()),
+            run: Some(run.clone()),
+            ..status(4)
+        };
+        head(&at_work(&run), &mut pace);
+        run.progress.success = 2;
+        let text = head(&at_work(&run), &mut pace);
+        assert!(text.contains(" images/s  ") && text.contains("8 ok  0 failed  ETA "), "{text}");
+        assert!(!head(&status(4), &mut pace).contains("images/s"));
     }
 
     #[test]

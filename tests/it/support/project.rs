@@ -143,3 +143,21 @@ pub fn expect(output: &Output, code: i32, what: &[&str]) -> String {
     assert!(!stderr.contains("panicked"), "{what:?}: {stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+/// Runs a script in the project's folder with mounts of its own; `$ddl` is the binary. `None` where mounts are not
+/// allowed.
+pub fn with_mounts(project: &Project, script: &str) -> Option<Output> {
+    // A root of its own user namespace may mount; a real one needs none.
+    let allowed = |user: &[&str]| {
+        Command::new("unshare")
+            .args(user)
+            .args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    let user: &[&str] =
+        [&[][..], &["--user", "--map-root-user"][..]].into_iter().find(|user| allowed(user))?;
+    let mut command = project.wrap("unshare");
+    command.args(user).args(["--mount", "sh", "-c", script]).env("ddl", env!("CARGO_BIN_EXE_ddl"));
+    Some(command.output().unwrap())
+}
