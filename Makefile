@@ -51,6 +51,7 @@ test-plain: test-needs .venv/requirements.txt ## the tests of the plain build
 
 test-needs:
 	scripts/install-debian.sh full
+	scripts/install-debian.sh engines
 
 # The copy says what the environment holds: it is made last, so an interrupted installation is done again.
 .venv/requirements.txt: scripts/requirements.txt

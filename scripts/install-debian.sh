@@ -5,6 +5,7 @@
 #   scripts/install-debian.sh full    and MPI, libclang, cmake, nasm: --features mpi,turbojpeg
 #   scripts/install-debian.sh python  Python with venv: the tests read results back with it
 #   scripts/install-debian.sh bench   nginx, curl and Java, for the benchmarks
+#   scripts/install-debian.sh engines Makeflow and Work Queue: a test runs work units on them
 #   scripts/install-debian.sh all     all of these but what the benchmarks need
 #
 # It looks before it asks: where everything is in place, neither apt-get nor sudo nor the network is used.
@@ -45,6 +46,9 @@ full() {
 python() {
     need 'python3 python3-venv python3-pip' have_venv
 }
+engines() {
+    need coop-computing-tools have makeflow
+}
 bench() {
     need nginx-light have nginx
     need libnginx-mod-http-echo test -e /usr/lib/nginx/modules/ngx_http_echo_module.so
@@ -56,13 +60,15 @@ case ${1:-} in
 plain) plain ;;
 full) full ;;
 python) python ;;
+engines) engines ;;
 bench) bench ;;
 all)
     full
     python
+    engines
     ;;
 *)
-    echo "usage: $0 plain|full|python|bench|all" >&2
+    echo "usage: $0 plain|full|python|engines|bench|all" >&2
     exit 2
     ;;
 esac

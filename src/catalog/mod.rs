@@ -21,6 +21,7 @@
 mod encoding;
 mod error;
 mod facts;
+mod leases;
 mod lock;
 mod report;
 mod retract;
@@ -38,6 +39,7 @@ mod writer;
 pub use encoding::{MAX_RECORDS, RecordStatus};
 pub use error::CatalogError;
 pub use facts::{MAX_ROBOTS_TXT_BYTES, ReceivedBytes, ServerFact};
+pub use leases::{Lease, Settled};
 pub use lock::{LockHolder, live_holder, lock_holder};
 pub use report::{CompactionReport, PartReport, RecordOutcome, Refusal, Report};
 pub use retract::{RetractedFiles, Retraction};

@@ -15,6 +15,7 @@ use crate::ingest::IngestError;
 use crate::query::QueryError;
 use crate::storage::{ServerTableError, StorageError};
 use crate::tools::ToolError;
+use crate::units::UnitError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,6 +42,8 @@ pub enum PipelineError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Tool(#[from] ToolError),
+    #[error(transparent)]
+    Unit(#[from] UnitError),
     #[error(transparent)]
     ServerTable(#[from] ServerTableError),
     #[error(transparent)]
@@ -77,6 +80,7 @@ impl PipelineError {
             Self::Export(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Tool(error) => error.hint(),
+            Self::Unit(error) => error.hint(),
             Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
             Self::Ingest(error) => error.hint(),
             Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => error.hint(),

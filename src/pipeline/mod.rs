@@ -17,6 +17,7 @@ mod retry;
 mod status;
 mod tool;
 mod tool_files;
+mod unit;
 
 pub use audit::audit;
 pub use check::{check, repair};
@@ -31,3 +32,6 @@ pub use retry::{RetryReport, RetrySelection, retry};
 pub use status::{DatasetStatus, ServerStatus, StatusSource, dataset_status, failure_causes};
 pub use tool::{ToolEnding, ToolRequest, tool};
 pub use tool_files::{ListedTool, find_tool, list_tools};
+pub use unit::{
+    UnitRequest, UnitRun, export_unit_files, import_unit_results, remove_work, run_unit, unit_dataset,
+};

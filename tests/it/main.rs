@@ -23,3 +23,4 @@ mod tools;
 mod tools_custom;
 mod tools_dedup;
 mod tools_images;
+mod units;

@@ -16,6 +16,7 @@ mod retry;
 mod status;
 pub(super) mod time;
 mod tool;
+mod unit;
 
 use clap::CommandFactory as _;
 
@@ -37,6 +38,7 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
         Command::Query(args) => query::run(&global, &args),
         Command::Tool(args) => tool::run(&global, &args, tools),
         Command::Export(command) => export::run(&global, &command, tools),
+        Command::Unit(command) => unit::run(&global, &command),
         Command::Check(args) => check::run(&global, &args),
         Command::Audit(args) => audit::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),
