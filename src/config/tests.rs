@@ -604,7 +604,7 @@ fn what_goes_with_a_work_unit_is_how_to_download_and_no_secret() {
     let mut chain = chain();
     chain.environment = Environment::of([("DDL_DOWNLOADER_PARAMETERS__HEADER", "Cookie: s3cret")]);
     let there = load_over("unit", &yaml, &chain).unwrap();
-    assert_eq!(shown(&there, "downloader_parameters.header").split(' ').next(), Some("'Cookie:"));
+    assert_eq!(there.get("downloader_parameters.header"), resolved.get("downloader_parameters.header"));
 
     let public = parse("ddl.yaml", "downloader_parameters: {header: 'User-Agent: me@x.org'}").unwrap();
     let (yaml, secret) = to_yaml_for_units(&public);

@@ -152,7 +152,9 @@ impl Export<'_> {
         let (mut rows, mut leased_records) = (BTreeMap::new(), 0);
         self.view.for_each_partition(|key, row| {
             if row.stage != PartitionStage::Open || row.counts.pending == 0 || !wanted(key.server_id) {
-            } else if leased.contains(&key.server_id) {
+                return;
+            }
+            if leased.contains(&key.server_id) {
                 leased_records += row.counts.pending;
             } else {
                 rows.insert(key, row);

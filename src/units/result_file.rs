@@ -271,16 +271,36 @@ impl ResultFile {
         name: &str,
         take: impl FnOnce(&mut dyn io::Read) -> Result<T, StorageError>,
     ) -> Result<T, UnitError> {
-        let mut entry = self.archive.by_name(name).map_err(|error| zip_error(&self.path, error))?;
-        take(&mut entry).map_err(|error| match error {
+        let entry = self.archive.by_name(name).map_err(|error| zip_error(&self.path, error))?;
+        let mut entry = Entry { bytes: entry, failure: None };
+        let taken = take(&mut entry);
+        let not_a_result = |detail: String| UnitError::NotAResult {
+            path: self.path.clone(),
+            detail: format!("`{name}`: {detail}"),
+        };
+        match (taken, entry.failure) {
+            (Ok(taken), _) => Ok(taken),
             // What is wrong is the result, not a file of the dataset.
-            StorageError::Unexpected { detail, .. } => {
-                UnitError::NotAResult { path: self.path.clone(), detail: format!("`{name}`: {detail}") }
+            (Err(_), Some(failure)) => Err(not_a_result(failure)),
+            (Err(StorageError::Unexpected { detail, .. }), None) => Err(not_a_result(detail)),
+            (Err(StorageError::Parquet { source, .. }), None) => Err(not_a_result(source.to_string())),
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+}
+
+/// An entry that remembers why it could not be read: who copies it cannot tell that from what goes wrong in writing.
+struct Entry<R> {
+    bytes: R,
+    failure: Option<String>,
+}
+
+impl<R: io::Read> io::Read for Entry<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failure = Some(error.to_string());
             }
-            StorageError::Parquet { source, .. } => {
-                UnitError::NotAResult { path: self.path.clone(), detail: format!("`{name}`: {source}") }
-            }
-            error => error.into(),
         })
     }
 }

@@ -112,12 +112,6 @@ impl UnitFact {
 }
 
 impl UnitHeader {
-    /// The number of the lease.
-    #[must_use]
-    pub fn unit_number(&self) -> u128 {
-        u128::from_str_radix(&self.unit, 16).unwrap_or_default()
-    }
-
     #[must_use]
     pub fn num_pending(&self) -> u64 {
         self.claims.iter().map(|claim| u64::from(claim.num_pending)).sum()

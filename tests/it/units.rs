@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::AsArray as _;
-use ddl::catalog::{Catalog, CatalogOptions};
+use ddl::catalog::{Catalog, CatalogOptions, Lease};
 use ddl::demo::{DemoFarm, FarmOptions, ServerBehaviour, farm_list, plain_server};
 use ddl::units::UnitFile;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -313,6 +313,47 @@ fn a_report_is_refused_when_others_have_taken_its_partitions() {
     assert_equals_plain_download(&project);
 }
 
+/// Has all leases end long ago.
+fn make_late(project: &Project) {
+    let catalog = Catalog::open(&project.path("out/catalog.redb"), &CatalogOptions::default()).unwrap();
+    let leases = catalog.view().unwrap().leases().unwrap();
+    let ended: Vec<_> = leases.iter().map(|(key, lease)| (*key, Lease { expires_at: 1, ..*lease })).collect();
+    catalog.lease(&ended).unwrap();
+}
+
+#[test]
+fn a_late_result_is_refused_unless_it_is_asked_for() {
+    let farm = farm(0);
+    let project = project(&farm);
+    project.ok(&["unit", "export", "-o", "units", "--groups", "1"]);
+    project.ok(&["unit", "run", "units/partition_001.parquet", "-o", "results/"]);
+    make_late(&project);
+    let said = import(&project, 1);
+    assert!(said.contains("its lease has expired") && said.contains("--late"), "{said}");
+    assert_eq!(project.query("SELECT count(*) FROM images"), "0");
+    project.ok(&["check", "--deep"]);
+    project.ok(&["unit", "import", "--late", "results/partition_001.result.zip"]);
+    assert_equals_plain_download(&project);
+    assert_is_complete(&project, &farm);
+}
+
+#[test]
+fn a_unit_whose_lease_is_over_asks_nobody() {
+    let farm = farm(0);
+    let project = project(&farm);
+    project.ok(&["unit", "export", "-o", "units", "--groups", "1", "--lease", "1s"]);
+    let ends = UnitFile::open(&project.path("units/partition_001.parquet")).unwrap().header.expires_at;
+    let ends = UNIX_EPOCH + Duration::from_millis(ends);
+    std::thread::sleep(ends.duration_since(SystemTime::now()).unwrap_or_default());
+    let late = project.run(&["unit", "run", "units/partition_001.parquet"]);
+    expect(&late, 1, &["unit", "run"]);
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert!(said.contains("has expired"), "{said}");
+    assert!(farm.log().is_empty());
+    project.ok(&["download"]);
+    assert_eq!(farm.image_log().len() as u64, NUM_RECORDS, "the lease is over for a download, too");
+}
+
 #[test]
 fn an_import_that_is_killed_again_and_again_is_finished_by_the_next() {
     let farm = farm(0);
@@ -426,6 +467,15 @@ fn damaged_results_and_those_of_others_change_nothing() {
     assert!(said.contains("it is leased to another unit"), "{said}");
     let taken = other.run(&["unit", "run", "units/partition_001.parquet", "-o", "theirs.zip"]);
     expect(&taken, 1, &["the result of another unit is in the way"]);
+
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    fs::write(project.path("bad.zip"), &bad).unwrap();
+    let output = project.run(&["unit", "import", "bad.zip"]);
+    expect(&output, 1, &["a flipped bit of an image"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("`bad.zip` is no result of a work unit: `server_name="), "{said}");
+    assert_eq!(said.matches("parquet").count(), 1, "{said}");
 
     let mut dice = fastrand::Rng::with_seed(7);
     let mut seen = HashSet::new();

@@ -215,5 +215,8 @@ fn imported_line(path: &Path, report: &ImportReport) -> String {
     if let Some(more @ 1..) = report.refused.len().checked_sub(SHOWN_REFUSED) {
         text += &format!("\nrefused: {} more", format::count(more as u64));
     }
+    if report.refused.iter().any(|(_, reason)| reason.ends_with("expired")) {
+        text += "\nhint: `--late` takes what is late, where nobody else has taken the partition";
+    }
     text
 }
