@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::AsArray as _;
 use ddl::catalog::{Catalog, CatalogOptions, Lease};
-use ddl::demo::{DemoFarm, FarmOptions, ServerBehaviour, farm_list, plain_server};
+use ddl::demo::{DemoFarm, DemoOptions, FarmOptions, ServerBehaviour, farm_list, plain_server};
 use ddl::units::UnitFile;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
@@ -533,4 +533,43 @@ fn a_partition_that_was_begun_is_finished_by_a_unit() {
     assert_eq!(farm.image_log().len() as u64, NUM_RECORDS);
     assert_equals_plain_download(&project);
     assert_is_complete(&project, &farm);
+}
+
+/// The demo's list: failures of all kinds, opt-outs, robots.txt, unusable URLs; small servers share folders.
+#[test]
+fn what_became_of_each_record_is_as_after_a_plain_download() {
+    let farm = DemoFarm::start(FarmOptions { demo: Some(DemoOptions::default()), ..FarmOptions::default() })
+        .unwrap();
+    let rows = farm.demo().unwrap().rows().to_vec();
+    let make = || {
+        let settings = "initializer_type: gbif\n\
+                        ingest_parameters: {max_server_folders: 1, share_servers_below: 60}\n\
+                        downloader_parameters: {default_rate_limit: 100, image_size: 64, max_attempts: 2, batch_size: 50}";
+        let project = Project::new(farm.addr(), settings).with_rows(rows.clone());
+        project.ok(&["ingest"]);
+        project
+    };
+    let (plain, project) = (make(), make());
+    plain.ok(&["download"]);
+    project.ok(&["unit", "export", "-o", "units", "--groups", "3"]);
+    let shared = |unit: &String| {
+        UnitFile::open(Path::new(unit)).unwrap().header.claims.iter().any(|claim| claim.shared)
+    };
+    assert!(units(&project).iter().any(shared), "or this shows nothing of shared folders");
+    for unit in units(&project) {
+        project.ok(&["unit", "run", &unit, "-o", "results/"]);
+    }
+    import(&project, 0);
+    project.ok(&["check", "--deep"]);
+    let pending = project.query("SELECT count(*) FROM urls WHERE disposition = 'pending'");
+    assert_eq!(pending, "0");
+    // Partitions of unusable URLs only have nothing to be exported, and are completed by a download.
+    project.ok(&["download"]);
+    project.ok(&["check", "--deep"]);
+    let states =
+        "SELECT uuid, disposition, cause, server_name, partition_id FROM urls ORDER BY uuid, identifier";
+    assert_eq!(project.query(states), plain.query(states));
+    assert_eq!(project.images(), plain.images());
+    let kinds = "SELECT count(DISTINCT cause) > 5, count(DISTINCT disposition) FROM urls";
+    assert_eq!(project.query(kinds), "true,3", "the list has all kinds");
 }
