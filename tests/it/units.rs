@@ -556,8 +556,11 @@ fn what_became_of_each_record_is_as_after_a_plain_download() {
         UnitFile::open(Path::new(unit)).unwrap().header.claims.iter().any(|claim| claim.shared)
     };
     assert!(units(&project).iter().any(shared), "or this shows nothing of shared folders");
-    for unit in units(&project) {
-        project.ok(&["unit", "run", &unit, "-o", "results/"]);
+    // At once: each waits for a server that hangs.
+    let run = |unit: &String| project.start(&["unit", "run", unit, "-o", "results/"]);
+    let runs: Vec<_> = units(&project).iter().map(run).collect();
+    for mut run in runs {
+        assert!(run.wait().unwrap().success());
     }
     import(&project, 0);
     project.ok(&["check", "--deep"]);
