@@ -53,6 +53,7 @@ test-needs:
 	scripts/install-debian.sh full
 	scripts/install-debian.sh slurm
 	scripts/install-debian.sh browser
+	scripts/install-debian.sh engines
 
 # The copy says what the environment holds: it is made last, so an interrupted installation is done again.
 .venv/requirements.txt: scripts/requirements.txt

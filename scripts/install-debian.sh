@@ -7,6 +7,7 @@
 #   scripts/install-debian.sh slurm   Slurm and munge: tests start a cluster of their own
 #   scripts/install-debian.sh browser Chromium: the tests look at the report with it (110 MB, 20 s)
 #   scripts/install-debian.sh bench   nginx, curl and Java, for the benchmarks
+#   scripts/install-debian.sh engines Makeflow and Work Queue: a test runs work units on them
 #   scripts/install-debian.sh all     all of these but what the benchmarks need
 #
 # It looks before it asks: where everything is in place, neither apt-get nor sudo nor the network is used.
@@ -58,6 +59,9 @@ slurm() {
 browser() {
     need chromium have chromium
 }
+engines() {
+    need coop-computing-tools have makeflow
+}
 bench() {
     need nginx-light have nginx
     need libnginx-mod-http-echo test -e /usr/lib/nginx/modules/ngx_http_echo_module.so
@@ -71,15 +75,17 @@ full) full ;;
 python) python ;;
 slurm) slurm ;;
 browser) browser ;;
+engines) engines ;;
 bench) bench ;;
 all)
     full
     python
     slurm
     browser
+    engines
     ;;
 *)
-    echo "usage: $0 plain|full|python|slurm|browser|bench|all" >&2
+    echo "usage: $0 plain|full|python|slurm|browser|engines|bench|all" >&2
     exit 2
     ;;
 esac

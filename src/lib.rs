@@ -38,6 +38,7 @@ pub mod runtime;
 pub mod slurm;
 pub mod storage;
 pub mod tools;
+pub mod units;
 
 use std::path::Path;
 

@@ -89,7 +89,9 @@ impl ServerFact {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// As the catalog has it, for work units.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         match self {
             &Self::Embargo { until, cause, http_status } => {
                 encoding::encode(&StoredEmbargo { until, cause: cause as u8, http_status })
@@ -108,7 +110,11 @@ impl ServerFact {
         }
     }
 
-    fn decode(kind: u8, bytes: &[u8]) -> Result<Self, CatalogError> {
+    /// What [`ServerFact::encode`] makes of a fact of this kind.
+    ///
+    /// # Errors
+    /// When the bytes are those of no such fact.
+    pub fn decode(kind: u8, bytes: &[u8]) -> Result<Self, CatalogError> {
         Ok(match kind {
             EMBARGO => {
                 let stored: StoredEmbargo = encoding::decode(bytes, "an embargo")?;

@@ -152,7 +152,7 @@ fn change_partition(
     Ok(Ok(()))
 }
 
-fn commit_part(
+pub(super) fn commit_part(
     txn: &redb::WriteTransaction,
     report: &PartReport,
 ) -> Result<Result<(), Refusal>, CatalogError> {

@@ -25,6 +25,8 @@ pub const TOOLS: TableDefinition<&str, &[u8]> = TableDefinition::new("tools-1");
 /// (tool, server, partition) -> `ToolPartition`.
 pub const TOOL_PARTITIONS: TableDefinition<(&str, u32, u32), &[u8]> =
     TableDefinition::new("tool_partitions-1");
+/// (server, partition) -> `Lease`.
+pub const LEASES: TableDefinition<(u32, u32), &[u8]> = TableDefinition::new("leases-1");
 /// Run id -> `RunRow` as JSON.
 pub const RUNS: TableDefinition<u32, &[u8]> = TableDefinition::new("runs-1");
 /// Ingest number -> `IngestRow` as JSON.

@@ -42,6 +42,7 @@ pub(super) fn prepare(txn: &WriteTransaction) -> Result<u32, CatalogError> {
     txn.open_table(tables::SERVER_FACTS)?;
     txn.open_table(tables::TOOLS)?;
     txn.open_table(tables::TOOL_PARTITIONS)?;
+    txn.open_table(tables::LEASES)?;
     txn.open_table(tables::RUNS)?;
     txn.open_table(tables::INGESTS)?;
     Ok(found)

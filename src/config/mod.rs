@@ -46,10 +46,12 @@ mod tests;
 
 pub use error::{ConfigError, Problem, ProblemKind, Problems};
 pub use keys::{Family, GROUPS, KEYS, Key, Kind};
-pub use render::{ShownValue, default_file, reference, show, starter_file, to_yaml, to_yaml_for_ranks};
+pub use render::{
+    ShownValue, default_file, reference, show, starter_file, to_yaml, to_yaml_for_ranks, to_yaml_for_units,
+};
 pub use resolve::{
     Chain, DEFAULT_FILE, Environment, Notice, Origin, Overrides, Resolved, known_renditions, known_servers,
-    load, parse,
+    load, load_over, parse,
 };
 pub use settings::{DownloadJobs, OutputStructure, Settings, ToolsParameters, UserAgent, contact_of};
 pub use tool_file::tool_file;

@@ -77,6 +77,58 @@ pub fn to_yaml_for_ranks(resolved: &Resolved) -> String {
     text
 }
 
+/// The settings that go with a work unit, as YAML, and the keys that are left out of it because they may hold a secret.
+/// Paths and proxies are those of one site, and what tools and lists are about is of no use to a download: they are left
+/// out, too.
+#[must_use]
+pub fn to_yaml_for_units(resolved: &Resolved) -> (String, Vec<&'static str>) {
+    let mut text = String::new();
+    let mut secret = Vec::new();
+    for (group, keys) in grouped() {
+        let mut lines = String::new();
+        let indent = if group.is_empty() { "" } else { "  " };
+        for (position, key) in keys {
+            let value = &resolved.entries()[position].0;
+            if key.kind == Kind::Header && !is_public_header(value) {
+                secret.push(key.path);
+            } else if travels(key) {
+                let _ = writeln!(lines, "{indent}{}: {}", key.name(), value.to_yaml());
+            }
+        }
+        if !group.is_empty() && !lines.is_empty() {
+            let _ = writeln!(text, "{group}:");
+        }
+        text += &lines;
+    }
+    (text, secret)
+}
+
+fn travels(key: &Key) -> bool {
+    let is_of_site = matches!(key.kind, Kind::Proxy | Kind::Path) || key.path == "no_proxy";
+    let is_of_download = !matches!(
+        key.group(),
+        "columns"
+            | "ingest_parameters"
+            | "query_parameters"
+            | "tools_parameters"
+            | "unit_parameters"
+            | "slurm_parameters"
+            | "scripts"
+            | "output_structure"
+    );
+    let is_certificate = key.path == "ca_certificate";
+    is_of_download && (!is_of_site || is_certificate) && key.path != "path_to_input"
+}
+
+/// Headers that nobody puts a secret into.
+fn is_public_header(header: &Value) -> bool {
+    let Value::Text(header) = header else { return true };
+    let name = header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+    name.is_empty()
+        || name.starts_with("accept")
+        || ["user-agent", "from", "referer", "dnt"].contains(&&*name)
+}
+
 /// What `ddl init` writes.
 #[must_use]
 pub fn starter_file() -> String {

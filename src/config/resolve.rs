@@ -352,6 +352,19 @@ pub fn load(chain: &Chain) -> Result<Resolved, ConfigError> {
     resolve(&texts, &chain.environment, &chain.overrides)
 }
 
+/// Reads all sources over a text, which counts as the first of the files: the settings of a work unit. Of files only
+/// those that `chain` names are read. `name` stands in messages where a path would.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_over(name: &str, text: &str, chain: &Chain) -> Result<Resolved, ConfigError> {
+    let mut texts = vec![(Arc::from(Path::new(name)), text.as_bytes().to_owned())];
+    for path in &chain.files {
+        texts.push((Arc::from(&**path), file::read(path)?));
+    }
+    resolve(&texts, &chain.environment, &chain.overrides)
+}
+
 /// Reads one text, as [`to_yaml`](super::to_yaml) writes it, and nothing else: for ranks that take over
 /// the settings of rank 0. `name` stands in messages where a path would.
 ///

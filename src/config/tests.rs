@@ -568,3 +568,46 @@ proptest! {
         let _ = load(&Chain { overrides, ..Chain::default() });
     }
 }
+
+#[test]
+fn what_goes_with_a_work_unit_is_how_to_download_and_no_secret() {
+    let text = "path_to_input: /home/me/list.csv\npath_to_output_folder: /home/me/out\nuser_agent: me@x.org\n\
+                https_proxy: http://me:pa55word@proxy.example\nno_proxy: [inside.example]\n\
+                ca_certificate: /etc/ca.pem\nservers: {a.example: {rate_limit: 2}}\n\
+                query_parameters: {temp_folder: /scratch/me}\n\
+                downloader_parameters: {header: 'Cookie: s3cret', image_size: 512, default_rate_limit: 3}\n\
+                output_structure: {images_folder: pictures}";
+    let resolved = parse("ddl.yaml", text).unwrap();
+    let (yaml, secret) = to_yaml_for_units(&resolved);
+    assert_eq!(secret, ["downloader_parameters.header"]);
+    for at_home in ["/home", "/scratch", "proxy", "pa55word", "s3cret", "inside.example", "pictures"] {
+        assert!(!yaml.contains(at_home), "{at_home}: {yaml}");
+    }
+    let chain = || {
+        let mut chain = Chain::default();
+        chain.overrides.set("path_to_output_folder=work");
+        chain
+    };
+    let there = load_over("unit", &yaml, &chain()).unwrap();
+    let fetch = |resolved: &Resolved| -> FetchOptions {
+        resolved.section(&["downloader_parameters", ""], &[("headers", "")]).unwrap()
+    };
+    let here = FetchOptions {
+        https_proxy: fetch(&there).https_proxy,
+        no_proxy: fetch(&there).no_proxy,
+        ..fetch(&resolved)
+    };
+    assert_eq!(fetch(&there), here);
+    assert_eq!(there.get("servers"), resolved.get("servers"));
+    assert_eq!(Settings::of(&there).unwrap().user_agent, "me@x.org");
+
+    // Where it runs, all of it can be set.
+    let mut chain = chain();
+    chain.environment = Environment::of([("DDL_DOWNLOADER_PARAMETERS__HEADER", "Cookie: s3cret")]);
+    let there = load_over("unit", &yaml, &chain).unwrap();
+    assert_eq!(there.get("downloader_parameters.header"), resolved.get("downloader_parameters.header"));
+
+    let public = parse("ddl.yaml", "downloader_parameters: {header: 'User-Agent: me@x.org'}").unwrap();
+    let (yaml, secret) = to_yaml_for_units(&public);
+    assert!(secret.is_empty() && yaml.contains("me@x.org"), "{yaml}");
+}

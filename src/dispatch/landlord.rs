@@ -108,6 +108,15 @@ pub fn num_seats(budget: &ServerBudget) -> u32 {
     Limits::of(budget, Duration::ZERO).seats() as u32
 }
 
+/// The nth of so many even parts of a budget, at most as many as there are seats: rates in whole requests a second, so
+/// that the parts together never send more in any second. For those who cannot borrow from a landlord.
+#[must_use]
+pub fn deal_budget(budget: &ServerBudget, nth: u32, of: u32) -> ServerBudget {
+    let part = Limits::of(budget, Duration::ZERO).deal(nth, of.max(1));
+    let rate = if part.rate.is_finite() { part.rate } else { 0.0 };
+    ServerBudget { rate, max_connections: part.connections, ..budget.divided(of) }
+}
+
 impl Landlord {
     /// `started_at`: when the run began, in milliseconds since 1970.
     #[must_use]

@@ -43,11 +43,12 @@ mod worker;
 
 pub use coordinator::{Action, Coordinator, CoordinatorEvent};
 pub use error::DispatchError;
+pub use landlord::{deal_budget, num_seats};
 pub use lending::BudgetOf;
 pub use options::DispatchOptions;
 pub use publish::{PausedServer, PublishedStatus, ServerProgress, read_published};
 pub use rank_zero::{
-    RunContext, RunEnding, RunReport, Settle, ToolWork, Work, coordinate, dismiss, keep_in_touch,
+    Leased, RunContext, RunEnding, RunReport, Settle, ToolWork, Work, coordinate, dismiss, keep_in_touch,
 };
 pub use server_line::ServerLine;
 #[cfg(test)]

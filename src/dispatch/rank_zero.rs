@@ -2,9 +2,9 @@
 
 mod run;
 
-pub use run::{RunContext, RunEnding, RunReport, Settle, ToolWork, Work};
+pub use run::{Leased, RunContext, RunEnding, RunReport, Settle, ToolWork, Work};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use super::tally::Tally;
 use super::{Action, Coordinator, CoordinatorEvent, DispatchError};
 use crate::catalog::{CatalogError, DispositionCounts, Report, RunRow, ToolReport};
 use crate::cluster::{Outbox, wire};
-use crate::model::{Epoch, PartitionKey, Rank, RecordState};
+use crate::model::{Epoch, PartitionKey, Rank, RecordState, ServerId};
 use crate::runtime::Shutdown;
 
 /// After a stop and the grace that what is under way has, ranks get this long to say goodbye; and again after
@@ -127,6 +127,14 @@ async fn run_to_end(
 ) -> Result<RunReport, DispatchError> {
     let RunContext { work, catalog, options, mut run, settings, status_folder, num_ranks, budget_of } =
         context;
+    let leases = match work {
+        Work::Download => catalog.expire_leases(now_ms())?,
+        Work::Tool(_) => Vec::new(),
+    };
+    // Their limits have gone with the units.
+    let leased_servers: HashSet<ServerId> = leases.iter().map(|(key, _)| key.server_id).collect();
+    let until = leases.iter().map(|(_, lease)| lease.expires_at).max().unwrap_or_default();
+    let mut leased = Leased { until, ..Leased::default() };
     let view = catalog.view()?;
     let mut servers = Tally::of(view.servers()?);
     let mut counts = DispositionCounts::default();
@@ -134,6 +142,11 @@ async fn run_to_end(
     view.for_each_partition(|key, row| {
         counts += row.counts;
         if matches!(work, Work::Download) {
+            if row.needs_work() && leased_servers.contains(&key.server_id) {
+                leased.partitions += 1;
+                leased.records += row.counts.pending;
+                return;
+            }
             servers.count_pending(key.server_id, row.counts.pending);
             if row.needs_work() {
                 partitions.push(key);
@@ -216,7 +229,7 @@ async fn run_to_end(
     }
 
     let ending = match (state.coordinator.is_finished(), state.coordinator.num_unfinished()) {
-        (true, 0) => RunEnding::Done,
+        (true, 0) if leased.partitions == 0 => RunEnding::Done,
         (true, _) => RunEnding::Incomplete,
         (false, _) => RunEnding::Stopped,
     };
@@ -271,6 +284,7 @@ async fn run_to_end(
         elapsed: state.started.elapsed(),
         lost_ranks: *num_not_gone,
         set_aside: state.set_aside,
+        leased,
     })
 }
 

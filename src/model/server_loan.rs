@@ -23,6 +23,22 @@ pub struct ServerBudget {
     pub bytes_per_day: u64,
 }
 
+impl ServerBudget {
+    /// One of so many even parts, for those that do not hear of each other. At least one connection, so that
+    /// more parts than there are connections make more of them; a rate is divided as a mean.
+    #[must_use]
+    pub fn divided(self, by: u32) -> Self {
+        let by = by.max(1);
+        let bytes = |most: u64| if most == 0 { 0 } else { (most / u64::from(by)).max(1) };
+        Self {
+            rate: self.rate / f64::from(by),
+            max_connections: (self.max_connections / by).max(1),
+            bytes_per_hour: bytes(self.bytes_per_hour),
+            bytes_per_day: bytes(self.bytes_per_day),
+        }
+    }
+}
+
 /// One rank's part of a server's budget. Each loan replaces the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loan {

@@ -1,16 +1,19 @@
 //! `ddl download`: one process, or one rank of many; the same either way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::{Dataset, PipelineError, ranks};
 use crate::cluster::{Cluster, Ending, Endpoint};
 use crate::config::{self, ConfigError, Resolved, contact_of};
-use crate::dispatch::{DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, Work};
+use crate::dispatch::{
+    BudgetOf, DispatchOptions, Farewell, PublishedStatus, RunContext, RunEnding, RunReport, Work,
+};
 use crate::download::{DownloadExecutor, DownloadSettings, RenditionRule, Renditions};
 use crate::fetch::{FetchOptions, RequestLog, ServerRule, ServerRules, robots_policy};
-use crate::model::{Rank, RequestEntry, RunId, ServerName};
-use crate::runtime::{Shutdown, raise_open_files};
+use crate::model::{Rank, RequestEntry, RunId, ServerBudget, ServerName};
+use crate::runtime::{Shutdown, install_deadline, raise_open_files};
 use crate::storage::{LedgerWriter, read_server_list, read_server_rates};
 
 /// How `ddl download` ended.
@@ -40,6 +43,31 @@ pub fn download<O>(
 where
     O: FnMut(&PublishedStatus) + Send,
 {
+    download_share(dataset, None, cluster, shutdown, make_observer)
+}
+
+/// What a download may take that is one of several which do not hear of each other.
+#[derive(Clone)]
+pub(super) struct Share {
+    /// So many run at once.
+    pub num_downloads: u32,
+    /// Of these servers; of others it may take an even part.
+    pub budgets: HashMap<ServerName, ServerBudget>,
+    /// Then it stops.
+    pub ends_in: Duration,
+}
+
+/// As [`download`], with a share of the limits.
+pub(super) fn download_share<O>(
+    dataset: &Dataset,
+    share: Option<Share>,
+    cluster: Cluster,
+    shutdown: &Shutdown,
+    make_observer: impl FnOnce(u32) -> O,
+) -> Result<(DownloadEnding, Ending), PipelineError>
+where
+    O: FnMut(&PublishedStatus) + Send,
+{
     // Before anything is opened: a download without a contact must not send a single request.
     let user_agent = contact_of(&dataset.settings)?;
     tracing::debug!(user_agent = user_agent.as_str(), "identified");
@@ -51,7 +79,12 @@ where
         dataset,
         cluster,
         shutdown,
-        async |endpoint| run_rank(dataset, endpoint, shutdown, &ledger, make_observer).await,
+        async |endpoint| {
+            if let Some(share) = &share {
+                install_deadline(shutdown, Instant::now() + share.ends_in);
+            }
+            run_rank(dataset, share, endpoint, shutdown, &ledger, make_observer).await
+        },
         |ended| {
             ledger.get().inspect(|ledger: &&Arc<LedgerWriter>| ledger.finish());
             ended
@@ -63,6 +96,7 @@ where
 /// One rank of a download.
 async fn run_rank<O>(
     dataset: &Dataset,
+    share: Option<Share>,
     endpoint: Endpoint,
     shutdown: &Shutdown,
     ledger: &OnceLock<Arc<LedgerWriter>>,
@@ -72,12 +106,14 @@ where
     O: FnMut(&PublishedStatus) + Send,
 {
     let (rank, size) = (endpoint.rank, endpoint.size);
+    // Limits of addresses are divided by all that ask at once.
+    let num_processes = share.as_ref().map_or(size, |share| size.saturating_mul(share.num_downloads));
     let make_executor = |run: RunId, settings: &str, line| {
         config::parse("settings of rank 0", settings)
             .map_err(PipelineError::from)
             .and_then(|resolved| {
                 let dataset = Dataset::new(resolved)?;
-                let mut settings = download_settings(&dataset, size)?;
+                let mut settings = download_settings(&dataset, num_processes)?;
                 settings.landlord = Some(Arc::new(line));
                 if let Some(started) = start_ledger(&dataset, run, rank, &settings.fetch)? {
                     settings.request_log = Some(ledger.get_or_init(|| started).clone());
@@ -87,7 +123,7 @@ where
             .map_err(|error| error.to_string())
             .and_then(DownloadExecutor::new)
     };
-    let make_context = async || tokio::task::block_in_place(|| run_context(dataset, size)).map(Some);
+    let make_context = async || tokio::task::block_in_place(|| run_context(dataset, share, size)).map(Some);
     let (ended, farewell) =
         ranks::run_rank(endpoint, shutdown, make_executor, make_context, make_observer).await;
     let ending = ended.map(|report| match report {
@@ -97,7 +133,7 @@ where
     (ending, farewell)
 }
 
-fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, PipelineError> {
+fn run_context(dataset: &Dataset, share: Option<Share>, num_ranks: u32) -> Result<RunContext, PipelineError> {
     // The settings are checked before a run is recorded.
     let settings = download_settings(dataset, num_ranks)?;
     settings.fetch.validate()?;
@@ -114,8 +150,25 @@ fn run_context(dataset: &Dataset, num_ranks: u32) -> Result<RunContext, Pipeline
         settings: config::to_yaml_for_ranks(&dataset.resolved),
         status_folder: dataset.layout.status(),
         num_ranks,
-        budget_of: Arc::new(move |server| settings.rules.budget(server, &settings.fetch)),
+        budget_of: match share {
+            Some(share) => share.of(budgets_of(settings)),
+            None => budgets_of(settings),
+        },
     })
+}
+
+/// What is set for each server, over the whole cluster.
+pub(super) fn budgets_of(settings: DownloadSettings) -> BudgetOf {
+    Arc::new(move |server| settings.rules.budget(server, &settings.fetch))
+}
+
+impl Share {
+    fn of(self, all: BudgetOf) -> BudgetOf {
+        Arc::new(move |server| {
+            let own = self.budgets.get(server).copied();
+            own.unwrap_or_else(|| all(server).divided(self.num_downloads))
+        })
+    }
 }
 
 pub(super) fn download_settings(

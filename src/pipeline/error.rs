@@ -19,6 +19,7 @@ use crate::report::ReportError;
 use crate::slurm::SlurmError;
 use crate::storage::{ServerTableError, StorageError};
 use crate::tools::ToolError;
+use crate::units::UnitError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,6 +52,8 @@ pub enum PipelineError {
     Slurm(#[from] SlurmError),
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    #[error(transparent)]
+    Unit(#[from] UnitError),
     #[error(transparent)]
     ServerTable(#[from] ServerTableError),
     #[error(transparent)]
@@ -95,6 +98,7 @@ impl PipelineError {
             Self::Tool(error) => error.hint(),
             Self::Slurm(error) => error.hint(),
             Self::Submit(error) => error.hint(),
+            Self::Unit(error) => error.hint(),
             Self::Storage(error) | Self::Check(CheckError::Storage(error)) => error.hint(),
             Self::Ingest(error) => error.hint(),
             Self::Cluster(error) | Self::Dispatch(DispatchError::Cluster(error)) => error.hint(),

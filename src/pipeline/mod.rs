@@ -20,6 +20,7 @@ mod status;
 mod submit;
 mod tool;
 mod tool_files;
+mod unit;
 
 pub use audit::audit;
 pub use catalog::{
@@ -43,3 +44,6 @@ pub use submit::{
 };
 pub use tool::{ToolEnding, ToolRequest, tool};
 pub use tool_files::{ListedTool, find_tool, list_tools, tool_name};
+pub use unit::{
+    UnitRequest, UnitRun, export_unit_files, import_unit_results, remove_work, run_unit, unit_dataset,
+};

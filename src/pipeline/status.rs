@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
+use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
 use crate::catalog::{CatalogError, CatalogView, DispositionCounts};
 use crate::dispatch::{PublishedStatus, read_published};
@@ -28,6 +29,8 @@ pub struct DatasetStatus {
     pub num_servers: Option<u64>,
     pub num_partitions: Option<u64>,
     pub finished_partitions: Option<u64>,
+    /// Those that are out in work units.
+    pub leased_partitions: Option<u64>,
     pub image_bytes: Option<u64>,
     /// Most pending records first.
     pub servers: Vec<ServerStatus>,
@@ -80,6 +83,7 @@ pub fn dataset_status(dataset: &Dataset) -> Result<DatasetStatus, PipelineError>
             num_servers: None,
             num_partitions: None,
             finished_partitions: None,
+            leased_partitions: None,
             image_bytes: None,
             servers: Vec::new(),
             in_use_by,
@@ -147,6 +151,8 @@ fn from_catalog(view: &CatalogView) -> Result<DatasetStatus, PipelineError> {
             server.image_bytes += row.image_bytes;
         }
     })?;
+    let now = now_ms();
+    let leased = view.leases()?.iter().filter(|(_, lease)| lease.holds(now)).count();
     let mut servers: Vec<_> = servers.into_values().collect();
     servers.sort_by(|a, b| {
         (b.counts.pending, b.counts.failed, b.counts.total(), &a.server_name).cmp(&(
@@ -162,6 +168,7 @@ fn from_catalog(view: &CatalogView) -> Result<DatasetStatus, PipelineError> {
         num_servers: Some(num_servers),
         num_partitions: Some(num_partitions),
         finished_partitions: Some(finished_partitions),
+        leased_partitions: Some(leased as u64),
         image_bytes: Some(image_bytes),
         servers,
         in_use_by: None,

@@ -59,6 +59,12 @@ fn file_name(run: RunId, rank: Rank) -> String {
     format!("run-{run:06}-rank-{rank:04}.arrows")
 }
 
+/// Where the requests of a rank of a run stand.
+#[must_use]
+pub fn ledger_file(folder: &Path, run: RunId, rank: Rank) -> PathBuf {
+    folder.join(file_name(run, rank))
+}
+
 fn parse_file_name(name: &str) -> Option<(RunId, Rank)> {
     let (run, rank) = name.strip_prefix("run-")?.strip_suffix(".arrows")?.split_once("-rank-")?;
     Some((run.parse().ok()?, rank.parse().ok()?))

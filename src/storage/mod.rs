@@ -12,6 +12,7 @@ mod layout;
 mod ledger;
 mod manifest;
 mod part_writer;
+mod received;
 mod reopen;
 mod retraction_log;
 mod row_removal;
@@ -29,9 +30,10 @@ pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_p
 pub use csv_file::CsvFile;
 pub use error::StorageError;
 pub use layout::{DatasetLayout, LayoutOptions, escape_hive, unescape_hive};
-pub use ledger::{LedgerEnd, LedgerReader, LedgerWriter, ledger_files};
+pub use ledger::{LedgerEnd, LedgerReader, LedgerWriter, ledger_file, ledger_files};
 pub use manifest::{ManifestReader, ManifestRecord};
 pub use part_writer::{ErrorRow, ImageRow, NOT_PROVIDED, PartWriter, write_error_part};
+pub use received::receive_part_file;
 pub use reopen::{
     ErrorFacts, final_files_as_part, read_error_facts, remove_final_files, remove_marker, second_name,
 };

@@ -6,6 +6,7 @@ use std::path::Path;
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use super::part_writer::{arrow_writer, close, num_small};
@@ -83,6 +84,11 @@ impl TableWriter {
     /// As [`TableWriter::write`].
     pub fn flush(&mut self) -> Result<(), StorageError> {
         self.writer.flush().map_err(StorageError::parquet("write", self.file.temporary()))
+    }
+
+    /// Says something in the file's key-value metadata.
+    pub fn set_metadata(&mut self, key: &str, value: String) {
+        self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
     }
 
     /// Rows so far.

@@ -28,3 +28,4 @@ mod tools_custom;
 mod tools_dedup;
 mod tools_images;
 mod tools_photos;
+mod units;

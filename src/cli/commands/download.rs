@@ -1,6 +1,7 @@
 use super::super::args::{DownloadArgs, GlobalArgs};
 use super::super::progress::DownloadProgress;
 use super::super::{Exit, format, print_line};
+use super::time::date_time;
 use crate::cluster::{ClusterOptions, launch};
 use crate::dispatch::{RunEnding, RunReport};
 use crate::model::FailureCause;
@@ -27,6 +28,8 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
             }
             match report.ending {
                 RunEnding::Stopped => Exit::Resumable,
+                // What is left comes with the results of units, or when their leases are over.
+                RunEnding::Incomplete if report.set_aside.is_empty() => Exit::Resumable,
                 RunEnding::Incomplete => Exit::Error,
                 RunEnding::Done if report.counts.total() == 0 => Exit::Error,
                 RunEnding::Done if args.strict && report.counts.failed > 0 => Exit::Failures,
@@ -116,6 +119,14 @@ pub(super) fn summary(report: &RunReport, causes: &[(String, u64)]) -> String {
     if !report.set_aside.is_empty() {
         text += "hint: `ddl check` compares the catalog with the files\n";
     }
+    if report.leased.partitions > 0 {
+        text += &format!(
+            "left alone: {} pending records of servers that are out in work units until {}\n\
+             hint: `ddl unit import` commits their results; after that time `ddl download` takes what is left\n",
+            format::count(report.leased.records),
+            date_time(report.leased.until / 1000),
+        );
+    }
     if report.lost_ranks > 0 {
         text += &format!("warning: {} ranks were lost; others took over their work\n", report.lost_ranks);
     }
@@ -136,6 +147,8 @@ fn json(report: &RunReport) -> serde_json::Value {
         "seconds": report.elapsed.as_secs_f64(),
         "lost_ranks": report.lost_ranks,
         "set_aside": report.set_aside,
+        "leased_partitions": report.leased.partitions,
+        "leased_records": report.leased.records,
         "counts": report.counts,
     })
 }

@@ -20,6 +20,7 @@ mod status;
 mod submit;
 pub(super) mod time;
 mod tool;
+mod unit;
 
 use clap::CommandFactory as _;
 
@@ -42,6 +43,7 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
         Command::Query(args) => query::run(&global, &args),
         Command::Tool(args) => tool::run(&global, &args, tools),
         Command::Export(command) => export::run(&global, &command, tools),
+        Command::Unit(command) => unit::run(&global, &command),
         Command::Check(args) => check::run(&global, &args, tools),
         Command::Catalog(command) => catalog::run(&global, &command),
         Command::Report(args) => report::run(&global, &args),

@@ -122,6 +122,9 @@ pub(super) fn text(status: &DatasetStatus, num_servers: usize) -> String {
             format::count(servers)
         );
     }
+    if let Some(leased @ 1..) = status.leased_partitions {
+        text += &format!("{} partitions are out in work units (`ddl unit import`)\n", format::count(leased));
+    }
     match (&status.in_use_by, &status.run) {
         (Some(holder), Some(run)) if run.state == "running" => {
             text += &format!(
@@ -189,6 +192,7 @@ mod tests {
             num_servers: Some(1),
             num_partitions: Some(2),
             finished_partitions: Some(if pending == 0 { 2 } else { 1 }),
+            leased_partitions: Some(0),
             image_bytes: Some(1000),
             servers: Vec::new(),
             in_use_by: None,
@@ -249,6 +253,7 @@ mod tests {
             num_servers: None,
             num_partitions: None,
             finished_partitions: None,
+            leased_partitions: None,
             image_bytes: None,
             ..status(4)
         };

@@ -68,6 +68,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
     ("tools_parameters", "What the tools do (`ddl tool`), and the jobs that run them."),
+    ("unit_parameters", "Work units for other workflow engines (`ddl unit`)."),
     (
         "slurm_parameters",
         "What `ddl submit` writes into job scripts. Nodes, tasks and cores are those of `downloader_parameters` and \
@@ -480,6 +481,17 @@ pub const KEYS: &[Key] = &[
     dd("tools_parameters.max_nodes", integer(1, 10_000), "1", "Nodes of a job.").zero_is_unset(),
     dd("tools_parameters.workers_per_node", integer(1, 1024), "1", "Ranks on one node.").zero_is_unset(),
     dd("tools_parameters.cpu_per_worker", integer(0, 1024), "0", "Cores of one rank. 0 leaves it to Slurm."),
+
+    ddl("unit_parameters.lease", duration(1.0, 365.0 * DAY), "168h",
+        "How long a unit's partitions are its own (`--lease`): until then its result can be imported, and nobody else takes \
+         them. A week outlasts the queue of a busy cluster; what was not imported by then, the next `ddl download` does."),
+    ddl("unit_parameters.method", Kind::Choice(&["host", "greedy", "simple"]), "host",
+        "How partitions are dealt to units (`--method`). `host`: a server lies in one unit, which has its whole limits. \
+         `greedy`: partitions by size, the largest first, each to the unit with the fewest records; `simple`: in the order of \
+         the catalog. With these two a server may lie in several units, in as many at most as it may have connections, or \
+         whole requests per second; each then has its part of the limits."),
+    ddl("unit_parameters.host_column", Kind::Bool, "false",
+        "Gives the units FLOW-DC's column `host` (`--host-column`)."),
 
     ddl("slurm_parameters.partition", Kind::Text, "", "`#SBATCH --partition`. Default: the site's."),
     ddl("slurm_parameters.time", duration(60.0, 365.0 * DAY), "3h",

@@ -323,3 +323,20 @@ fn who_had_nothing_keeps_still_for_as_long_as_others_may_have_asked() {
     town.borrow(0, 0);
     assert_eq!(town.loans[&0].rest, Duration::ZERO);
 }
+
+#[test]
+fn parts_of_a_budget_that_is_dealt_make_no_more_than_it() {
+    for (rate, connections) in [(0.0, 3), (0.5, 8), (1.9, 8), (2.5, 1), (2.5, 8), (10.0, 4), (7.0, 100)] {
+        let whole = ServerBudget { bytes_per_hour: 1000, ..budget(rate, connections) };
+        let seats = num_seats(&whole);
+        assert_eq!(deal_budget(&whole, 0, 1), whole, "one has all of it");
+        for of in 1..=seats {
+            let parts: Vec<_> = (0..of).map(|nth| deal_budget(&whole, nth, of)).collect();
+            assert!(parts.iter().all(|part| part.max_connections > 0), "{whole:?} by {of}: {parts:?}");
+            assert!(parts.iter().all(|part| (part.rate > 0.0) == (rate > 0.0)), "0 is no limit: {parts:?}");
+            assert!(parts.iter().map(|part| part.rate).sum::<f64>() <= rate);
+            assert!(parts.iter().map(|part| part.max_connections).sum::<u32>() <= connections);
+            assert!(parts.iter().map(|part| part.bytes_per_hour).sum::<u64>() <= 1000);
+        }
+    }
+}

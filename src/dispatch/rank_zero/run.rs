@@ -47,7 +47,7 @@ pub struct RunContext {
 pub enum RunEnding {
     /// Every partition is finished.
     Done,
-    /// Nothing is left that can be done: what is not finished is set aside.
+    /// Nothing is left that can be done: what is not finished is set aside, or leased to work units.
     Incomplete,
     /// Asked to stop; the same command goes on from here.
     Stopped,
@@ -63,6 +63,17 @@ impl RunEnding {
             Self::Stopped => "stopped",
         }
     }
+}
+
+/// What a download has left alone: servers of which partitions are out in work units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leased {
+    /// Partitions of these servers that are not finished.
+    pub partitions: u64,
+    /// Their pending records.
+    pub records: u64,
+    /// When the last lease ends, in milliseconds since 1970.
+    pub until: u64,
 }
 
 /// What a run did.
@@ -81,4 +92,5 @@ pub struct RunReport {
     pub lost_ranks: usize,
     /// Partitions that could not be worked on, with the reason. They are not finished.
     pub set_aside: Vec<(String, String)>,
+    pub leased: Leased,
 }
