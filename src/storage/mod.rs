@@ -23,7 +23,8 @@ mod sweep;
 mod table_writer;
 
 pub use atomic::{
-    AtomicFile, create_folder, keep_as, remove_if_there, rename_durably, sync_folder, write_atomically,
+    AtomicBatch, AtomicFile, create_folder, keep_as, remove_if_there, rename_durably, sync_folder,
+    write_atomically,
 };
 pub use checksum::{Checksum, Checksummed};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};

@@ -7,6 +7,7 @@ mod dataset;
 mod demo;
 mod disk;
 mod doctor;
+mod exports;
 mod faults;
 mod manifest;
 mod messages;

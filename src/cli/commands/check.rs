@@ -6,7 +6,7 @@ use super::super::{Exit, format, print_line};
 use super::export::clean_options;
 use super::query::{over_fresh_views, runtime};
 use crate::check::{BreachKind, CheckOptions, CheckReport, RepairReport};
-use crate::export::{CleanOptions, DifferentImage, ListedImage, ManifestComparison, compare_manifest};
+use crate::export::{DifferentImage, ListedImage, ManifestComparison, SelectionOptions, compare_manifest};
 use crate::pipeline::{Dataset, check, repair};
 use crate::tools::Registry;
 
@@ -15,7 +15,9 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckArgs, tools: &Registry) -> an
     super::start_logging(global, &dataset, None);
     if let Some(manifest) = &args.manifest {
         let clean = clean_options(&dataset, tools, &args.clean, args.allow_stale)?;
-        return compare(&dataset, manifest, &clean, args);
+        let where_sql = args.condition.clone();
+        let selection = SelectionOptions { where_sql, clean, ..SelectionOptions::default() };
+        return compare(&dataset, manifest, &selection, args);
     }
     let mut num_failed = 0;
     if args.repair {
@@ -42,13 +44,12 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckArgs, tools: &Registry) -> an
 fn compare(
     dataset: &Dataset,
     manifest: &Path,
-    clean: &CleanOptions,
+    selection: &SelectionOptions,
     args: &CheckArgs,
 ) -> anyhow::Result<Exit> {
-    let condition = args.condition.as_deref();
     let report = runtime()?.block_on(over_fresh_views(
         dataset,
-        async |session| Ok(compare_manifest(session, manifest, condition, clean, args.examples).await?),
+        async |session| Ok(compare_manifest(session, manifest, selection, args.examples).await?),
         || true,
     ))?;
     if args.json {

@@ -6,9 +6,9 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 
-use super::ExportError;
-use super::manifest::Selection;
-use super::target::Target;
+use crate::export::ExportError;
+use crate::export::select::Selection;
+use crate::export::target::Target;
 use crate::query::QuerySession;
 
 /// Names of GBIF's dataset key, as lists carry it.
@@ -46,7 +46,7 @@ impl Credits {
 /// When a file cannot be read.
 pub(super) async fn attribution(
     session: &QuerySession,
-    selection: &Selection<'_>,
+    selection: &Selection,
 ) -> Result<Credits, ExportError> {
     let header = &["license", "source", "is_license_full", "images"];
     count(session, selection, header, |chosen, _| {
@@ -65,7 +65,7 @@ pub(super) async fn dataset_key(session: &QuerySession) -> Result<&'static str, 
     let urls = session.tables().await?.into_iter().find(|table| table.name == "urls");
     let known = urls.map(|table| table.columns).unwrap_or_default();
     let key = DATASET_KEYS.into_iter().find(|key| known.iter().any(|column| column.name == *key));
-    key.ok_or(ExportError::NoColumn { name: DATASET_KEYS[0] })
+    key.ok_or(ExportError::NoColumn { name: DATASET_KEYS[0].into() })
 }
 
 /// `datasetKey,count`: what GBIF asks for when a derived dataset is registered.
@@ -74,7 +74,7 @@ pub(super) async fn dataset_key(session: &QuerySession) -> Result<&'static str, 
 /// When a file cannot be read.
 pub(super) async fn derived_dataset(
     session: &QuerySession,
-    selection: &Selection<'_>,
+    selection: &Selection,
     key: &str,
 ) -> Result<Credits, ExportError> {
     count(session, selection, &["datasetKey", "count"], |chosen, (first, last)| {
@@ -90,7 +90,7 @@ pub(super) async fn derived_dataset(
 /// Adds up the counts of all slices: the last column, by the others.
 async fn count(
     session: &QuerySession,
-    selection: &Selection<'_>,
+    selection: &Selection,
     header: &'static [&'static str],
     sql: impl Fn(&str, (usize, usize)) -> String,
 ) -> Result<Credits, ExportError> {

@@ -9,8 +9,9 @@ use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
 use serde::Serialize;
 
-use super::manifest::{SLICE_IMAGES, Selection};
-use super::{CleanOptions, ExportError, listed};
+use super::listed;
+use crate::export::ExportError;
+use crate::export::select::{SLICE_IMAGES, Selection, SelectionOptions};
 use crate::query::{QueryError, QuerySession, RowStream};
 
 /// So many differences of each kind are named, if nothing else is asked for: they fit on a screen.
@@ -79,14 +80,13 @@ impl ManifestComparison {
 pub async fn compare_manifest(
     session: &QuerySession,
     manifest: &Path,
-    where_sql: Option<&str>,
-    clean: &CleanOptions,
+    selection: &SelectionOptions,
     max_examples: usize,
 ) -> Result<ManifestComparison, ExportError> {
     // What is wrong with the file is told before anything is sorted.
     let not_compared = listed::missing_columns(manifest)?;
     let has_urls = !not_compared.contains(&"identifier");
-    let selection = Selection::new(session, where_sql, clean, SLICE_IMAGES)?;
+    let selection = Selection::new(session, selection, SLICE_IMAGES).await?;
     let path = manifest.to_owned();
     let open =
         move || listed::open(&path).unwrap_or_else(|error| Box::new(std::iter::once(Err(error.to_string()))));
@@ -238,6 +238,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::export::CleanOptions;
     use crate::export::{ManifestOptions, export_manifest};
     use crate::query::tests::fixture::Fixture;
 
@@ -253,7 +254,7 @@ mod tests {
         path: &Path,
         max_examples: usize,
     ) -> Result<ManifestComparison, ExportError> {
-        compare_manifest(&fixture.session(), path, None, &CleanOptions::default(), max_examples).await
+        compare_manifest(&fixture.session(), path, &SelectionOptions::default(), max_examples).await
     }
 
     #[tokio::test]
@@ -332,14 +333,15 @@ mod tests {
         let clean = CleanOptions { tools: vec!["size".into()], ..CleanOptions::default() };
         let condition = "server_name like 'a.%'";
         let output = fixture.outside("m.csv");
+        let selection =
+            SelectionOptions { where_sql: Some(condition.into()), clean, ..SelectionOptions::default() };
         let options = ManifestOptions {
             output: output.clone(),
-            where_sql: Some(condition.into()),
-            clean: clean.clone(),
+            selection: selection.clone(),
             ..ManifestOptions::default()
         };
         export_manifest(&fixture.session(), &options).await.unwrap();
-        let report = compare_manifest(&fixture.session(), &output, Some(condition), &clean, 3).await.unwrap();
+        let report = compare_manifest(&fixture.session(), &output, &selection, 3).await.unwrap();
         assert_eq!((report.equal, report.is_equal()), (2, true), "{report:?}");
         assert_eq!(compare(&fixture, &output, 3).await.unwrap().unlisted, 4);
     }

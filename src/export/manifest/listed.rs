@@ -18,8 +18,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::de::IgnoredAny;
 
-use super::ExportError;
-use super::target::format_of;
+use crate::export::ExportError;
+use crate::export::target::format_of;
 use crate::query::{ForeignBatches, OutputFormat};
 
 /// What is read of a manifest; what it does not have is null.

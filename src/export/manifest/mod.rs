@@ -6,17 +6,21 @@
 //! The dataset is gone through in slices of whole partitions, each sorted by itself: memory and disk for a
 //! sort of everything are needed for a portable manifest only, which depends on no partition.
 
+mod compare;
+mod credits;
+mod listed;
+
 use arrow::compute::BatchCoalescer;
 
+pub use self::compare::{
+    DEFAULT_EXAMPLES, DifferentImage, ListedImage, ManifestComparison, compare_manifest,
+};
+use super::select::{SLICE_IMAGES, Selection};
 use super::target::{Target, format_of, refuse_same};
-use super::{CleanOptions, ExportError, ManifestOptions, ManifestReport, clean, credits};
+use super::{ExportError, ManifestOptions, ManifestReport, clean};
 use crate::query::output::{RowWriter, of_arrow};
-use crate::query::{OutputOptions, QueryError, QuerySession, RowStream};
+use crate::query::{OutputOptions, QuerySession};
 use crate::storage::HASH_ALGORITHM_KEY;
-
-/// Images of a slice, unless one partition alone has more. A row is about 600 bytes, so this is half of what
-/// queries may use by default.
-pub(super) const SLICE_IMAGES: u64 = 1_000_000;
 
 const COLUMNS: &str = "uuid, source_id, identifier, server_name, partition_id, record, original_size, \
     resized_size, resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, \
@@ -34,66 +38,7 @@ const PORTABLE_ORDER: &str = "server_name, uuid, identifier, hashsum_original";
 /// Rows that are written at once. Where Parquet begins a page depends on it.
 const BATCH_ROWS: usize = 8192;
 
-/// Which images an export takes, in slices of the dataset.
-pub(super) struct Selection<'a> {
-    where_sql: Option<&'a str>,
-    tools: &'a [String],
-    pub slices: Vec<(usize, usize)>,
-}
-
-impl<'a> Selection<'a> {
-    /// # Errors
-    /// When the condition is none, or a tool has not been run on all images.
-    pub fn new(
-        session: &QuerySession,
-        where_sql: Option<&'a str>,
-        clean: &'a CleanOptions,
-        slice_images: u64,
-    ) -> Result<Self, ExportError> {
-        if let Some(sql) = where_sql {
-            session.check_condition(sql)?;
-        }
-        clean::check(session, clean)?;
-        session.register_ordered()?;
-        Ok(Self { where_sql, tools: &clean.tools, slices: session.image_slices(slice_images) })
-    }
-
-    /// A query for the chosen images of a slice.
-    pub fn sql(&self, columns: &str, slice: (usize, usize)) -> String {
-        // A line of its own, so that a comment in the condition ends.
-        let condition = self.where_sql.map_or("true".into(), |sql| format!("(\n{sql}\n)"));
-        let (first, last) = slice;
-        format!(
-            "select {columns} from ordered_images as images \
-             where \"ddl:partition\" between {first} and {last} and {condition} and {}",
-            clean::condition(self.tools, slice)
-        )
-    }
-
-    /// The chosen images in the order of the dataset.
-    pub async fn stream(&self, session: &QuerySession, columns: &str) -> Result<RowStream, QueryError> {
-        let order = "order by \"ddl:partition\", record";
-        let slices = self.slices.iter().map(|&slice| format!("{} {order}", self.sql(columns, slice)));
-        session.register_statements("chosen_images", slices).await?;
-        session.stream("select * from chosen_images").await
-    }
-
-    /// The chosen images in another order: sorted on disk where memory does not suffice.
-    pub async fn sorted(
-        &self,
-        session: &QuerySession,
-        columns: &str,
-        order: &str,
-    ) -> Result<RowStream, QueryError> {
-        let slices = self.slices.iter().map(|&slice| self.sql(columns, slice));
-        session.register_statements("chosen_images", slices).await?;
-        session.stream_sorted(&format!("select * from chosen_images order by {order}")).await
-    }
-}
-
 /// Writes the manifest. The file appears when it is whole.
-///
-/// A subquery in the condition is answered once per slice.
 ///
 /// # Errors
 /// When the name tells no format, the condition does not hold as SQL, a tool has not been run, a file of the dataset
@@ -111,7 +56,7 @@ async fn export_in_slices(
     slice_images: u64,
 ) -> Result<ManifestReport, ExportError> {
     let (format, gzip) = format_of(&options.output)?;
-    let selection = Selection::new(session, options.where_sql.as_deref(), &options.clean, slice_images)?;
+    let selection = Selection::new(session, &options.selection, slice_images).await?;
     let dataset_key = match options.derived_dataset {
         Some(_) => Some(credits::dataset_key(session).await?),
         None => None,
@@ -152,7 +97,7 @@ async fn export_in_slices(
             writer.write(&rows_now)?;
         }
         let manifest = writer.finish()?;
-        let removals = clean::removals(session, &options.clean.tools, &selection.slices).await?;
+        let removals = clean::removals(session, &options.selection.clean.tools, &selection.slices).await?;
         let mut credits = Vec::new();
         if let Some(target) = attribution.take() {
             credits.push((target, credits::attribution(session, &selection).await?));
@@ -169,7 +114,7 @@ async fn export_in_slices(
         let files = targets.into_iter().map(|(target, num_rows)| target.finish(num_rows));
         let files = files.collect::<Result<Vec<_>, ExportError>>()?;
         let file = files.into_iter().next().expect("the manifest is one");
-        let tools = options.clean.tools.iter().map(String::as_str).chain(session.images_from());
+        let tools = options.selection.clean.tools.iter().map(String::as_str).chain(session.images_from());
         let tools =
             tools.map(|tool| (tool.to_owned(), session.tool_parameters(tool).unwrap_or_default().to_owned()));
         Ok(ManifestReport { file, removals, tools: tools.collect() })
@@ -188,11 +133,14 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;
+    use crate::export::{CleanOptions, SelectionOptions};
     use crate::query::QueryOptions;
     use crate::query::tests::fixture::Fixture;
 
     fn options(output: PathBuf, where_sql: Option<&str>) -> ManifestOptions {
-        ManifestOptions { output, where_sql: where_sql.map(str::to_owned), ..ManifestOptions::default() }
+        let where_sql = where_sql.map(str::to_owned);
+        let selection = SelectionOptions { where_sql, ..SelectionOptions::default() };
+        ManifestOptions { output, selection, ..ManifestOptions::default() }
     }
 
     #[tokio::test]
@@ -301,9 +249,9 @@ mod tests {
             let uuids: Vec<_> = uuids.into_iter().filter(|uuid| uuid.starts_with("uuid-")).collect();
             (uuids, report.removals)
         };
-        options.clean = clean(&["size"]);
+        options.selection.clean = clean(&["size"]);
         assert_eq!(left(&options, 1).await.0, ["uuid-a.example-2", "uuid-b.example:8080-1"]);
-        options.clean = clean(&["size", "dedup"]);
+        options.selection.clean = clean(&["size", "dedup"]);
         options.attribution = Some(fixture.outside("attribution.csv"));
         let (uuids, removals) = left(&options, 1).await;
         assert_eq!(uuids, ["uuid-a.example-2"]);
@@ -316,10 +264,10 @@ mod tests {
         let attribution = fs::read_to_string(fixture.outside("attribution.csv")).unwrap();
         assert_eq!(attribution, "license,source,is_license_full,images\nNot provided,Not provided,false,1\n");
 
-        options.clean = clean(&["verify"]);
+        options.selection.clean = clean(&["verify"]);
         let error = export_manifest(&session, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "the tool `verify` has not been run");
-        options.clean = clean(&["size"]);
+        options.selection.clean = clean(&["size"]);
         options.derived_dataset = Some(fixture.outside("derived.csv"));
         let error = export_manifest(&session, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "the lists have no column `datasetKey`");
@@ -333,7 +281,7 @@ mod tests {
             matches!(&error, ExportError::ToolStale { .. })
                 && error.hint().unwrap().contains("--allow-stale")
         );
-        options.clean.allow_stale = true;
+        options.selection.clean.allow_stale = true;
         assert_eq!(export_manifest(&session, &options).await.unwrap().file.num_rows, 2);
     }
 
