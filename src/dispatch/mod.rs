@@ -43,6 +43,7 @@ mod worker;
 
 pub use coordinator::{Action, Coordinator, CoordinatorEvent};
 pub use error::DispatchError;
+pub use landlord::num_seats;
 pub use lending::BudgetOf;
 pub use options::DispatchOptions;
 pub use publish::{PausedServer, PublishedStatus, ServerProgress, read_published};

@@ -11,6 +11,7 @@ mod dataset;
 mod download;
 mod error;
 mod ingest;
+mod plan;
 mod ranks;
 mod retract;
 mod retry;
@@ -23,7 +24,8 @@ pub use check::{check, repair};
 pub use dataset::Dataset;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
-pub use ingest::ingest;
+pub use ingest::{ingest, inspect};
+pub use plan::{Estimate, EstimateOptions, Interval, PlanReport, RankPlan, ServerEstimate, ServerPlan, plan};
 pub use retract::{
     FailedPartition, RecordName, RetractPlan, RetractReport, RetractSelection, plan_retraction, retract,
 };

@@ -8,6 +8,7 @@ mod disk;
 mod faults;
 mod manifest;
 mod messages;
+mod plan;
 mod query;
 mod readers;
 mod real_list;

@@ -8,6 +8,7 @@ mod download;
 mod export;
 mod ingest;
 mod init;
+mod plan;
 mod prompt;
 mod query;
 mod ranks;
@@ -30,6 +31,7 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
     match command {
         Command::Init(args) => init::run(&args),
         Command::Ingest(args) => ingest::run(&global, &args),
+        Command::Plan(args) => plan::run(&global, &args),
         Command::Download(args) => download::run(&global, &args),
         Command::Retry(args) => retry::run(&global, &args),
         Command::Retract(args) => retract::run(&global, &args),
