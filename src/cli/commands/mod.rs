@@ -8,6 +8,7 @@ mod download;
 mod export;
 mod ingest;
 mod init;
+mod list_text;
 mod plan;
 mod prompt;
 mod query;

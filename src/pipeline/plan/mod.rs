@@ -11,8 +11,6 @@ mod statistics;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
 use serde::Serialize;
 
 use super::download::fetch_settings;
@@ -21,9 +19,9 @@ use super::{Dataset, PipelineError};
 use crate::catalog::{CatalogView, DispositionCounts, ServerFact};
 use crate::dispatch::{DispatchOptions, num_seats};
 use crate::fetch::{FetchOptions, ServerRules};
-use crate::model::{PartitionKey, ServerBudget, ServerId, ServerName};
+use crate::model::{PartitionKey, RecordState, ServerBudget, ServerId, ServerName};
 use crate::runtime::available_cores;
-use crate::storage::read_server_list;
+use crate::storage::{ManifestReader, read_server_list};
 
 pub use estimate::{Estimate, EstimateOptions, ServerEstimate};
 pub use statistics::Interval;
@@ -34,6 +32,8 @@ const IMAGES_PER_CORE: f64 = 1250.0;
 const RESIZED_PER_CORE: f64 = 100.0;
 /// Of a complete partition: its folder, `successes.parquet`, `errors.parquet`, `completed`.
 const FILES_PER_PARTITION: u64 = 4;
+/// Rows of a manifest that are read at a time.
+const MANIFEST_ROWS: usize = 1024;
 
 /// What a download would do.
 #[derive(Clone, Debug, Serialize)]
@@ -266,7 +266,7 @@ impl Pending {
             ignored_servers,
             new_folders: 0,
         };
-        let (mut has_shared, mut with_images, mut with_work) = (false, HashSet::new(), HashSet::new());
+        let (mut with_images, mut with_work) = (HashSet::new(), HashSet::new());
         view.for_each_partition(|key, row| {
             pending.counts += row.counts;
             if row.counts.success > 0 {
@@ -282,7 +282,6 @@ impl Pending {
             }
             pending.partitions.push(key);
             with_work.insert(key.server_id);
-            has_shared |= is_shared;
             if !is_shared {
                 let server = pending.servers.entry(folder.clone()).or_default();
                 server.records += row.counts.pending;
@@ -290,36 +289,50 @@ impl Pending {
             }
         })?;
         pending.new_folders = with_work.difference(&with_images).count() as u64;
-        if has_shared {
-            pending.add_shared(dataset)?;
-        }
+        pending.add_shared(dataset, view)?;
         Ok(pending)
     }
 
     /// Which servers the records of shared folders are of, only the manifest knows.
-    fn add_shared(&mut self, dataset: &Dataset) -> Result<(), PipelineError> {
-        let sql = "SELECT shared_server_name, count(*) FROM urls \
-                   WHERE shared_server_name IS NOT NULL AND disposition = 'pending' GROUP BY 1";
-        let session = dataset.query_session()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| PipelineError::Io { action: "start the runtime".into(), source })?;
-        for batch in runtime.block_on(session.collect(sql))? {
-            let counts = batch.column(1).as_primitive::<Int64Type>();
-            let names = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8);
-            let Ok(names) = names else { continue };
-            for (name, count) in names.as_string::<i32>().iter().zip(counts) {
-                let name = ServerName::from_catalog(name.unwrap_or_default());
-                let records = count.unwrap_or(0).unsigned_abs();
-                if self.ignored_servers.contains(&name) {
-                    self.ignored += records;
-                } else {
-                    self.servers.entry(name).or_default().records += records;
+    fn add_shared(&mut self, dataset: &Dataset, view: &CatalogView) -> Result<(), PipelineError> {
+        let is_shared =
+            |key: &&PartitionKey| self.folders.get(&key.server_id).is_some_and(|(_, shared)| *shared);
+        let shared: Vec<PartitionKey> = self.partitions.iter().filter(is_shared).copied().collect();
+        for key in shared {
+            let states = view.states(key)?;
+            let Some(mut reader) = self.manifest(dataset, view, key)? else { continue };
+            while let Some(rows) = reader.next_batch()? {
+                for row in rows {
+                    let state = states.get(row.record as usize).map(|status| status.state);
+                    let Some(name) = row.shared_server_name.filter(|_| state == Some(RecordState::Pending))
+                    else {
+                        continue;
+                    };
+                    let name = ServerName::from_catalog(&name);
+                    if self.ignored_servers.contains(&name) {
+                        self.ignored += 1;
+                    } else {
+                        self.servers.entry(name).or_default().records += 1;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The list of a partition.
+    fn manifest(
+        &self,
+        dataset: &Dataset,
+        view: &CatalogView,
+        key: PartitionKey,
+    ) -> Result<Option<ManifestReader>, PipelineError> {
+        let (Some(row), Some((folder, _))) = (view.partition(key)?, self.folders.get(&key.server_id)) else {
+            return Ok(None);
+        };
+        let path = dataset.layout.manifest_folder(folder, key.partition_id);
+        let files = row.manifest_files.iter().map(|file| path.join(&file.name)).collect();
+        Ok(Some(ManifestReader::new(files, MANIFEST_ROWS)))
     }
 }
 

@@ -9,10 +9,7 @@ use super::{Pending, PipelineError};
 use crate::catalog::CatalogView;
 use crate::model::{PartitionKey, RecordIndex, RecordState, ServerId, ServerName, UrlKey};
 use crate::pipeline::Dataset;
-use crate::storage::ManifestReader;
 
-/// Rows of a manifest at a time.
-const MANIFEST_ROWS: usize = 1024;
 /// A group with fewer says nothing of how much its records differ.
 const LEAST_OF_GROUP: u64 = 2;
 
@@ -130,14 +127,8 @@ fn read_urls(
     records: &HashMap<RecordIndex, (UrlKey, usize)>,
     found: &mut [BTreeMap<UrlKey, SampledUrl>],
 ) -> Result<(), PipelineError> {
-    let (Some(row), Some((folder, _))) =
-        (view.partition(partition)?, pending.folders.get(&partition.server_id))
-    else {
-        return Ok(());
-    };
-    let path = dataset.layout.manifest_folder(folder, partition.partition_id);
-    let files = row.manifest_files.iter().map(|file| path.join(&file.name)).collect();
-    let mut reader = ManifestReader::new(files, MANIFEST_ROWS);
+    let Some(mut reader) = pending.manifest(dataset, view, partition)? else { return Ok(()) };
+    let Some((folder, _)) = pending.folders.get(&partition.server_id) else { return Ok(()) };
     let mut left = records.len();
     while left > 0
         && let Some(rows) = reader.next_batch()?
