@@ -81,6 +81,7 @@ bench: build $(BENCH)/venv/requirements.txt ## the tables of docs/BENCHMARKS.md 
 	$(CARGO) build --locked --release $(FULL) --example pixel_floor
 	$(BENCH_PYTHON) benches/peers.py --ddl target/release/ddl --work $(BENCH)/peers --floor target/release/examples/pixel_floor
 	$(BENCH_PYTHON) benches/ingest.py --ddl target/release/ddl --work $(BENCH)/ingest
+	$(BENCH_PYTHON) benches/export.py --ddl target/release/ddl --work $(BENCH)/export
 
 $(BENCH)/venv/requirements.txt: benches/requirements.txt
 	scripts/install-debian.sh python

@@ -13,7 +13,7 @@ use crate::query::{QuerySession, ToolState};
 const MAX_TOOLS: usize = 32;
 
 /// Which tools' verdicts an export follows.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CleanOptions {
     /// Names of tools.
     pub tools: Vec<String>,

@@ -26,7 +26,19 @@ pub enum ExportError {
     #[error("an export follows {max} tools at most")]
     TooManyTools { max: usize },
     #[error("the lists have no column `{name}`")]
-    NoColumn { name: &'static str },
+    NoColumn { name: String },
+    #[error("`{pattern}` is no pattern of a name")]
+    Pattern { pattern: String },
+    #[error("{validation} for validation and {test} for tests are no shares of the images")]
+    Shares { validation: f64, test: f64 },
+    #[error("`{}` is not in a folder that has the dataset's images", path.display())]
+    NotAbove { path: PathBuf },
+    #[error("`{}` has other files", path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("`{}` has another export, or one of other images", path.display())]
+    OtherExport { path: PathBuf },
+    #[error("another process writes to `{}`", path.display())]
+    InUse { path: PathBuf },
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read `{}`: {detail}", path.display())]
@@ -65,6 +77,22 @@ impl ExportError {
                 Some(format!("`ddl tool {tool}` goes on; `--allow-stale` follows what it has said so far"))
             }
             Self::NoColumn { .. } => Some("`DESCRIBE urls` lists the columns".into()),
+            Self::Pattern { .. } => Some(
+                "`{segment[-2]}` is the last but one part of a URL's path; there are also `{segment_first}`, \
+                 `{segment_parent}`, `{segment_last}`, `{ext}` and `{key}`"
+                    .into(),
+            ),
+            Self::Shares { .. } => Some("each is from 0 to 1, and so are both together".into()),
+            Self::NotAbove { .. } => {
+                Some("a description names files by paths from its own folder: put it into the dataset's".into())
+            }
+            Self::NotEmpty { .. } => Some("choose a folder that is empty or not there".into()),
+            Self::OtherExport { .. } => Some(
+                "choose another folder, or delete this one: only what was exported from the same images with the same \
+                 options is gone on with"
+                    .into(),
+            ),
+            Self::InUse { .. } => Some("wait for it, or choose another folder".into()),
             Self::NoManifest { .. } => Some("`ddl export manifest` writes one".into()),
             Self::TooManyTools { .. } | Self::Write { .. } | Self::Unreadable { .. } => None,
         }

@@ -167,6 +167,14 @@ fn sweep(path: &Path) {
     }
 }
 
+/// Refuses a path where the dataset keeps what it cannot do without.
+pub(super) fn refuse_own(layout: &DatasetLayout, path: &Path) -> Result<(), ExportError> {
+    if is_own(layout, &resolve(path)) {
+        return Err(ExportError::OwnFile { path: path.to_owned() });
+    }
+    Ok(())
+}
+
 /// Whether a path is where the dataset keeps what the catalog names, or the catalog itself.
 fn is_own(layout: &DatasetLayout, path: &Path) -> bool {
     let in_folder = [layout.images(), layout.urls(), layout.status()]

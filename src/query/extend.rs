@@ -4,7 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array as _, AsArray, Int32Array, RecordBatch, RecordBatchReader as _};
+use datafusion::arrow::array::{
+    Array as _, AsArray, Int32Array, Int64Array, RecordBatch, RecordBatchReader as _,
+};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, TableProvider};
@@ -44,6 +46,31 @@ impl QuerySession {
             Volatility::Immutable,
             Arc::new(of_column),
         ));
+    }
+
+    /// Makes a function of so many texts known to SQL. NULL is a value like any other.
+    pub(crate) fn register_texts_function(
+        &self,
+        name: &str,
+        num_texts: usize,
+        function: impl Fn(&[Option<&str>]) -> i64 + Send + Sync + 'static,
+    ) {
+        let of_columns = move |args: &[ColumnarValue]| {
+            let columns = ColumnarValue::values_to_arrays(args)?;
+            let texts: Vec<_> = columns.iter().map(|column| column.as_string::<i32>()).collect();
+            let num_rows = texts.first().map_or(0, |column| column.len());
+            let mut row_texts = vec![None; texts.len()];
+            let values = (0..num_rows).map(|row| {
+                for (text, column) in row_texts.iter_mut().zip(&texts) {
+                    *text = column.is_valid(row).then(|| column.value(row));
+                }
+                function(&row_texts)
+            });
+            Ok(ColumnarValue::Array(Arc::new(Int64Array::from_iter_values(values))))
+        };
+        let texts = vec![DataType::Utf8; num_texts];
+        let udf = create_udf(name, texts, DataType::Int64, Volatility::Immutable, Arc::new(of_columns));
+        self.context().register_udf(udf);
     }
 
     /// Rows in memory as a table.

@@ -30,6 +30,7 @@ mod session;
 mod spill;
 mod statement;
 mod states;
+mod stored_images;
 mod views;
 
 #[cfg(test)]
@@ -42,3 +43,4 @@ pub(crate) use session::ForeignBatches;
 pub(crate) use session::ToolState;
 pub use session::{ColumnInfo, QuerySession, RowStream, TableInfo};
 pub use statement::Script;
+pub(crate) use stored_images::{ImagePlace, StoredImages};

@@ -159,19 +159,19 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[derive(Clone)]
-struct OpenedFile {
-    content: Content,
-    metadata: Arc<ParquetMetaData>,
+pub(super) struct OpenedFile {
+    pub content: Content,
+    pub metadata: Arc<ParquetMetaData>,
 }
 
 #[derive(Clone)]
-enum Content {
+pub(super) enum Content {
     File(Arc<File>),
     Memory(Bytes),
 }
 
 impl Content {
-    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+    pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         match self {
             Self::File(file) => {
                 let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -184,7 +184,7 @@ impl Content {
 }
 
 impl OpenedFile {
-    fn open(dataset: &Dataset, id: FileId) -> Result<Self, ParquetError> {
+    pub fn open(dataset: &Dataset, id: FileId) -> Result<Self, ParquetError> {
         let files = dataset.files(id.kind, id.partition);
         let Some(at) = files.iter().position(|file| file.part == id.part) else {
             return Err(ParquetError::General(format!("{id:?} is not in the view")));

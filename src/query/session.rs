@@ -24,7 +24,7 @@ use super::dataset::{Dataset, FileKind};
 use super::error::explain;
 use super::spill::SpillFolder;
 use super::statement::{MixedCase, check_condition, mixed_case, parse, reads_images, refuse_writes};
-use super::{QueryError, QueryOptions, memory_tables, views};
+use super::{QueryError, QueryOptions, StoredImages, memory_tables, views};
 use crate::catalog::{CatalogView, PartitionRow, ToolStage, images_fingerprint};
 use crate::model::{PartitionKey, ServerName};
 use crate::storage::DatasetLayout;
@@ -248,6 +248,11 @@ impl QuerySession {
     pub(crate) fn image_files(&self, partition: usize) -> Vec<(PathBuf, u64)> {
         let files = self.dataset.files(FileKind::Images, partition);
         files.into_iter().map(|file| (file.path, file.num_rows)).collect()
+    }
+
+    /// Reads single images.
+    pub(crate) fn stored_images(&self) -> StoredImages {
+        StoredImages::new(self.dataset.clone())
     }
 
     /// Where the dataset is.

@@ -60,9 +60,10 @@ pub(super) fn images(dataset: &Arc<Dataset>) -> Result<ViewTable> {
     Ok(ViewTable::new(images_plan(dataset, Vec::new())?, None))
 }
 
-/// `images` with the position of its partition in the order of the dataset.
+/// `images` with the position of its partition in the order of the dataset, and of its file in the partition.
 pub(super) fn ordered_images(dataset: &Arc<Dataset>) -> Result<ViewTable> {
-    Ok(ViewTable::new(images_plan(dataset, vec![ident(hidden::PARTITION)])?, None))
+    let place = vec![ident(hidden::PARTITION), ident(hidden::PART)];
+    Ok(ViewTable::new(images_plan(dataset, place)?, None))
 }
 
 fn images_plan(dataset: &Arc<Dataset>, more: Vec<Expr>) -> Result<LogicalPlan> {

@@ -1,5 +1,6 @@
 //! Files that are either whole or not there.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,54 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Many small files in one folder and those below it. Each is whole or not there; [`AtomicBatch::sync`] makes them durable
+/// together, since a sync for each would cost more than all of their bytes.
+pub struct AtomicBatch {
+    root: PathBuf,
+    writer: String,
+    /// Folders that are known to be there.
+    folders: HashSet<PathBuf>,
+}
+
+impl AtomicBatch {
+    /// `writer` as in [`AtomicFile::create`].
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn new(root: &Path, writer: &str) -> Result<Self, StorageError> {
+        create_folder(root)?;
+        Ok(Self { root: root.to_owned(), writer: writer.to_owned(), folders: HashSet::new() })
+    }
+
+    /// Writes a file, in the place of one that may be there. It may be empty, or gone, after a power failure before the
+    /// next [`AtomicBatch::sync`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let path = self.root.join(name);
+        let folder = folder_of(&path);
+        if !self.folders.contains(folder) {
+            fs::create_dir_all(folder).map_err(StorageError::io("create", folder))?;
+            self.folders.insert(folder.to_owned());
+        }
+        let mut temporary = path.file_name().unwrap_or_default().to_owned();
+        temporary.push(format!("{TEMPORARY}{}", self.writer));
+        let temporary = path.with_file_name(temporary);
+        fs::write(&temporary, bytes).map_err(StorageError::io("write", &temporary))?;
+        fs::rename(&temporary, &path).map_err(StorageError::io("rename", &path))
+    }
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        let folder = File::open(&self.root).map_err(StorageError::io("open", &self.root))?;
+        rustix::fs::syncfs(folder).map_err(|error| StorageError::io("sync", &self.root)(error.into()))
     }
 }
 
@@ -203,6 +252,22 @@ pub fn sync_folder(path: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_leaves_whole_files_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("new/root");
+        let mut batch = AtomicBatch::new(&root, "w").unwrap();
+        batch.write("a/b/1.jpg", b"one").unwrap();
+        // What a killed process has left of the same file.
+        fs::write(root.join("a/b/2.jpg.tmp-w"), "half").unwrap();
+        batch.write("a/b/2.jpg", b"two").unwrap();
+        batch.write("a/b/1.jpg", b"again").unwrap();
+        batch.sync().unwrap();
+        assert_eq!(fs::read(root.join("a/b/1.jpg")).unwrap(), b"again");
+        assert_eq!(fs::read(root.join("a/b/2.jpg")).unwrap(), b"two");
+        assert_eq!(fs::read_dir(root.join("a/b")).unwrap().count(), 2);
+    }
 
     #[test]
     fn a_bare_name_lies_in_the_working_folder() {

@@ -20,7 +20,9 @@ mod server_tables;
 mod sweep;
 mod table_writer;
 
-pub use atomic::{AtomicFile, create_folder, remove_if_there, rename_durably, sync_folder, write_atomically};
+pub use atomic::{
+    AtomicBatch, AtomicFile, create_folder, remove_if_there, rename_durably, sync_folder, write_atomically,
+};
 pub use checksum::{Checksum, Checksummed};
 pub use compact::{CompactionInput, CompactionOutput, compact_partition, finish_partition};
 pub use csv_file::CsvFile;

@@ -5,6 +5,7 @@ mod beside;
 mod dataset;
 mod demo;
 mod disk;
+mod exports;
 mod faults;
 mod manifest;
 mod messages;

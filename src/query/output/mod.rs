@@ -158,10 +158,16 @@ pub(crate) enum RowWriter<W: Write + Send> {
 
 impl<W: Write + Send> RowWriter<W> {
     pub fn new(target: W, rows: &RowStream, options: OutputOptions) -> Result<Self, QueryError> {
-        let schema = rows.schema();
+        if options.format == OutputFormat::Table && rows.is_plan() {
+            return Ok(Self::Plan(target));
+        }
+        Self::of_schema(target, rows.schema(), options)
+    }
+
+    /// For rows that do not come from a query.
+    pub fn of_schema(target: W, schema: SchemaRef, options: OutputOptions) -> Result<Self, QueryError> {
         let json = WriterBuilder::new().with_explicit_nulls(true);
         Ok(match options.format {
-            OutputFormat::Table if rows.is_plan() => Self::Plan(target),
             OutputFormat::Table => Self::Table(Table::new(target, &schema, options.table_width)),
             OutputFormat::Csv => Self::Delimited(Delimited::new(target, &schema, Quoting::Csv)?),
             OutputFormat::Tsv => Self::Delimited(Delimited::new(target, &schema, Quoting::Tsv)?),

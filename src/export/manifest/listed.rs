@@ -16,8 +16,8 @@ use flate2::read::MultiGzDecoder;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::ExportError;
-use super::target::format_of;
+use crate::export::ExportError;
+use crate::export::target::format_of;
 use crate::query::{ForeignBatches, OutputFormat};
 
 /// What is read of a manifest; what it does not have is null.

@@ -9,8 +9,8 @@ use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
 use serde::Serialize;
 
-use super::ExportError;
 use super::listed;
+use crate::export::ExportError;
 use crate::query::{QueryError, QuerySession, RowStream};
 
 /// An image that only one of the two has.

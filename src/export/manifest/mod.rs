@@ -6,14 +6,16 @@
 //! The dataset is gone through in slices of whole partitions, each sorted by itself: memory and disk for a
 //! sort of everything are never needed.
 
+mod compare;
+mod credits;
+mod listed;
+
+pub use self::compare::{DifferentImage, ListedImage, ManifestComparison, compare_manifest};
+use super::select::{SLICE_IMAGES, Selection};
 use super::target::{Target, format_of};
-use super::{ExportError, ManifestOptions, ManifestReport, clean, credits};
+use super::{ExportError, ManifestOptions, ManifestReport, clean};
 use crate::query::output::RowWriter;
 use crate::query::{OutputOptions, QuerySession};
-
-/// Images of a slice, unless one partition alone has more. A row is about 600 bytes, so this is half of what
-/// queries may use by default.
-const SLICE_IMAGES: u64 = 1_000_000;
 
 const COLUMNS: &str = "uuid, source_id, identifier, server_name, partition_id, record, original_size, \
     resized_size, resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, \
@@ -25,29 +27,7 @@ const PORTABLE_COLUMNS: &str = "uuid, source_id, identifier, server_name, origin
     resized_size[1] as height, resized_size[2] as width, hashsum_original, hashsum_resized, image_format, \
     image_bytes, perceptual_hash, is_license_full, license, source, title, label, content_type";
 
-/// Which images an export takes, in slices of the dataset.
-pub(super) struct Selection<'a> {
-    options: &'a ManifestOptions,
-    pub slices: Vec<(usize, usize)>,
-}
-
-impl Selection<'_> {
-    /// A query for the chosen images of a slice.
-    pub fn sql(&self, columns: &str, slice: (usize, usize)) -> String {
-        // A line of its own, so that a comment in the condition ends.
-        let condition = self.options.where_sql.as_ref().map_or("true".into(), |sql| format!("(\n{sql}\n)"));
-        let (first, last) = slice;
-        format!(
-            "select {columns} from ordered_images as images \
-             where \"ddl:partition\" between {first} and {last} and {condition} and {}",
-            clean::condition(&self.options.clean.tools, slice)
-        )
-    }
-}
-
 /// Writes the manifest. The file appears when it is whole.
-///
-/// A subquery in the condition is answered once per slice.
 ///
 /// # Errors
 /// When the name tells no format, the condition does not hold as SQL, a tool has not been run, a file of the dataset
@@ -65,12 +45,7 @@ async fn export_in_slices(
     slice_images: u64,
 ) -> Result<ManifestReport, ExportError> {
     let (format, gzip) = format_of(&options.output)?;
-    if let Some(sql) = &options.where_sql {
-        session.check_condition(sql)?;
-    }
-    clean::check(session, &options.clean)?;
-    session.register_ordered()?;
-    let selection = Selection { options, slices: session.image_slices(slice_images) };
+    let selection = Selection::new(session, &options.selection, slice_images).await?;
     let (columns, order) =
         if options.portable { (PORTABLE_COLUMNS, "server_name, uuid") } else { (COLUMNS, "record") };
     let mut slices = selection.slices.iter();
@@ -102,7 +77,7 @@ async fn export_in_slices(
         }
     };
     let file = written.await.map_err(in_part)?;
-    let removals = clean::removals(session, &options.clean.tools, &selection.slices).await?;
+    let removals = clean::removals(session, &options.selection.clean.tools, &selection.slices).await?;
     if let Some(path) = &options.attribution {
         credits::attribution(session, &selection, path).await?;
     }
@@ -123,11 +98,13 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;
-    use crate::export::CleanOptions;
+    use crate::export::{CleanOptions, SelectionOptions};
     use crate::query::tests::fixture::Fixture;
 
     fn options(output: PathBuf, where_sql: Option<&str>) -> ManifestOptions {
-        ManifestOptions { output, where_sql: where_sql.map(str::to_owned), ..ManifestOptions::default() }
+        let where_sql = where_sql.map(str::to_owned);
+        let selection = SelectionOptions { where_sql, ..SelectionOptions::default() };
+        ManifestOptions { output, selection, ..ManifestOptions::default() }
     }
 
     #[tokio::test]
@@ -236,9 +213,9 @@ mod tests {
             let uuids: Vec<_> = uuids.into_iter().filter(|uuid| uuid.starts_with("uuid-")).collect();
             (uuids, report.removals)
         };
-        options.clean = clean(&["size"]);
+        options.selection.clean = clean(&["size"]);
         assert_eq!(left(&options, 1).await.0, ["uuid-a.example-2", "uuid-b.example:8080-1"]);
-        options.clean = clean(&["size", "dedup"]);
+        options.selection.clean = clean(&["size", "dedup"]);
         options.attribution = Some(fixture.outside("attribution.csv"));
         let (uuids, removals) = left(&options, 1).await;
         assert_eq!(uuids, ["uuid-a.example-2"]);
@@ -251,10 +228,10 @@ mod tests {
         let attribution = fs::read_to_string(fixture.outside("attribution.csv")).unwrap();
         assert_eq!(attribution, "license,source,is_license_full,images\nNot provided,Not provided,false,1\n");
 
-        options.clean = clean(&["verify"]);
+        options.selection.clean = clean(&["verify"]);
         let error = export_manifest(&session, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "the tool `verify` has not been run");
-        options.clean = clean(&["size"]);
+        options.selection.clean = clean(&["size"]);
         options.derived_dataset = Some(fixture.outside("derived.csv"));
         let error = export_manifest(&session, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "the lists have no column `datasetKey`");
@@ -268,7 +245,7 @@ mod tests {
             matches!(&error, ExportError::ToolStale { .. })
                 && error.hint().unwrap().contains("--allow-stale")
         );
-        options.clean.allow_stale = true;
+        options.selection.clean.allow_stale = true;
         assert_eq!(export_manifest(&session, &options).await.unwrap().file.num_rows, 2);
     }
 

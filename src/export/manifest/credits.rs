@@ -7,8 +7,8 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 
-use super::ExportError;
-use super::manifest::Selection;
+use crate::export::ExportError;
+use crate::export::select::Selection;
 use crate::query::QuerySession;
 use crate::storage::CsvFile;
 
@@ -21,7 +21,7 @@ const DATASET_KEYS: [&str; 3] = ["datasetKey", "datasetkey", "dataset_key"];
 /// When a file cannot be read or written.
 pub(super) async fn attribution(
     session: &QuerySession,
-    selection: &Selection<'_>,
+    selection: &Selection,
     path: &Path,
 ) -> Result<u64, ExportError> {
     let columns = ["license", "source", "is_license_full"];
@@ -39,14 +39,14 @@ pub(super) async fn attribution(
 /// `NoColumn` when the lists carry no dataset key; else as [`attribution`].
 pub(super) async fn derived_dataset(
     session: &QuerySession,
-    selection: &Selection<'_>,
+    selection: &Selection,
     path: &Path,
 ) -> Result<u64, ExportError> {
     let urls = session.tables().await?.into_iter().find(|table| table.name == "urls");
     let known = urls.map(|table| table.columns).unwrap_or_default();
     let Some(key) = DATASET_KEYS.into_iter().find(|key| known.iter().any(|column| column.name == *key))
     else {
-        return Err(ExportError::NoColumn { name: DATASET_KEYS[0] });
+        return Err(ExportError::NoColumn { name: DATASET_KEYS[0].into() });
     };
     let rows = counts(session, selection, &["dataset_key"], |chosen| {
         format!(
@@ -62,7 +62,7 @@ type Counts = BTreeMap<Vec<String>, u64>;
 
 async fn counts(
     session: &QuerySession,
-    selection: &Selection<'_>,
+    selection: &Selection,
     columns: &[&str],
     sql: impl Fn(&str) -> String,
 ) -> Result<Counts, ExportError> {
