@@ -84,6 +84,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Downloads what is pending; alone, or as one rank of many under mpirun or srun
     Download(DownloadArgs),
+    /// Does what a JSON file of FLOW-DC's says: reads the list, downloads, exports
+    Run(RunArgs),
     /// Sets failed records back to pending, for the next download
     Retry(RetryArgs),
     /// Takes images down: their bytes go, their records stay and are never downloaded again
@@ -226,6 +228,23 @@ pub struct DownloadArgs {
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The folder of images is where the file says (`output`), the dataset beside it, with .ddl behind the name. Interrupted, the
+same command goes on. What -c names, or a ddl.yaml in the working folder, is read first.
+
+Examples:
+  DDL_USER_AGENT='my-project/1.0 (me@institute.org)' ddl run config.json
+  ddl -c config.json status                   every other command takes the file, too")]
+pub struct RunArgs {
+    /// The JSON file (or YAML with `export_parameters`)
+    #[arg(value_name = "CONFIG")]
+    pub file: PathBuf,
+    /// Exits 3 when records have failed
+    #[arg(long)]
+    pub strict: bool,
 }
 
 #[derive(Debug, clap::Args)]

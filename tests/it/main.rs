@@ -7,6 +7,7 @@ mod demo;
 mod disk;
 mod exports;
 mod faults;
+mod flowdc;
 mod manifest;
 mod messages;
 mod plan;

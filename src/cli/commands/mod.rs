@@ -15,6 +15,7 @@ mod query;
 mod ranks;
 mod retract;
 mod retry;
+mod run;
 mod status;
 pub(super) mod time;
 mod tool;
@@ -36,6 +37,7 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
         Command::Download(args) => download::run(&global, &args),
         Command::Retry(args) => retry::run(&global, &args),
         Command::Retract(args) => retract::run(&global, &args),
+        Command::Run(args) => run::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Query(args) => query::run(&global, &args),
         Command::Tool(args) => tool::run(&global, &args, tools),

@@ -51,7 +51,6 @@ pub(super) struct ExcelReader {
     row: Row,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one sheet at a time")]
 enum Sheet {
     Xlsx(XlsxSheet),
     Xls(XlsSheet),

@@ -147,10 +147,8 @@ fn read_text(xml: &mut XmlStream, names: &[&str], max_bytes: usize) -> Result<St
                     phonetic = Some(xml.depth());
                 }
             }
-            XmlEvent::Text(piece) if inside.is_some() && phonetic.is_none() => {
-                if text.len() < max_bytes {
-                    text.push_str(&piece);
-                }
+            XmlEvent::Text(piece) if inside.is_some() && phonetic.is_none() && text.len() < max_bytes => {
+                text.push_str(&piece);
             }
             XmlEvent::End => {
                 let is_left = |at: &mut usize| *at > xml.depth();
