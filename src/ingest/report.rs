@@ -78,7 +78,7 @@ impl ColumnUse {
     }
 }
 
-/// What is in a list ([`inspect`](super::inspect)).
+/// What is in a list (`ddl ingest --inspect`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Inspection {
     pub num_inputs: u64,
