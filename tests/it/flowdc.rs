@@ -173,3 +173,16 @@ fn a_run_goes_on_where_it_was() {
     expect(&output, 1, &["run"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("SplitParquet"), "{output:?}");
 }
+
+#[test]
+fn a_run_is_no_work_for_ranks() {
+    if !cfg!(feature = "mpi") {
+        return;
+    }
+    let project = Project::empty();
+    fs::write(project.path("flow.json"), r#"{"input": "photos.parquet", "output": "out/photos"}"#).unwrap();
+    let output = project.mpi_command(2, &["run", "flow.json"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("`ddl run` is one process"), "{said}");
+    assert!(!project.path("out").exists());
+}
