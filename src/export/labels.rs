@@ -114,9 +114,9 @@ impl LabelFolders {
         label.and_then(|label| self.by_label.get(label)).unwrap_or(&self.unlabelled)
     }
 
-    /// Labels whose folder has another name.
-    pub fn num_renamed(&self) -> u64 {
-        self.by_label.iter().filter(|(label, folder)| label != folder).count() as u64
+    /// Labels that have a hash in the names of their folders.
+    pub fn num_met(&self) -> u64 {
+        self.by_label.values().filter(|folder| folder.contains('~')).count() as u64
     }
 
     /// Writes `labels.csv`: `label,folder,images`.
@@ -197,7 +197,7 @@ mod tests {
         let met = ["a b", "a_b", "A b", "a/b"];
         let folders = folders(met, 0);
         assert!(met.iter().all(|label| folders.folder(Some(label)).contains('~')));
-        assert_eq!(folders.num_renamed(), 4);
+        assert_eq!(folders.num_met(), 4);
         // Whatever other labels there are.
         assert_eq!(folders.folder(Some("a b")), self::folders(["a b", "a_b", "z"], 9).folder(Some("a b")));
     }

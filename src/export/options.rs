@@ -193,8 +193,8 @@ pub struct FolderReport {
     pub num_resumed: u64,
     /// Names that several images would have had.
     pub num_names_met: u64,
-    /// Labels whose folders have another name.
-    pub num_labels_renamed: u64,
+    /// Labels that have a hash in the names of their folders, since others would have had the same, or they were cut.
+    pub num_labels_met: u64,
     pub removals: Removals,
 }
 

@@ -111,7 +111,10 @@ impl<'a> ImageRows<'a> {
                 continue;
             }
             let quoted = name.replace('"', "\"\"");
-            if has("images", name) && name != "image" {
+            if name == "image" {
+                return Err(ExportError::NoColumn { name: name.clone() });
+            }
+            if has("images", name) {
                 columns.push(format!("c.\"{quoted}\" as \"{quoted}\""));
             } else if has("urls", name) {
                 columns.push(format!("u.\"{quoted}\" as \"{quoted}\""));

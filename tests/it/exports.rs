@@ -475,6 +475,9 @@ fn killed_exports_go_on_and_are_the_same() {
         assert_eq!(names(&tree(&above)), names(&whole));
     }
 
+    project.ok(&["export", "parquet", "-o", "empty", "--where", "false"]);
+    assert!(fs::read_to_string(project.path("empty/README.md")).unwrap().starts_with("# empty\n"));
+
     // A folder of other images or options is left alone.
     let other = |args: &[&str]| {
         let output = project.run(args);

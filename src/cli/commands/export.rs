@@ -198,10 +198,10 @@ pub(super) fn written(report: &FolderReport, files: &str) -> String {
             format::count(report.num_names_met)
         );
     }
-    if report.num_labels_renamed > 0 {
+    if report.num_labels_met > 0 {
         text += &format!(
-            "\n{} labels are not the names of their folders: labels.csv has both",
-            format::count(report.num_labels_renamed)
+            "\n{} labels would have shared a folder, or were too long: theirs have a hash, labels.csv has both",
+            format::count(report.num_labels_met)
         );
     }
     text

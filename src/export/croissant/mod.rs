@@ -470,15 +470,21 @@ pub(super) fn data_type_of(data_type: &DataType) -> &'static str {
 
 /// The page of the dataset, with what Hugging Face reads of it.
 fn card(facts: &Facts, description: &Description<'_>) -> String {
-    let mut text = String::from("---\nconfigs:\n- config_name: default\n  data_files:\n");
+    let mut text = String::new();
+    if !description.data_files.is_empty() {
+        text += "---\nconfigs:\n- config_name: default\n  data_files:\n";
+    }
     for (split, paths) in &description.data_files {
         text += &format!("  - split: {split}\n    path:\n");
         for path in paths {
             text += &format!("    - {}\n", json!(path));
         }
     }
+    if !description.data_files.is_empty() {
+        text += "---\n";
+    }
     let options = description.options;
-    text += &format!("---\n# {}\n\n{}\n", one_line(&name_of(description)), text_of(description));
+    text += &format!("# {}\n\n{}\n", one_line(&name_of(description)), text_of(description));
     let licenses: Vec<_> = licenses_of(facts, options).iter().map(|license| one_line(license)).collect();
     text += &format!("\nLicense: {}\n", licenses.join(", "));
     if let Some(citation) = &options.dataset_citation {

@@ -69,7 +69,7 @@ pub(super) async fn overview(
             "images_by_extension": facts.formats,
             "licenses": facts.licenses.len(),
             "names_of_several_images": report.num_names_met,
-            "labels_with_another_folder": report.num_labels_renamed,
+            "labels_with_a_hash": report.num_labels_met,
             "removed_by_tools": report.removals,
         },
         "timestamp": ended,

@@ -85,7 +85,7 @@ pub async fn export_imagefolder(
         num_files: journal.units.iter().map(|unit| unit.num_images).sum(),
         num_resumed,
         num_names_met,
-        num_labels_renamed: folders.num_renamed(),
+        num_labels_met: folders.num_met(),
         removals: clean::removals(session, &options.selection.clean.tools, &selection.slices).await?,
         ..FolderReport::of(&journal)
     };

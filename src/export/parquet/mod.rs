@@ -133,7 +133,7 @@ fn record_sets(columns: &Schema) -> Vec<Value> {
     split["transform"] = json!({"regex": "data/(train|validation|test)-.+"});
     let mut fields =
         vec![field("images", "image", "sc:ImageObject", &image), field("images", "split", "sc:Text", &split)];
-    for column in columns.fields().iter().skip(1) {
+    for column in columns.fields().iter().skip(1).filter(|column| column.name() != "split") {
         let source = of_files(json!({"column": column.name()}));
         fields.push(field("images", column.name(), data_type_of(column.data_type()), &source));
     }
