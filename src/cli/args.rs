@@ -80,8 +80,12 @@ pub enum Command {
     Init(InitArgs),
     /// Reads lists of URLs into the catalog; again with a newer list, adds what is new
     Ingest(IngestArgs),
+    /// Shows what a download would do: servers, least time, ranks that help; with --estimate, its bytes
+    Plan(PlanArgs),
     /// Downloads what is pending; alone, or as one rank of many under mpirun or srun
     Download(DownloadArgs),
+    /// Does what a JSON file of FLOW-DC's says: reads the list, downloads, exports
+    Run(RunArgs),
     /// Sets failed records back to pending, for the next download
     Retry(RetryArgs),
     /// Takes images down: their bytes go, their records stay and are never downloaded again
@@ -146,23 +150,24 @@ Ctrl-C ends it with exit code 75; the same command goes on from there.
 
 Examples:
   ddl ingest photos.csv                      URL column found by its name
+  ddl ingest --inspect photos.xlsx           what is in it; nothing is written
   ddl ingest --source gbif 0012345.zip       a Darwin Core Archive as GBIF hands it out
   ddl ingest a.csv.gz b/ c.parquet           several lists at once; a folder of Parquet files
   zcat list.tsv.gz | ddl ingest --format tsv --url-column link -")]
 pub struct IngestArgs {
-    /// Lists: CSV, TSV, TXT, JSON lines (each also .gz), Parquet, folders, Darwin Core Archives, - for stdin
+    /// Lists: CSV, TSV, TXT, JSON lines, XML, Excel, Parquet (each also .gz), folders, Darwin Core Archives, - for stdin
     pub input: Vec<String>,
     /// Kind of list: generic, gbif, eol, fathom_net, lila, tol200m_general, tol200m_fathomNet
     #[arg(long, value_name = "KIND")]
     pub source: Option<String>,
     /// Column of the URL
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "url", value_name = "NAME")]
     pub url_column: Option<String>,
     /// Column of the identifier that becomes `source_id`
     #[arg(long, value_name = "NAME")]
     pub id_column: Option<String>,
     /// Column of the label
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "label", value_name = "NAME")]
     pub label_column: Option<String>,
     /// Column of the licence
     #[arg(long, value_name = "NAME")]
@@ -179,7 +184,34 @@ pub struct IngestArgs {
     /// Ends with an error at the first malformed line
     #[arg(long)]
     pub strict: bool,
+    /// Only says what the lists have: columns, servers, labels, duplicates, unusable URLs
+    #[arg(long)]
+    pub inspect: bool,
     /// Prints the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Times are bounds: no download is faster at the limits that are set. The slowest server decides.
+--estimate asks servers for the sizes of some images (HEAD, else the first byte), as politely as a download does.
+
+Examples:
+  ddl plan
+  ddl plan --estimate --sample 2000
+  ddl plan --json | jq '.servers[0]'")]
+pub struct PlanArgs {
+    /// Asks servers for sizes of images
+    #[arg(long)]
+    pub estimate: bool,
+    /// With --estimate: of about so many images, at least two of each server [default: 1000]
+    #[arg(long, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
+    /// Shows all servers, not only the slowest
+    #[arg(long)]
+    pub all: bool,
+    /// Prints the plan as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -209,6 +241,23 @@ pub struct DownloadArgs {
     /// Prints the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The folder of images is where the file says (`output`), the dataset beside it, with .ddl behind the name. Interrupted, the
+same command goes on. What -c names, or a ddl.yaml in the working folder, is read first.
+
+Examples:
+  DDL_USER_AGENT='my-project/1.0 (me@institute.org)' ddl run config.json
+  ddl -c config.json status                   every other command takes the file, too")]
+pub struct RunArgs {
+    /// The JSON file (or YAML with `export_parameters`)
+    #[arg(value_name = "CONFIG")]
+    pub file: PathBuf,
+    /// Exits 3 when records have failed
+    #[arg(long)]
+    pub strict: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -307,6 +307,23 @@ impl CheckDisplay {
     }
 }
 
+/// Shows how far an estimate is.
+pub(super) struct EstimateDisplay(Display);
+
+impl EstimateDisplay {
+    pub(super) fn new(global: &GlobalArgs) -> Self {
+        Self(Display::new(global, "{bar:30} {percent:>3} %  {human_pos} of {human_len} {msg}"))
+    }
+
+    pub(super) fn show(&mut self, asked: u64, of: u64) {
+        self.0.show(asked, of, || "sizes asked for".into());
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,6 +85,8 @@ impl Reader<'_> {
                 Some(text) => Value::from_text(&KEYS[key], text),
                 None => Value::from_node(&KEYS[key], node),
             };
+            let value =
+                if alias == Some(legacy::EXPORT_OUTPUT) { self.split_output(name, value) } else { value };
             return self.set(key, name, value);
         }
         if !is_dotted && keys::group_doc(path).is_some() {
@@ -111,6 +113,23 @@ impl Reader<'_> {
         // Comparing with every key takes time, and a file may have a million wrong ones.
         let nearest = if self.problems.is_full() { None } else { keys::nearest(path) };
         self.problem(Some(name.line), ProblemKind::UnknownKey { key: show_found(path), nearest, nested });
+    }
+
+    /// FLOW-DC's folder of images, which also says where the dataset is, unless that is said.
+    fn split_output(
+        &mut self,
+        name: &Name,
+        value: Result<Option<Value>, Wrong>,
+    ) -> Result<Option<Value>, Wrong> {
+        let Ok(Some(Value::Text(output))) = value else { return value };
+        let output = legacy::output_folder(&name.text, &output);
+        if let Some(key) = keys::position("path_to_output_folder").filter(|key| !self.lines.contains_key(key))
+        {
+            let dataset = Value::Text(legacy::dataset_of(&output));
+            let at = self.at(Some(name.line));
+            self.layer.set(key, Some(dataset), at);
+        }
+        Ok(Some(Value::Text(output)))
     }
 
     fn set(&mut self, key: usize, name: &Name, value: Result<Option<Value>, Wrong>) {

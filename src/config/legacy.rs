@@ -1,5 +1,7 @@
 //! FLOW-DC's JSON files: names of ours for its keys, and its keys that have no effect here.
 //!
+//! Its `output` is two things here: where the images go in the end, and (with `.ddl` behind it) the dataset.
+//!
 //! FLOW-DC ignores keys that it does not know. ddl does not, so the list holds what its programs,
 //! notebooks and `TaskVine` manager read, in all their versions.
 
@@ -11,9 +13,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("input", "path_to_input"),
     ("parquets_directory", "path_to_input"),
     ("parquet", "path_to_input"),
-    ("output", "path_to_output_folder"),
-    ("output_folder", "path_to_output_folder"),
-    ("output_directory", "path_to_output_folder"),
+    ("output", EXPORT_OUTPUT),
+    ("output_folder", EXPORT_OUTPUT),
+    ("output_directory", EXPORT_OUTPUT),
     ("input_format", "ingest_parameters.input_format"),
     ("url_col", "columns.url"),
     ("url", "columns.url"),
@@ -43,9 +45,28 @@ const ALIASES: &[(&str, &str)] = &[
     ("rate_limit", "aimd.rate_limit"),
     ("rate_capacity", "aimd.rate_capacity"),
     ("enable_rate_limiting", "aimd.enable_rate_limiting"),
+    ("output_format", "export_parameters.output_format"),
+    ("naming_mode", "export_parameters.naming_mode"),
+    ("file_name_pattern", "export_parameters.file_name_pattern"),
+    ("create_tar", "export_parameters.create_tar"),
+    ("compress_tar", "export_parameters.compress_tar"),
+    ("create_overview", "export_parameters.create_overview"),
+    ("croissant", "export_parameters.croissant"),
+    ("dataset_name", "export_parameters.dataset_name"),
+    ("dataset_description", "export_parameters.dataset_description"),
+    ("dataset_license", "export_parameters.dataset_license"),
+    ("dataset_creator", "export_parameters.dataset_creator"),
+    ("dataset_url", "export_parameters.dataset_url"),
+    ("dataset_version", "export_parameters.dataset_version"),
+    ("dataset_citation", "export_parameters.dataset_citation"),
+    ("dataset_keywords", "export_parameters.dataset_keywords"),
 ];
 
-const EXPORT: &str = "the layout of files is chosen by `ddl export`";
+/// Key of the folder that FLOW-DC fills with images. ddl's dataset has more in it than these.
+pub(super) const EXPORT_OUTPUT: &str = "export_parameters.output";
+/// What the dataset's folder has behind that name.
+const DATASET_SUFFIX: &str = ".ddl";
+
 const RESUME: &str = "ddl always resumes and never deletes an output";
 const RATE: &str = "ddl does not have this controller; `rate_control` has those that there are";
 const SPLIT: &str = "`ddl ingest` cuts lists by server, and ranks share them";
@@ -53,26 +74,6 @@ const JOBS: &str = "ddl is started under `mpirun` or `srun`, and needs no manage
 
 /// A FLOW-DC key at the top level and why it has no effect here.
 const UNUSED: &[(&str, &[&str])] = &[
-    (
-        EXPORT,
-        &[
-            "output_format",
-            "naming_mode",
-            "file_name_pattern",
-            "create_tar",
-            "compress_tar",
-            "create_overview",
-            "croissant",
-            "dataset_name",
-            "dataset_description",
-            "dataset_license",
-            "dataset_creator",
-            "dataset_url",
-            "dataset_version",
-            "dataset_citation",
-            "dataset_keywords",
-        ],
-    ),
     (SPLIT, &["groups", "method", "grouping_col", "add_host_column", "no_host_column"]),
     (RESUME, &["force_overwrite", "force", "resume", "reconcile"]),
     (
@@ -124,10 +125,28 @@ pub(super) fn synonyms(name: &str) -> impl Iterator<Item = (&'static str, bool)>
 pub(super) fn translate(name: &str, text: &str) -> Option<&'static str> {
     match (name, text.trim()) {
         ("input_format", "auto") => Some(""),
+        // What its SplitParquet writes; a download of it has folders of images all the same.
+        ("output_format", "csv") => Some(""),
+        ("naming_mode", "row_id") => Some("uuid"),
         // It counts passes over the list; the first is made in any case.
         ("max_retry_attempts", "0") => Some("1"),
         _ => None,
     }
+}
+
+/// Where the dataset is whose images go to this folder of FLOW-DC's.
+pub(super) fn dataset_of(output: &str) -> String {
+    format!("{}{DATASET_SUFFIX}", output.trim_end_matches('/'))
+}
+
+/// The folder that images go to. The manager has one for each of its partitions, `output_PARTITION`; here all are one.
+pub(super) fn output_folder(name: &str, output: &str) -> String {
+    let folder = match name {
+        "output_directory" => format!("{}/output", output.trim_end_matches('/')),
+        _ => output.trim_end_matches('/').to_owned(),
+    };
+    let archive = folder.strip_suffix(".tar.gz").or_else(|| folder.strip_suffix(".tar"));
+    archive.map_or(folder.clone(), str::to_owned)
 }
 
 /// What a value of distributed-downloader counts as where it is more than it can be here, and why.

@@ -217,13 +217,15 @@ pub fn reference() -> String {
         }
     }
     text.push_str(
-        "\n## FLOW-DC\n\nA JSON file of FLOW-DC's `download_batch` or TaskVine manager works as it is. \
-         These of its keys, at the top level, mean the same as ours:\n\n| FLOW-DC | ddl |\n|---|---|\n",
+        "\n## FLOW-DC\n\nA JSON file of FLOW-DC's `download_batch` or TaskVine manager works as it is (`ddl run CONFIG.json`). \
+         Where its images go (`output`), the dataset stands beside, with `.ddl` behind the name. These of its keys, at the top level, mean the same as ours:\n\n| FLOW-DC | ddl |\n|---|---|\n",
     );
     for (name, key) in legacy::aliases() {
         let _ = writeln!(text, "| `{name}` | `{key}` |");
     }
-    text.push_str("\nIts other keys (file layout, jobs, other controllers) are accepted and have no effect; `-v` names them.\n");
+    text.push_str(
+        "\nIts other keys (jobs, other controllers) are accepted and have no effect; `-v` names them.\n",
+    );
     text
 }
 

@@ -66,7 +66,12 @@ fn a_file_of_flow_dc_loads_unchanged() {
     let resolved = load_file("tests/fixtures/flow_dc_config.json");
     let settings = Settings::of(&resolved).unwrap();
     assert_eq!(settings.inputs().unwrap(), [PathBuf::from("files/input/biotrove_0001.parquet")]);
-    assert_eq!(settings.output_folder().unwrap(), &PathBuf::from("files/output/biotrove_0001"));
+    // The folder of images is not the dataset: that has more in it.
+    assert_eq!(settings.output_folder().unwrap(), &PathBuf::from("files/output/biotrove_0001.ddl"));
+    assert_eq!(
+        resolved.read::<PathBuf>("export_parameters.output").unwrap(),
+        PathBuf::from("files/output/biotrove_0001")
+    );
     assert_eq!(resolved.read::<Option<String>>("columns.url").unwrap().as_deref(), Some("photo_url"));
     assert_eq!(resolved.read::<Option<String>>("columns.label").unwrap(), None);
     assert_eq!(resolved.read::<u32>("downloader_parameters.max_in_flight").unwrap(), 256);
@@ -76,7 +81,24 @@ fn a_file_of_flow_dc_loads_unchanged() {
     );
     assert_eq!(resolved.read::<u32>("downloader_parameters.max_attempts").unwrap(), 3);
     assert_eq!(resolved.read::<u32>("paarc.C_max").unwrap(), 2000);
-    assert_eq!(resolved.notices().len(), 11, "what file layout, archives and `adaptive` have no use for");
+    assert_eq!(resolved.notices().len(), 5, "what `adaptive` has no use for");
+}
+
+#[test]
+fn what_flow_dc_exports_is_read() {
+    let text = "{\"output_format\": \"webdataset\", \"naming_mode\": \"row_id\", \"file_name_pattern\": null, \
+                \"create_tar\": false, \"compress_tar\": null, \"create_overview\": false, \"croissant\": \"basic_croissant\", \
+                \"dataset_name\": \"Birds\", \"dataset_description\": \"of a feather\", \"dataset_license\": \"CC0\", \
+                \"dataset_creator\": \"Ann\", \"dataset_url\": \"https://b.example\", \"dataset_version\": \"2.0\", \
+                \"dataset_citation\": \"Ann 2026\", \"dataset_keywords\": \"birds, flocks\"}";
+    let resolved = parse("flow.json", text).unwrap();
+    let value = |key: &str| shown(&resolved, &format!("export_parameters.{key}"));
+    assert_eq!(value("output_format"), "webdataset (flow.json:1)");
+    assert_eq!(value("naming_mode"), "uuid (flow.json:1)");
+    assert_eq!(value("compress_tar"), "true (flow.json:1)");
+    assert_eq!(value("croissant"), "basic_croissant (flow.json:1)");
+    assert_eq!(value("dataset_version"), "\"2.0\" (flow.json:1)");
+    assert_eq!(resolved.notices(), []);
 }
 
 #[test]
@@ -106,7 +128,21 @@ fn flow_dc_files_of_all_its_programs_load() {
                  \"method\": \"greedy\", \"grouping_col\": \"taxon_name\", \"output_format\": \"parquet\"}";
     let resolved = resolve(split);
     assert_eq!(Settings::of(&resolved).unwrap().inputs().unwrap(), [PathBuf::from("all.parquet")]);
-    assert_eq!(resolved.notices().len(), 4, "groups, method, grouping_col, output_format");
+    assert_eq!(resolved.notices().len(), 3, "groups, method, grouping_col");
+
+    let outputs = |text: &str| {
+        let resolved = resolve(text);
+        let read = |key| resolved.read::<PathBuf>(key).unwrap().display().to_string();
+        (read("export_parameters.output"), read("path_to_output_folder"))
+    };
+    let check = |text: &str, export: &str, dataset: &str| {
+        assert_eq!(outputs(text), (export.to_owned(), dataset.to_owned()), "{text}");
+    };
+    check("{\"output\": \"files/a/\"}", "files/a", "files/a.ddl");
+    check("{\"output\": \"files/a.tar.gz\"}", "files/a", "files/a.ddl");
+    check("{\"output_directory\": \"files\"}", "files/output", "files/output.ddl");
+    check("{\"output\": \"a\", \"path_to_output_folder\": \"b\"}", "a", "b");
+    check("{\"path_to_output_folder\": \"b\", \"output\": \"a\"}", "a", "b");
 }
 
 #[test]

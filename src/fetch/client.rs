@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::Scheme;
-use hyper::{Request, Uri};
+use hyper::{Method, Request, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
@@ -95,6 +95,19 @@ pub(super) struct Target<'a> {
     authorization: Option<HeaderValue>,
     connects_to: Option<Host>,
     is_proxied: bool,
+    ask: Ask,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// The whole body.
+    #[default]
+    Whole,
+    /// The header alone (HEAD).
+    Header,
+    /// The first byte of the body, whose answer says how many there are.
+    FirstByte,
 }
 
 impl Clients {
@@ -167,6 +180,7 @@ impl Clients {
                 authorization,
                 connects_to: own_host,
                 is_proxied: proxied.is_some(),
+                ask: Ask::Whole,
             });
         };
         let (rule, pair) = (&self.routes[route], &ways.routes[route]);
@@ -187,7 +201,8 @@ impl Clients {
         let host = HeaderValue::from_str(&authority(url)).map_err(|_| "the host is no header value")?;
         let connects_to = rule.to_host().cloned().or(own_host);
         let uri = uri(&wire)?;
-        Ok(Target { pair, uri, host: Some(host), authorization, connects_to, is_proxied: false })
+        let host = Some(host);
+        Ok(Target { pair, uri, host, authorization, connects_to, is_proxied: false, ask: Ask::Whole })
     }
 }
 
@@ -210,12 +225,20 @@ impl Target<'_> {
         }
     }
 
-    /// A GET on an idle connection if there is one, or (`fresh`) on one of its own that is closed afterwards; up to
+    /// The same, but for something else than the whole body.
+    pub fn asking(self, ask: Ask) -> Self {
+        Self { ask, ..self }
+    }
+
+    /// A request on an idle connection if there is one, or (`fresh`) on one of its own that is closed afterwards; up to
     /// the end of the response's header.
     pub async fn send(&self, fresh: bool) -> Result<Response, legacy::Error> {
         let client = if fresh { &self.pair.fresh } else { &self.pair.pooled };
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.uri.clone();
+        if self.ask == Ask::Header {
+            *request.method_mut() = Method::HEAD;
+        }
         let headers = request.headers_mut();
         headers.clone_from(&self.pair.headers);
         if self.uri.scheme() == Some(&Scheme::HTTP)
@@ -225,6 +248,9 @@ impl Target<'_> {
         }
         for (name, value) in [(header::HOST, &self.host), (header::AUTHORIZATION, &self.authorization)] {
             value.iter().for_each(|value| drop(headers.insert(&name, value.clone())));
+        }
+        if self.ask == Ask::FirstByte {
+            headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-0"));
         }
         client.request(request).await.map(Response::new)
     }

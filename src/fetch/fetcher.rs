@@ -54,7 +54,7 @@ pub struct Fetcher {
     pub(super) dns: Arc<Dns>,
     guard: Guard,
     pub(super) robots: RobotsCache,
-    opt_outs: OptOuts,
+    pub(super) opt_outs: OptOuts,
     /// Names by which robots.txt may call us.
     pub(super) agents: Arc<[String]>,
     /// Servers known at once from which on connections are kept for good reason only.
@@ -85,6 +85,13 @@ pub(super) struct Attempt {
 impl Attempt {
     pub fn new(options: &FetchOptions) -> Self {
         Self { left: options.request_timeout, asked: false }
+    }
+
+    /// The end of an attempt that came to nothing.
+    pub fn failure(&self, failed: Failed) -> FetchFailure {
+        let Failed { cause, http_status, message, retry } = failed;
+        let (message, asked) = (classify::shorten(message), self.asked);
+        FetchFailure { cause, http_status, message, retry, asked, fetched_at: SystemTime::now() }
     }
 
     /// Counts a request that left at `sent`. What its deadline was moved by is time that the body waited for memory.
@@ -225,19 +232,8 @@ impl Fetcher {
         let mut attempt = Attempt::new(&self.options);
         match self.follow(url, memory, &mut attempt).await {
             Ok(body) => FetchOutcome::Body(body),
-            Err(NoBody::Skipped(skip)) => {
-                FetchOutcome::Skip(FetchSkip { signal: classify::shorten(skip.signal), ..skip })
-            }
-            Err(NoBody::Failed(Failed { cause, http_status, message, retry })) => {
-                FetchOutcome::Failure(FetchFailure {
-                    cause,
-                    http_status,
-                    message: classify::shorten(message),
-                    retry,
-                    asked: attempt.asked,
-                    fetched_at: SystemTime::now(),
-                })
-            }
+            Err(NoBody::Skipped(skip)) => FetchOutcome::Skip(skip.shortened()),
+            Err(NoBody::Failed(failed)) => FetchOutcome::Failure(attempt.failure(failed)),
         }
     }
 
@@ -265,10 +261,7 @@ impl Fetcher {
             let server = self.servers.get(&name);
             let target = self.target(url).await?;
             self.heed_robots_txt(url, &server, memory).await?;
-            let permit = server
-                .admit_at(self.turn(&target))
-                .await
-                .map_err(|refusal| refused(server.name(), refusal))?;
+            let permit = self.permit(&server, &target).await?;
             attempt.asked = true;
             let purpose = if seen.len() > 1 { RequestPurpose::Redirect } else { RequestPurpose::Image };
             match self.hop(url, purpose, &target, permit, memory, attempt).await? {
@@ -283,21 +276,24 @@ impl Fetcher {
                     });
                 }
                 Hop::Redirect { location, http_status } => {
-                    let fail = |message| {
-                        let failed = Failed::new(FailureCause::TooManyRedirects, message);
-                        Err(failed.with_status(http_status).into())
-                    };
-                    if seen.contains(&location) {
-                        let location = without_credentials(location.as_str());
-                        return fail(format!("redirects lead in a circle to `{location}`"));
-                    }
-                    if seen.len() > self.options.max_redirects as usize {
-                        return fail(format!("more than {} redirects", self.options.max_redirects));
-                    }
-                    seen.push(location);
+                    self.go_on_to(location, &mut seen).map_err(|failed| failed.with_status(http_status))?;
                 }
             }
         }
+    }
+
+    /// Puts the target of a redirect behind those URLs that led to it.
+    pub(super) fn go_on_to(&self, location: Url, seen: &mut Vec<Url>) -> Result<(), Failed> {
+        let fail = |message| Err(Failed::new(FailureCause::TooManyRedirects, message));
+        if seen.contains(&location) {
+            let location = without_credentials(location.as_str());
+            return fail(format!("redirects lead in a circle to `{location}`"));
+        }
+        if seen.len() > self.options.max_redirects as usize {
+            return fail(format!("more than {} redirects", self.options.max_redirects));
+        }
+        seen.push(location);
+        Ok(())
     }
 
     /// The server of a URL that may be asked for.
@@ -331,6 +327,12 @@ impl Fetcher {
     /// A request's way to a place at the address that it connects to.
     pub(super) fn turn(&self, target: &Target<'_>) -> Turn {
         Turn::at(&self.addresses, target.connects_to().cloned())
+    }
+
+    /// Waits for the right to one request.
+    pub(super) async fn permit(&self, server: &Arc<Server>, target: &Target<'_>) -> Result<Permit, Failed> {
+        let permit = server.admit_at(self.turn(target)).await;
+        permit.map_err(|refusal| refused(server.name(), refusal))
     }
 
     /// One request and its response; tells the server what came of it.
@@ -405,7 +407,7 @@ impl Fetcher {
         result
     }
 
-    /// Sends a GET and waits for the response's header; that there is none is told to the server.
+    /// Sends a request and waits for the response's header; that there is none is told to the server.
     ///
     /// A server may close an idle connection just as it is used again. That is nobody's failure, so the request
     /// is sent once more, on a connection of its own, when the server's rate allows it.
@@ -489,7 +491,7 @@ fn idle_limits(files: usize, max_idle: usize) -> (usize, usize) {
     (max_idle, (files / 4 / max_idle.max(1)).clamp(1, CROWDED))
 }
 
-fn content_type(response: &Response) -> Option<String> {
+pub(super) fn content_type(response: &Response) -> Option<String> {
     let mut text = String::from_utf8_lossy(response.headers().get(CONTENT_TYPE)?.as_bytes()).into_owned();
     text.truncate(text.floor_char_boundary(MAX_CONTENT_TYPE_BYTES));
     Some(text)

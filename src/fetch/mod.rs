@@ -27,6 +27,9 @@
 //! | any other | `http_status`, final | a streak of complaints is over | answered |
 //! | none, no HTTP, or a body that breaks off | its cause, again after a backoff | complaint | failed (`dns`: nothing) |
 //!
+//! [`Fetcher::size_of`] asks for the size of an image in the same manner: guard, robots.txt, permit and pauses are those
+//! of a fetch (`size.rs`).
+//!
 //! Within the limits that the user has set, a [`rate`] controller decides how many requests to a server are under
 //! way and how far apart they leave. A server that has not answered yet, or whose last request came to no answer, is
 //! a *newcomer*: it gets one request at a time, and all newcomers together half of `max_in_flight`, so that servers
@@ -91,6 +94,7 @@ mod robots;
 mod rules;
 mod server;
 mod servers;
+mod size;
 mod tls;
 mod told_to_wait;
 
@@ -104,7 +108,7 @@ pub use error::FetchError;
 pub use fetcher::Fetcher;
 pub use landlord::Landlord;
 pub use options::FetchOptions;
-pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry};
+pub use outcome::{FetchFailure, FetchOutcome, FetchSkip, FetchedBody, Retry, SizeOutcome};
 pub use pause::Pause;
 pub use probe::{Route, reach_proxy};
 pub use proxy::ProxyUrl;

@@ -1,10 +1,11 @@
 //! What one attempt came to.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::body::BodyReservation;
+use super::classify::shorten;
 use crate::model::{FailureCause, SkipReason};
 
 /// The end of one attempt at a URL.
@@ -58,6 +59,30 @@ pub struct FetchSkip {
     pub signal: String,
     /// When it was seen to hold.
     pub fetched_at: SystemTime,
+}
+
+impl FetchSkip {
+    /// With a signal that is bounded, whatever the server sent.
+    pub(super) fn shortened(self) -> Self {
+        Self { signal: shorten(self.signal), ..self }
+    }
+}
+
+/// How large a body is, as far as that can be told without it ([`Fetcher::size_of`](super::Fetcher::size_of)).
+#[derive(Debug)]
+pub enum SizeOutcome {
+    Told {
+        /// Bytes of the body.
+        bytes: u64,
+        /// `Content-Type` as sent, at most 255 bytes of it.
+        content_type: Option<String>,
+        /// From the last request to its answer's header.
+        took: Duration,
+    },
+    /// It is there, and the server does not say how large.
+    Untold,
+    Skip(FetchSkip),
+    Failure(FetchFailure),
 }
 
 /// Why there is no body.

@@ -1,4 +1,4 @@
-//! Files of an archive: in a folder, or in a zip, streamed and checked.
+//! Files of an archive: in a folder, or in a zip, streamed and checked. A workbook is such a zip, too.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -21,15 +21,26 @@ pub(super) struct ArchiveFiles {
     is_folder: bool,
     /// What the user calls it: the path, unless it had to be unpacked or came from standard input.
     name: PathBuf,
+    /// What it is taken for, if not for a Darwin Core Archive.
+    what: Option<&'static str>,
 }
 
 impl ArchiveFiles {
     pub(super) fn new(path: &Path, name: &Path) -> Self {
-        Self { path: path.to_owned(), is_folder: path.is_dir(), name: name.to_owned() }
+        Self { path: path.to_owned(), is_folder: path.is_dir(), name: name.to_owned(), what: None }
+    }
+
+    /// A zip that is no archive of Darwin Core.
+    pub(super) fn of_workbook(path: &Path, name: &Path, what: &'static str) -> Self {
+        Self { is_folder: false, what: Some(what), ..Self::new(path, name) }
     }
 
     pub(super) fn error(&self, reason: impl ToString) -> IngestError {
-        IngestError::Archive { path: self.name.clone(), reason: reason.to_string() }
+        let (path, reason) = (self.name.clone(), reason.to_string());
+        match self.what {
+            Some(what) => IngestError::Unusable { path, what, reason },
+            None => IngestError::Archive { path, reason },
+        }
     }
 
     pub(super) fn name(&self) -> &Path {
@@ -53,7 +64,11 @@ impl ArchiveFiles {
             return Err(self.error(format!("it names a file `{name}`")));
         }
         if !self.is_folder {
-            return self.open_zipped(name, meter);
+            // Some archives have all files in one folder.
+            return self.open_zipped(name, meter, |entry| {
+                let before = entry.strip_suffix(name.as_bytes());
+                before.is_some_and(|before| before.is_empty() || before.ends_with(b"/"))
+            });
         }
         let path = self.path.join(name);
         let file = match File::open(&path) {
@@ -65,20 +80,26 @@ impl ArchiveFiles {
         Ok(Some((Box::new(counted), length)))
     }
 
-    /// The `zip` crate lends its entries; one that is read on another thread must own its file.
+    /// A file of a zip by its whole path, whatever the case.
+    pub(super) fn open_path(
+        &self,
+        path: &str,
+        meter: &Arc<ReadMeter>,
+    ) -> Result<Option<(ByteStream, u64)>, IngestError> {
+        self.open_zipped(path, meter, |entry| entry.eq_ignore_ascii_case(path.as_bytes()))
+    }
+
+    /// The first file for which `is_it` holds. The `zip` crate lends its entries; one that is read on another thread
+    /// must own its file.
     fn open_zipped(
         &self,
         name: &str,
         meter: &Arc<ReadMeter>,
+        is_it: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<(ByteStream, u64)>, IngestError> {
         let path = &self.path;
         let open = || File::open(path).map_err(IngestError::read(path));
         let mut archive = ZipArchive::new(BufReader::new(open()?)).map_err(|error| self.error(error))?;
-        // Some archives have all files in one folder.
-        let is_it = |entry: &[u8]| {
-            let entry = entry.strip_suffix(name.as_bytes());
-            entry.is_some_and(|before| before.is_empty() || before.ends_with(b"/"))
-        };
         let Some(index) = archive.file_names_raw().position(is_it) else { return Ok(None) };
         let entry = archive.by_index(index).map_err(|error| self.error(error))?;
         let (length, crc) = (entry.size(), entry.crc32());

@@ -31,10 +31,10 @@ pub enum IngestError {
     #[error("`{path}` is damaged: {reason}; nothing of it was ingested")]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "the format of `{path}` is not known; say it with `input_format` (parquet, csv, tsv, jsonl, txt or dwca)"
+        "the format of `{path}` is not known; say it with `input_format` (parquet, csv, tsv, jsonl, excel, xml, txt or dwca)"
     )]
     UnknownFormat { path: PathBuf },
-    #[error("the folder `{path}` holds no list (Parquet, CSV, TSV, JSON lines or TXT)")]
+    #[error("the folder `{path}` holds no list (Parquet, CSV, TSV, JSON lines, Excel, XML or TXT)")]
     NothingToRead { path: PathBuf },
     /// All inputs together hold not a single row.
     #[error("`{path}` {what}; there is nothing to ingest")]
@@ -60,6 +60,9 @@ pub enum IngestError {
     Malformed { path: PathBuf, line: u64, reason: String },
     #[error("`{path}` is not a usable Darwin Core Archive: {reason}")]
     Archive { path: PathBuf, reason: String },
+    /// Not what its name or its first bytes say, or beyond what is read of such files.
+    #[error("`{path}` is not usable as {what}: {reason}; nothing of it was ingested")]
+    Unusable { path: PathBuf, what: &'static str, reason: String },
     #[error("`{name}` is no kind of list; known are {known}{}", did_you_mean(.nearest))]
     UnknownSource { name: String, known: String, nearest: Option<String> },
     #[error("`{initializer_type}` needs `{option}`")]
@@ -111,6 +114,9 @@ impl IngestError {
                 "mend the line, or leave out `--strict`: such lines are then counted and left out"
             }
             Self::UnknownSource { .. } => "`generic` is any table with a column of URLs",
+            Self::Unusable { .. } => {
+                "is it whole? `--format` says what it is, whatever its name; CSV has no such limits"
+            }
             Self::Parquet { .. } => "is it Parquet? `--format` says otherwise",
             Self::Write { .. } | Self::WriteParquet { .. } => {
                 "make room or grant the right to write there, then run the same command again"

@@ -125,7 +125,7 @@ fn settle_batch_size(options: &IngestOptions, catalog: &Catalog) -> Result<u64, 
     Ok(settled)
 }
 
-fn check(options: &IngestOptions) -> Result<(), IngestError> {
+pub(super) fn check(options: &IngestOptions) -> Result<(), IngestError> {
     let bounds = [
         ("batch_size", options.batch_size, 1, i32::MAX as u64, "between 1 and 2147483647"),
         ("max_row_bytes", options.max_row_bytes, 1, 1 << 28, "between 1 byte and 256 MiB"),
@@ -138,7 +138,10 @@ fn check(options: &IngestOptions) -> Result<(), IngestError> {
     }
 }
 
-fn open_normalizer(options: &IngestOptions, layout: &DatasetLayout) -> Result<Normalizer, IngestError> {
+pub(super) fn open_normalizer(
+    options: &IngestOptions,
+    layout: &DatasetLayout,
+) -> Result<Normalizer, IngestError> {
     let excluded_servers = match &options.excluded_servers_path {
         None => Default::default(),
         // Named by the user: here, absence is a mistake.
@@ -154,7 +157,7 @@ fn open_normalizer(options: &IngestOptions, layout: &DatasetLayout) -> Result<No
 }
 
 /// Columns that the user has named: an archive may have them in its core table.
-fn wanted_columns(options: &IngestOptions) -> Vec<String> {
+pub(super) fn wanted_columns(options: &IngestOptions) -> Vec<String> {
     let columns = &options.columns;
     let named = [
         &columns.url,
@@ -185,14 +188,14 @@ fn uuid_ref_folder(layout: &DatasetLayout) -> PathBuf {
     layout.tools().join("uuid_ref")
 }
 
-fn no_rows(input: &Input) -> IngestError {
+pub(super) fn no_rows(input: &Input) -> IngestError {
     let is_empty = input.num_bytes() == Some(0);
     IngestError::NoRows { path: input.path.clone(), what: if is_empty { "is empty" } else { "has no rows" } }
 }
 
 /// Where rows wait; emptied at the start, gone at the end.
-struct TempFolder {
-    path: PathBuf,
+pub(super) struct TempFolder {
+    pub(super) path: PathBuf,
 }
 
 impl TempFolder {
@@ -206,6 +209,10 @@ impl TempFolder {
                 folder.join(format!("ddl-ingest-{:016x}", key.0 as u64))
             }
         };
+        Self::at(path)
+    }
+
+    pub(super) fn at(path: PathBuf) -> Result<Self, IngestError> {
         if path.exists() {
             fs::remove_dir_all(&path).map_err(IngestError::write(&path))?;
         }

@@ -11,6 +11,7 @@ use flate2::bufread::GzDecoder;
 
 use super::delimited::ByteStream;
 use super::error::IngestError;
+use super::excel::COMPOUND_FILE;
 use super::options::InputFormat;
 use super::raw_batch::ReadMeter;
 
@@ -19,6 +20,8 @@ pub const STDIN: &str = "-";
 
 /// Bytes that tell formats apart.
 const SNIFF_BYTES: usize = 512;
+/// A part that every workbook has.
+const TYPES_PART: &[u8] = b"[Content_Types].xml";
 
 /// One file (or an archive's folder) to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +69,7 @@ pub(super) fn find_inputs(paths: &[PathBuf], format: Option<InputFormat>) -> Res
 }
 
 /// An archive's folder is one input. Of any other the files of one format are taken: the first of
-/// Parquet, CSV, TSV, JSON lines and TXT that occurs, so a `README.txt` beside tables is no list. Any
+/// [`InputFormat::ALL`] that occurs, so a `README.txt` beside tables is no list. Any
 /// other files that could be lists are not passed over in silence.
 fn find_in_folder(folder: &Path, format: Option<InputFormat>) -> Result<Vec<Input>, IngestError> {
     let is_archive = folder.join("meta.xml").is_file() || folder.join("multimedia.txt").is_file();
@@ -163,7 +166,13 @@ pub(super) fn sniff_format(first_bytes: &[u8]) -> Option<InputFormat> {
     if first_bytes.starts_with(b"PAR1") {
         Some(InputFormat::Parquet)
     } else if first_bytes.starts_with(b"PK\x03\x04") {
-        Some(InputFormat::Dwca)
+        // Excel and others that follow ECMA-376 begin with the list of their types.
+        let is_package = first_bytes.windows(TYPES_PART.len()).any(|window| window == TYPES_PART);
+        Some(if is_package { InputFormat::Excel } else { InputFormat::Dwca })
+    } else if first_bytes.starts_with(COMPOUND_FILE) {
+        Some(InputFormat::Excel)
+    } else if text.starts_with(b"<") {
+        Some(InputFormat::Xml)
     } else if text.starts_with(b"{") || text.starts_with(b"[") {
         Some(InputFormat::Jsonl)
     } else {
@@ -344,6 +353,9 @@ mod tests {
         let check = |bytes: &[u8], expect| assert_eq!(sniff_format(bytes), expect);
         check(b"PAR1\x15", Some(InputFormat::Parquet));
         check(b"PK\x03\x04", Some(InputFormat::Dwca));
+        check(b"PK\x03\x04\x14\0\x06\0[Content_Types].xml", Some(InputFormat::Excel));
+        check(COMPOUND_FILE, Some(InputFormat::Excel));
+        check(b"\xef\xbb\xbf\n<?xml version='1.0'?>", Some(InputFormat::Xml));
         check(b"\xef\xbb\xbf {\"a\"", Some(InputFormat::Jsonl));
         check(b"url,label\n", Some(InputFormat::Txt));
         check(b"", Some(InputFormat::Txt));

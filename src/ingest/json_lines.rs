@@ -1,30 +1,26 @@
 //! JSON lines: one object per line, any fields in any order.
 //!
 //! All values become text: strings as they are, all else as it is written. A field that appears late
-//! becomes a new column behind the others, so the columns of a batch always begin with those of the
-//! batch before it.
+//! becomes a new column (`text_table`).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::delimited::{ByteStream, finish_columns, skip_byte_order_mark, text_schema, unique_names};
+use super::delimited::{ByteStream, skip_byte_order_mark};
 use super::error::IngestError;
 use super::json_object::{JsonValue, for_each_field};
-use super::raw_batch::{
-    BATCH_BYTES, BATCH_ROWS, CELL_BYTES, InvalidCell, MAX_COLUMNS, MalformedLog, RawBatch,
-};
-use super::text_columns::TextColumn;
+use super::raw_batch::{InvalidCell, MalformedLog, RawBatch};
+use super::text_table::TextTable;
 use super::window::Window;
 use crate::model::UrlKey;
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::AsArray;
 
 pub(super) struct JsonLinesReader {
     path: PathBuf,
     window: Window<ByteStream>,
     line: u64,
     max_row_bytes: usize,
-    table: Table,
+    table: TextTable,
 }
 
 impl JsonLinesReader {
@@ -35,7 +31,7 @@ impl JsonLinesReader {
             let reason = "it begins a JSON array; write one object per line".to_owned();
             return Err(IngestError::BadHeader { path: path.to_owned(), reason });
         }
-        Ok(Self { path: path.to_owned(), window, line: 0, max_row_bytes, table: Table::default() })
+        Ok(Self { path: path.to_owned(), window, line: 0, max_row_bytes, table: TextTable::default() })
     }
 
     pub(super) fn next_batch(
@@ -44,7 +40,7 @@ impl JsonLinesReader {
     ) -> Result<Option<RawBatch>, IngestError> {
         let mut positions = Vec::new();
         let mut invalid_rows = Vec::new();
-        while positions.len() < BATCH_ROWS && self.table.num_bytes < BATCH_BYTES {
+        while !self.table.is_full() {
             if self.window.bytes().is_empty() && !self.window.fill().map_err(IngestError::read(&self.path))? {
                 break;
             }
@@ -59,7 +55,7 @@ impl JsonLinesReader {
             let line = self.window.bytes()[..length].trim_ascii();
             if !line.is_empty() {
                 let text = String::from_utf8_lossy(line);
-                match self.table.push_line(&text) {
+                match push_line(&mut self.table, &text) {
                     Ok(()) => {
                         if matches!(text, Cow::Owned(_)) {
                             invalid_rows.push((positions.len() as u32, UrlKey::of_bytes(line)));
@@ -92,75 +88,18 @@ impl JsonLinesReader {
     }
 }
 
-/// Columns in order of first appearance.
-#[derive(Default)]
-struct Table {
-    names: Vec<String>,
-    columns: Vec<TextColumn>,
-    by_name: HashMap<String, usize>,
-    num_rows: usize,
-    num_bytes: usize,
-}
-
-impl Table {
-    /// Adds a row, or nothing at all if the line is not an object.
-    fn push_line(&mut self, line: &str) -> Result<(), String> {
-        let known_columns = self.columns.len();
-        let result = for_each_field(line, |name, value| {
-            let column = self.cell(name)?;
-            match value {
-                // Padding turns it into a null.
-                JsonValue::Null => {}
-                JsonValue::Text(text) => column.push(text.as_bytes()),
-                JsonValue::Written(text) => column.push(text.as_bytes()),
-            }
-            Ok(())
-        });
-        if result.is_ok() {
-            self.num_rows += 1;
-            self.num_bytes += line.len() + self.columns.len() * CELL_BYTES;
-            return result;
-        }
-        for name in self.names.drain(known_columns..) {
-            self.by_name.remove(&name);
-        }
-        self.columns.truncate(known_columns);
-        for column in self.columns.iter_mut().filter(|column| column.len() > self.num_rows) {
-            column.set_len(self.num_rows);
-        }
-        result
+/// Adds a row, or nothing at all if the line is not an object.
+fn push_line(table: &mut TextTable, line: &str) -> Result<(), String> {
+    let result = for_each_field(line, |name, value| match value {
+        JsonValue::Null => table.set(name, None),
+        JsonValue::Text(text) => table.set(name, Some(text.as_bytes())),
+        JsonValue::Written(text) => table.set(name, Some(text.as_bytes())),
+    });
+    match &result {
+        Ok(()) => table.end_row(line.len()),
+        Err(_) => table.drop_row(),
     }
-
-    /// The column of this name, padded up to the current row. Of equal names the last counts.
-    fn cell(&mut self, name: &str) -> Result<&mut TextColumn, String> {
-        let index = match self.by_name.get(name) {
-            Some(&index) => index,
-            // More means data in place of names.
-            None if self.columns.len() == MAX_COLUMNS => {
-                return Err(format!("more than {MAX_COLUMNS} different fields in the file"));
-            }
-            None => {
-                self.by_name.insert(name.to_owned(), self.columns.len());
-                self.names.push(name.to_owned());
-                self.columns.push(TextColumn::default());
-                self.columns.len() - 1
-            }
-        };
-        let column = &mut self.columns[index];
-        column.set_len(self.num_rows);
-        Ok(column)
-    }
-
-    fn finish(&mut self) -> Result<RecordBatch, IngestError> {
-        for column in &mut self.columns {
-            column.set_len(self.num_rows);
-        }
-        let (arrays, _) = finish_columns(&mut self.columns);
-        let names = unique_names(self.names.iter());
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.num_rows));
-        (self.num_rows, self.num_bytes) = (0, 0);
-        Ok(RecordBatch::try_new_with_options(text_schema(names), arrays, &options)?)
-    }
+    result
 }
 
 #[cfg(test)]

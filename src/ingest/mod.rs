@@ -26,10 +26,12 @@ mod delimited;
 mod duplicates;
 mod duplicates_file;
 mod error;
+mod excel;
 mod folders;
 #[allow(clippy::module_inception, reason = "the verb that the room is named after")]
 mod ingest;
 mod input;
+mod inspect;
 mod json_lines;
 mod json_object;
 mod manifest_file;
@@ -48,9 +50,12 @@ mod source;
 mod sources;
 mod spill;
 mod text_columns;
+mod text_table;
 mod uuid_ref;
 mod window;
 mod write_stage;
+mod xml_list;
+mod xml_stream;
 
 #[cfg(test)]
 mod tests;
@@ -58,7 +63,11 @@ mod tests;
 pub use error::IngestError;
 pub use ingest::ingest;
 pub use input::STDIN;
+pub use inspect::inspect;
 pub use manifest_schema::{LEADING_COLUMNS, RECORD_COLUMN, SHARED_SERVER_COLUMN};
 pub use options::{ColumnsOptions, IngestOptions, InputFormat};
-pub use report::{IngestProgress, IngestReport, IngestStage, MAX_MALFORMED_EXAMPLES, MalformedLine};
+pub use report::{
+    ColumnUse, Count, IngestProgress, IngestReport, IngestStage, Inspection, MAX_MALFORMED_EXAMPLES,
+    MalformedLine,
+};
 pub use source::{Binding, Header, Row, RowFilter, SOURCES, Source, UsualNames, Value, find_source};

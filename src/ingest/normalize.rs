@@ -16,6 +16,7 @@ use super::error::IngestError;
 use super::manifest_schema::{carried_columns, rows_schema};
 use super::options::IngestOptions;
 use super::raw_batch::RawBatch;
+use super::report::ColumnUse;
 use super::server_lookup::ServerLookup;
 use super::source::{Binding, Header, Row, Source, Value};
 use crate::model::{RecordState, ServerName, SkipReason, UrlKey};
@@ -70,6 +71,30 @@ impl BoundInput {
     /// What the user should know of how the input is taken.
     pub(super) fn warning(&self) -> Option<&'static str> {
         self.binding.warning
+    }
+
+    /// Which columns became what.
+    pub(super) fn column_use(&self) -> ColumnUse {
+        let name = |column: usize| self.from.fields().get(column).map(|field| field.name().clone());
+        let value = |value: Value| match value {
+            Value::Null => None,
+            Value::Column(column) => name(column),
+            Value::Literal(text) => Some(format!("'{text}'")),
+        };
+        let binding = &self.binding;
+        let carried = &self.to.fields()[self.to.fields().len() - self.carried.len()..];
+        ColumnUse {
+            path: self.path.clone(),
+            num_inputs: 1,
+            url: binding.url.iter().filter_map(|&column| name(column)).collect(),
+            id: binding.source_id.and_then(name),
+            label: value(binding.label),
+            license: value(binding.license),
+            source: value(binding.source),
+            title: value(binding.title),
+            uuid: binding.uuid.and_then(name),
+            carried: carried.iter().map(|field| field.name().clone()).collect(),
+        }
     }
 
     fn bind(

@@ -97,7 +97,7 @@ pub struct ColumnsOptions {
     pub uuid: Option<String>,
 }
 
-/// Formats of lists. Each but `parquet` and `dwca` may be gzipped, and `parquet` too.
+/// Formats of lists. Each may be gzipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InputFormat {
@@ -111,13 +111,20 @@ pub enum InputFormat {
     Jsonl,
     /// Delimiter found in the first line; or bare URLs, one per line.
     Txt,
+    /// The first sheet of a workbook, `.xlsx` or `.xls`, with a header row.
+    #[serde(alias = "xlsx", alias = "xls")]
+    Excel,
+    /// Children of the root are rows, their attributes and children cells.
+    Xml,
     /// Darwin Core Archive: a zip or a folder.
     #[serde(alias = "zip")]
     Dwca,
 }
 
 impl InputFormat {
-    pub const ALL: [Self; 6] = [Self::Parquet, Self::Csv, Self::Tsv, Self::Jsonl, Self::Txt, Self::Dwca];
+    /// Of a folder with several, the first is read.
+    pub const ALL: [Self; 8] =
+        [Self::Parquet, Self::Csv, Self::Tsv, Self::Jsonl, Self::Excel, Self::Xml, Self::Txt, Self::Dwca];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -127,6 +134,8 @@ impl InputFormat {
             Self::Tsv => "tsv",
             Self::Jsonl => "jsonl",
             Self::Txt => "txt",
+            Self::Excel => "excel",
+            Self::Xml => "xml",
             Self::Dwca => "dwca",
         }
     }
@@ -142,6 +151,8 @@ impl InputFormat {
             "tsv" | "tab" => Self::Tsv,
             "json" | "jsonl" | "ndjson" => Self::Jsonl,
             "txt" => Self::Txt,
+            "xlsx" | "xlsm" | "xls" => Self::Excel,
+            "xml" => Self::Xml,
             "zip" => Self::Dwca,
             _ => return None,
         })

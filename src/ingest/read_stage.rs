@@ -11,7 +11,7 @@ use super::options::IngestOptions;
 use super::ordered::ordered;
 use super::raw_batch::{MalformedLog, RawBatch, ReadContext, check_num_columns};
 use super::reader::Reader;
-use super::report::{IngestProgress, IngestReport, IngestStage};
+use super::report::{ColumnUse, IngestProgress, IngestReport, IngestStage};
 use super::source::Source;
 use super::spill::{Bucket, NUM_BUCKETS, bucket_of};
 use super::uuid_ref::UuidRef;
@@ -58,7 +58,7 @@ pub(super) fn read_lists(
             as usize,
     };
     let bytes_total = plan.inputs.iter().map(Input::num_bytes).sum();
-    let malformed = ordered(
+    let read = ordered(
         plan.options.worker_threads(),
         |push| read_all(plan, push),
         |(raw, input): Item| plan.normalizer.normalize(&raw, &input, bucket_of),
@@ -84,20 +84,28 @@ pub(super) fn read_lists(
             Ok(())
         },
     )?;
-    report.malformed = malformed.count;
-    report.malformed_examples = malformed.examples;
+    report.malformed = read.malformed.count;
+    report.malformed_examples = read.malformed.examples;
+    report.columns = read.columns;
     let has_name = |server: &&ListedServer| server.name.as_str() != ServerName::NULL;
     report.servers = sorter.listed.servers.iter().filter(has_name).count() as u64;
     Ok(sorter.listed)
 }
 
-fn read_all(plan: &ReadPlan<'_>, push: &mut dyn FnMut(Item) -> bool) -> Result<MalformedLog, IngestError> {
-    let mut malformed = MalformedLog { strict: plan.options.strict, ..MalformedLog::default() };
+/// What reading the inputs has shown of them.
+struct Read {
+    malformed: MalformedLog,
+    columns: Vec<ColumnUse>,
+}
+
+fn read_all(plan: &ReadPlan<'_>, push: &mut dyn FnMut(Item) -> bool) -> Result<Read, IngestError> {
+    let malformed = MalformedLog { strict: plan.options.strict, ..MalformedLog::default() };
+    let mut read = Read { malformed, columns: Vec::new() };
     for (index, input) in plan.inputs.iter().enumerate() {
         let mut reader = Reader::open(input, plan.context)?;
         let mut bound: Option<Arc<BoundInput>> = None;
         let mut missing = None;
-        while let Some(raw) = reader.next_batch(&mut malformed)? {
+        while let Some(raw) = reader.next_batch(&mut read.malformed)? {
             let from = raw.rows.schema();
             let (source, options) = (plan.source, plan.options);
             let bound_now = match bound.take() {
@@ -116,17 +124,20 @@ fn read_all(plan: &ReadPlan<'_>, push: &mut dyn FnMut(Item) -> bool) -> Result<M
             };
             bound = Some(Arc::clone(&bound_now));
             if !push((raw, bound_now)) {
-                return Ok(malformed);
+                return Ok(read);
             }
         }
         if let Some(missing) = missing {
             return Err(missing);
         }
-        if let Some(warning) = bound.and_then(|bound| bound.warning()) {
+        if let Some(warning) = bound.as_ref().and_then(|bound| bound.warning()) {
             tracing::warn!("`{}`: {warning}", input.path.display());
         }
+        if let Some(bound) = bound {
+            bound.column_use().join(&mut read.columns);
+        }
     }
-    Ok(malformed)
+    Ok(read)
 }
 
 /// Gives servers their numbers and rows their buckets.

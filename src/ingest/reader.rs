@@ -9,16 +9,20 @@ use super::archive_files::ArchiveFiles;
 use super::darwin_core::DarwinCoreReader;
 use super::delimited::{ByteStream, DelimitedReader};
 use super::error::IngestError;
+use super::excel::ExcelReader;
 use super::input::{Input, open_bytes, sniff_format};
 use super::json_lines::JsonLinesReader;
 use super::options::InputFormat;
 use super::parquet_rows::ParquetReader;
 use super::raw_batch::{MalformedLog, RawBatch, ReadContext};
+use super::xml_list::XmlListReader;
 
 #[expect(clippy::large_enum_variant, reason = "there is one reader at a time")]
 pub(super) enum Reader {
     Delimited(DelimitedReader),
     JsonLines(JsonLinesReader),
+    Xml(XmlListReader),
+    Excel(ExcelReader),
     Parquet(ParquetReader),
     DarwinCore(DarwinCoreReader),
 }
@@ -39,13 +43,15 @@ impl Reader {
             InputFormat::Jsonl => {
                 Self::JsonLines(JsonLinesReader::open(path, opened.stream, context.max_row_bytes)?)
             }
-            InputFormat::Parquet | InputFormat::Dwca => {
+            InputFormat::Xml => Self::Xml(XmlListReader::open(path, opened.stream, context.max_row_bytes)),
+            InputFormat::Parquet | InputFormat::Excel | InputFormat::Dwca => {
                 // These are not read from front to end: they need a file.
                 let is_file = !opened.is_gzip && !input.is_stdin();
                 let file =
                     if is_file { path.clone() } else { spool(path, opened.stream, &context.temp_folder)? };
                 match format {
                     InputFormat::Parquet => Self::Parquet(ParquetReader::open(&file, &context.meter)?),
+                    InputFormat::Excel => Self::Excel(ExcelReader::open(&file, path, context)?),
                     _ => Self::DarwinCore(DarwinCoreReader::open(ArchiveFiles::new(&file, path), context)?),
                 }
             }
@@ -54,7 +60,7 @@ impl Reader {
 
     /// Whether later batches may have columns that the first has not.
     pub(super) fn may_grow(&self) -> bool {
-        matches!(self, Self::JsonLines(_))
+        matches!(self, Self::JsonLines(_) | Self::Xml(_))
     }
 
     pub(super) fn next_batch(
@@ -64,6 +70,8 @@ impl Reader {
         match self {
             Self::Delimited(reader) => reader.next_batch(malformed),
             Self::JsonLines(reader) => reader.next_batch(malformed),
+            Self::Xml(reader) => reader.next_batch(malformed),
+            Self::Excel(reader) => reader.next_batch(malformed),
             Self::Parquet(reader) => reader.next_batch(),
             Self::DarwinCore(reader) => reader.next_batch(malformed),
         }

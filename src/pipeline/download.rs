@@ -176,17 +176,8 @@ pub(super) fn download_settings(
     num_ranks: u32,
 ) -> Result<DownloadSettings, PipelineError> {
     let resolved: &Resolved = &dataset.resolved;
-    let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
+    let (mut fetch, rules) = fetch_settings(dataset)?;
     fetch.user_agent = contact_of(&dataset.settings)?.as_str().to_owned();
-    fetch.headers.extend(dataset.settings.extra_header());
-    resolved.require_paths(&["ca_certificate"])?;
-    let rates = read_server_rates(&dataset.layout.profiles_table())?;
-    let rules = ServerRules::layered(
-        &fetch,
-        server_rules(&config::known_servers()?)?,
-        rates,
-        server_rules(resolved)?,
-    );
     Ok(DownloadSettings {
         layout: dataset.layout.clone(),
         fetch,
@@ -200,6 +191,22 @@ pub(super) fn download_settings(
         landlord: None,
         request_log: None,
     })
+}
+
+/// How servers are asked, but for who asks.
+pub(super) fn fetch_settings(dataset: &Dataset) -> Result<(FetchOptions, ServerRules), PipelineError> {
+    let resolved: &Resolved = &dataset.resolved;
+    let mut fetch: FetchOptions = resolved.section(&["downloader_parameters", ""], &[("headers", "")])?;
+    fetch.headers.extend(dataset.settings.extra_header());
+    resolved.require_paths(&["ca_certificate"])?;
+    let rates = read_server_rates(&dataset.layout.profiles_table())?;
+    let rules = ServerRules::layered(
+        &fetch,
+        server_rules(&config::known_servers()?)?,
+        rates,
+        server_rules(resolved)?,
+    );
+    Ok((fetch, rules))
 }
 
 /// The ledger of this rank's requests, unless it is switched off. A download goes on without it.
@@ -226,7 +233,7 @@ impl RequestLog for LedgerWriter {
 }
 
 /// The rules that give what suffices, the user's before those that ship.
-fn renditions(resolved: &Resolved) -> Result<Renditions, PipelineError> {
+pub(super) fn renditions(resolved: &Resolved) -> Result<Renditions, PipelineError> {
     let size = resolved.read("downloader_parameters.rendition_size")?;
     let own: Vec<RenditionRule> = resolved.read("renditions")?;
     // Patterns take their time to be made.

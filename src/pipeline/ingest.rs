@@ -8,7 +8,7 @@ use super::ranks::{warn_before, watch_job_end};
 use super::{Dataset, PipelineError};
 use crate::catalog::{Catalog, IngestRow};
 use crate::config;
-use crate::ingest::{IngestError, IngestOptions, IngestProgress, IngestReport};
+use crate::ingest::{IngestError, IngestOptions, IngestProgress, IngestReport, Inspection};
 use crate::runtime::{Shutdown, install_signals};
 
 /// Keys that name files or folders which must be there: what is missing is told with the place that names it.
@@ -70,6 +70,23 @@ pub fn ingest(
     row.malformed = report.malformed;
     catalog.record_ingest(row)?;
     Ok(report)
+}
+
+/// Reads the lists that the configuration names and says what is in them, without a dataset.
+///
+/// # Errors
+/// As [`ingest`], as far as it reads.
+pub fn inspect(
+    dataset: &Dataset,
+    shutdown: &Shutdown,
+    progress: &mut dyn FnMut(IngestProgress),
+) -> Result<Inspection, PipelineError> {
+    let options: IngestOptions =
+        dataset.resolved.section(&["ingest_parameters", "downloader_parameters", ""], &[])?;
+    let inputs = dataset.settings.inputs()?;
+    dataset.resolved.require_paths(PATHS)?;
+    let _listening = listen(shutdown, warn_before(dataset)?)?;
+    Ok(crate::ingest::inspect(inputs, &options, &dataset.layout, shutdown, progress)?)
 }
 
 /// Keys that say of a record what a later ingest does not add.

@@ -13,6 +13,7 @@ mod doctor;
 mod download;
 mod error;
 mod ingest;
+mod plan;
 mod ranks;
 mod retract;
 mod retry;
@@ -32,7 +33,8 @@ pub use dataset::Dataset;
 pub use doctor::doctor;
 pub use download::{DownloadEnding, download};
 pub use error::PipelineError;
-pub use ingest::ingest;
+pub use ingest::{ingest, inspect};
+pub use plan::{Estimate, EstimateOptions, Interval, PlanReport, RankPlan, ServerEstimate, ServerPlan, plan};
 pub use retract::{
     FailedPartition, RecordName, RetractPlan, RetractReport, RetractSelection, plan_retraction, retract,
 };

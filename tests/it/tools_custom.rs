@@ -183,8 +183,8 @@ fn a_condition_alone_is_a_tool() {
     project.ok(&["check", "--manifest", "clean.csv", "--clean", "small"]);
     assert!(
         dataset
-            .fails(&["export", "manifest", "-o", "clean.csv", "--clean", "smal"])
-            .contains("no tool `smal`")
+            .fails(&["export", "manifest", "-o", "clean.csv", "--clean", "sise"])
+            .contains("no tool `sise`")
     );
     fs::rename(project.path("gone"), project.path("config/tools/small.yaml")).unwrap();
     // Beside the configuration, wherever ddl is run.

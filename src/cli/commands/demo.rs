@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use super::super::args::{DemoArgs, GlobalArgs};
 use super::super::progress::{DownloadProgress, IngestDisplay};
 use super::super::{Exit, format, print_line};
-use super::{download, ingest, status};
+use super::{download, list_text, status};
 use crate::cluster::{ClusterOptions, launch};
 use crate::config::{Chain, load};
 use crate::demo::{DemoFarm, DemoOptions, FarmOptions};
@@ -56,7 +56,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<Exit> 
     let mut display = IngestDisplay::new(global);
     let report = crate::pipeline::ingest(&dataset, &Shutdown::new(), &mut |progress| display.show(progress))?;
     display.clear();
-    indent(&ingest::summary(&report));
+    indent(&list_text::summary(&report));
 
     step("3. ddl download: every server at its own pace; one of them allows only few requests per second.");
     let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;

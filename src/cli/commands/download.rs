@@ -2,7 +2,7 @@ use super::super::args::{DownloadArgs, GlobalArgs};
 use super::super::progress::DownloadProgress;
 use super::super::{Exit, format, print_line};
 use super::time::date_time;
-use crate::cluster::{ClusterOptions, launch};
+use crate::cluster::{Cluster, ClusterOptions, Ending, launch};
 use crate::dispatch::{RunEnding, RunReport};
 use crate::model::FailureCause;
 use crate::pipeline::{Dataset, DownloadEnding, PipelineError, download, failure_causes};
@@ -14,11 +14,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
     let dataset = super::dataset(global, overrides)?;
     let cluster = launch(&ClusterOptions::default()).map_err(PipelineError::from)?;
     super::start_logging(global, &dataset, Some(format!("download-{:02}", cluster.endpoint.rank)));
-    let shutdown = Shutdown::new();
-    let (ending, leave) = download(&dataset, cluster, &shutdown, |num_ranks| {
-        let mut progress = DownloadProgress::new(global);
-        super::ranks::observer(global, &shutdown, num_ranks, move |status| progress.show(status))
-    })?;
+    let (ending, leave) = shown(global, &dataset, cluster)?;
     let exit = match &ending {
         DownloadEnding::Coordinated(report) => {
             if args.json {
@@ -40,6 +36,19 @@ pub(super) fn run(global: &GlobalArgs, args: &DownloadArgs) -> anyhow::Result<Ex
         DownloadEnding::Forced => Exit::Interrupted,
     };
     Ok(super::ranks::leave(leave, exit))
+}
+
+/// Downloads what is pending.
+pub(super) fn shown(
+    global: &GlobalArgs,
+    dataset: &Dataset,
+    cluster: Cluster,
+) -> Result<(DownloadEnding, Ending), PipelineError> {
+    let shutdown = Shutdown::new();
+    download(dataset, cluster, &shutdown, |num_ranks| {
+        let mut progress = DownloadProgress::new(global);
+        super::ranks::observer(global, &shutdown, num_ranks, move |status| progress.show(status))
+    })
 }
 
 /// Why records of the dataset have failed, most frequent first.

@@ -197,7 +197,7 @@ fn naming_of(args: &NamingArgs) -> NamingOptions {
 }
 
 /// What was written into a folder; `files` is what has the images.
-fn written(report: &FolderReport, files: &str) -> String {
+pub(super) fn written(report: &FolderReport, files: &str) -> String {
     let mut text = format!(
         "{} images in {} {files} in {}",
         format::count(report.num_images),
@@ -242,7 +242,7 @@ pub(super) fn manifest(dataset: &Dataset, options: &ManifestOptions) -> anyhow::
     Ok(runtime()?.block_on(exported)?)
 }
 
-fn in_session<T>(
+pub(super) fn in_session<T>(
     dataset: &Dataset,
     export: impl AsyncFn(&QuerySession) -> Result<T, ExportError>,
 ) -> anyhow::Result<T> {

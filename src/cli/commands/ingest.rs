@@ -1,11 +1,11 @@
-use std::time::Duration;
-
 use super::super::args::{GlobalArgs, IngestArgs};
 use super::super::progress::IngestDisplay;
-use super::super::{Exit, format, print_line};
+use super::super::{Exit, print_line};
+use super::list_text::{inspection_text, summary};
 use crate::cluster::launched_rank;
+use crate::config::{Overrides, Settings};
 use crate::ingest::{IngestError, IngestReport};
-use crate::pipeline::{PipelineError, ingest};
+use crate::pipeline::{Dataset, PipelineError, ingest, inspect};
 use crate::runtime::Shutdown;
 
 pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit> {
@@ -15,24 +15,54 @@ pub(super) fn run(global: &GlobalArgs, args: &IngestArgs) -> anyhow::Result<Exit
     }
     let mut overrides = global.overrides();
     args.set(&mut overrides);
+    if args.inspect {
+        return show_inspection(global, args, overrides);
+    }
     let dataset = super::dataset(global, overrides)?;
     super::start_logging(global, &dataset, Some("ingest".into()));
-    let mut display = IngestDisplay::new(global);
-    let shutdown = Shutdown::new();
-    leave_when_forced(shutdown.clone())?;
-    let report = ingest(&dataset, &shutdown, &mut |progress| display.show(progress));
-    display.clear();
-    let report = match report {
-        Err(PipelineError::Ingest(IngestError::Stopped)) => {
-            talk!("stopped early; run the same command again to go on");
-            return Ok(Exit::Resumable);
-        }
-        report => report?,
-    };
+    let Some(report) = shown(global, &dataset)? else { return Ok(Exit::Resumable) };
     if args.json {
         print_line(serde_json::to_string_pretty(&report)?)?;
     } else if !global.quiet {
         talk!("{}", summary(&report).trim_end());
+    }
+    Ok(Exit::Done)
+}
+
+/// Reads the lists; `None` when that was stopped early.
+pub(super) fn shown(global: &GlobalArgs, dataset: &Dataset) -> anyhow::Result<Option<IngestReport>> {
+    let mut display = IngestDisplay::new(global);
+    let shutdown = Shutdown::new();
+    leave_when_forced(shutdown.clone())?;
+    let report = ingest(dataset, &shutdown, &mut |progress| display.show(progress));
+    display.clear();
+    match report {
+        Err(PipelineError::Ingest(IngestError::Stopped)) => {
+            talk!("stopped early; run the same command again to go on");
+            Ok(None)
+        }
+        report => Ok(Some(report?)),
+    }
+}
+
+/// Needs no dataset.
+fn show_inspection(global: &GlobalArgs, args: &IngestArgs, mut overrides: Overrides) -> anyhow::Result<Exit> {
+    let resolved = super::resolve(global, overrides.clone())?;
+    if Settings::of(&resolved).map_err(PipelineError::from)?.path_to_output_folder.is_none() {
+        overrides.flag("--inspect", "path_to_output_folder", ".");
+    }
+    let dataset = super::dataset(global, overrides)?;
+    super::start_logging(global, &dataset, None);
+    let mut display = IngestDisplay::new(global);
+    let shutdown = Shutdown::new();
+    leave_when_forced(shutdown.clone())?;
+    let inspection = inspect(&dataset, &shutdown, &mut |progress| display.show(progress));
+    display.clear();
+    let inspection = inspection?;
+    if args.json {
+        print_line(serde_json::to_string_pretty(&inspection)?)?;
+    } else {
+        print_line(inspection_text(&inspection).trim_end())?;
     }
     Ok(Exit::Done)
 }
@@ -45,47 +75,4 @@ fn leave_when_forced(shutdown: Shutdown) -> anyhow::Result<()> {
         std::process::exit(Exit::Interrupted as i32);
     });
     Ok(())
-}
-
-pub(super) fn summary(report: &IngestReport) -> String {
-    let mut text = format!(
-        "{} rows on {} servers: {} new, {} known, {} duplicates, in {}\n",
-        format::count(report.rows_read),
-        format::count(report.servers),
-        format::count(report.records_new),
-        format::count(report.records_known),
-        format::count(report.duplicates),
-        format::duration(Duration::from_secs_f64(report.seconds)),
-    );
-    if report.records_gone > 0 {
-        let count = format::count(report.records_gone);
-        text += &format!("{count} records of the dataset are not in this list; they stay\n");
-    }
-    let list = |title: &str, counts: &std::collections::BTreeMap<String, u64>| -> String {
-        if counts.is_empty() {
-            return String::new();
-        }
-        let counts: Vec<_> =
-            counts.iter().map(|(reason, &n)| format!("{} {reason}", format::count(n))).collect();
-        format!("{title}: {}\n", counts.join(", "))
-    };
-    text += &list("skipped records", &report.skipped);
-    text += &list("left out by the kind of list", &report.filtered);
-    if let Some(path) = &report.duplicates_file {
-        text += &format!("duplicates are listed in {}\n", path.display());
-    }
-    if report.bad_uuids > 0 {
-        let count = format::count(report.bad_uuids);
-        text += &format!("{count} rows have a `uuid` that is none: theirs are made from the URL\n");
-    }
-    if report.malformed > 0 {
-        text += &format!("{} malformed lines were left out:\n", format::count(report.malformed));
-        for line in &report.malformed_examples {
-            text += &format!("  {}:{}: {}\n", line.path.display(), line.line, line.reason);
-        }
-        if report.malformed > report.malformed_examples.len() as u64 {
-            text += "  ...\n";
-        }
-    }
-    text
 }

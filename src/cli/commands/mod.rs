@@ -10,12 +10,15 @@ mod download;
 mod export;
 mod ingest;
 mod init;
+mod list_text;
+mod plan;
 mod prompt;
 mod query;
 mod ranks;
 mod report;
 mod retract;
 mod retry;
+mod run;
 mod status;
 mod submit;
 pub(super) mod time;
@@ -35,9 +38,11 @@ pub(super) fn run(args: Args, tools: &Registry) -> anyhow::Result<Exit> {
     match command {
         Command::Init(args) => init::run(&args),
         Command::Ingest(args) => ingest::run(&global, &args),
+        Command::Plan(args) => plan::run(&global, &args),
         Command::Download(args) => download::run(&global, &args),
         Command::Retry(args) => retry::run(&global, &args),
         Command::Retract(args) => retract::run(&global, &args),
+        Command::Run(args) => run::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Submit(command) => submit::run(&global, &command, tools),
         Command::Query(args) => query::run(&global, &args),

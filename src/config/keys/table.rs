@@ -65,6 +65,11 @@ pub const GROUPS: &[(&str, &str)] = &[
     ),
     ("aimd", "FLOW-DC's older token bucket, one for each server, for `rate_control: aimd`; likewise."),
     ("ingest_parameters", "How lists are read and cut into partitions."),
+    (
+        "export_parameters",
+        "What `ddl run` exports once all is downloaded: FLOW-DC's keys, which it has at the top level, with its defaults. \
+         `ddl export` has flags for the same.",
+    ),
     ("catalog_parameters", "How ranks and the catalog work together."),
     ("query_parameters", "What queries and exports may take of the machine."),
     ("tools_parameters", "What the tools do (`ddl tool`), and the jobs that run them."),
@@ -399,7 +404,9 @@ pub const KEYS: &[Key] = &[
         "Requests saved up in idle time. Without effect, as in FLOW-DC: ddl saves up none."),
 
     ddl("ingest_parameters.input_format",
-        Kind::Choice(&["", "parquet", "csv", "tsv", "jsonl", "json", "ndjson", "txt", "dwca", "zip"]), "",
+        Kind::Choice(&[
+            "", "parquet", "csv", "tsv", "jsonl", "json", "ndjson", "excel", "xlsx", "xls", "xml", "txt", "dwca", "zip",
+        ]), "",
         "Format of all inputs. Default: by each file's name, else by its first bytes."),
     ddl("ingest_parameters.strict", Kind::Bool, "false",
         "Stop at the first malformed row instead of counting it. Off: one bad row in 200 million should not cost the rest."),
@@ -420,6 +427,31 @@ pub const KEYS: &[Key] = &[
          A file of fewer than 100 rows is mostly Parquet's own overhead."),
     ddl("ingest_parameters.threads", integer(0, 4096), "0",
         "Threads that read and write. 0: as many as there are cores."),
+
+    flow("export_parameters.output", Kind::Path, "",
+        "The folder that `ddl run` writes; its archive and its overview stand beside it. FLOW-DC's `output`; the dataset \
+         itself is then `output` with `.ddl` behind it, unless `path_to_output_folder` says otherwise."),
+    flow("export_parameters.output_format", Kind::Choice(&["imagefolder", "webdataset", "parquet"]), "imagefolder",
+        "What it is: folders of labels, shards of samples, or Parquet as Hugging Face has it."),
+    flow("export_parameters.naming_mode", Kind::Choice(&["sequential", "url_based", "uuid"]), "sequential",
+        "How images are named. FLOW-DC's `row_id` is `uuid` here."),
+    flow("export_parameters.file_name_pattern", Kind::Text, "",
+        "With `naming_mode: url_based`: the name, made of parts of the URL. Default: `{segment[-2]}`."),
+    flow("export_parameters.create_tar", Kind::Bool, "true", "With `imagefolder`: also makes an archive of the folder ..."),
+    flow("export_parameters.compress_tar", Kind::Bool, "true",
+        "... as `.tar.gz`. Photos hardly get smaller by it; on, because FLOW-DC's users expect that file."),
+    flow("export_parameters.create_overview", Kind::Bool, "true",
+        "Also writes the overview beside the folder, as `OUTPUT_overview.json`."),
+    flow("export_parameters.croissant", Kind::Choice(&["no_croissant", "basic_croissant", "comprehensive_croissant"]),
+        "no_croissant", "How much a `croissant.json` in the folder says of it."),
+    flow("export_parameters.dataset_name", Kind::Text, "", "Its name there. Default: that of the folder."),
+    flow("export_parameters.dataset_description", Kind::Text, "", "What it is."),
+    flow("export_parameters.dataset_license", Kind::Text, "", "Its licence, best as a URL. Default: those of the images."),
+    flow("export_parameters.dataset_creator", Kind::Text, "", "Who made it."),
+    flow("export_parameters.dataset_url", Kind::Text, "", "Where it is published."),
+    flow("export_parameters.dataset_version", Kind::Text, "", "Its version. Default: 1.0.0."),
+    flow("export_parameters.dataset_citation", Kind::Text, "", "How to cite it."),
+    flow("export_parameters.dataset_keywords", Kind::List, "", "Keywords: a list, or a text with commas."),
 
     ddl("catalog_parameters.lease_timeout", duration(5.0, DAY), "2m",
         "A rank that is silent for so long loses its partitions to others. Longer than a busy parallel \

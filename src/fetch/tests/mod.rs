@@ -10,5 +10,6 @@ mod limits;
 mod manners;
 mod owners;
 mod proxies;
+mod size;
 pub(super) mod support;
 mod trust;
