@@ -59,7 +59,7 @@ test-needs:
 .venv/requirements.txt: scripts/requirements.txt
 	scripts/install-debian.sh python
 	python3 -m venv .venv
-	.venv/bin/python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $<
+	.venv/bin/python3 -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-binary jsonpath-rw,ply --requirement $<
 	cp $< $@
 
 lint: fmt typos clippy doc ## formatting, spelling, clippy and rustdoc; warnings are errors
