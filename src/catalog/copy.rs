@@ -28,6 +28,7 @@ macro_rules! for_each_table {
         each.table(tables::DIGESTS)?;
         each.table(tables::SERVER_FACTS)?;
         each.table(tables::TOOLS)?;
+        each.table(tables::LEASES)?;
         each.table(tables::TOOL_PARTITIONS)?;
         each.table(tables::RUNS)?;
         each.table(tables::INGESTS)?;

@@ -72,8 +72,8 @@ impl Fetcher {
             (http_status @ (429 | 503), _) | (http_status @ (403 | 408 | 413 | 425 | 500..=599), Some(_)) => {
                 match permit.throttled(http_status, asked.or_else(|| self.exhausted_for(response))) {
                     Some(pause) if pause.given_up => Retry::Never,
-                    // The server has just answered another: it may be the URL that is in trouble.
-                    Some(pause) if http_status != 429 && pause.is_first => Retry::Backoff,
+                    // It names no time, and the server has just answered another: the URL may be in trouble by itself.
+                    Some(pause) if http_status == 503 && asked.is_none() && pause.is_first => Retry::Backoff,
                     Some(pause) => Retry::Throttled { until: pause.until },
                     None => Retry::Throttled { until: std::time::Instant::now() },
                 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::support::*;
-use crate::fetch::{Attempts, FetchOptions, FetchOutcome, Fetcher, Next, Retry};
-use crate::model::{FailureCause, ServerName};
+use crate::fetch::{Attempts, FetchOptions, FetchOutcome, Fetcher, Next, Retry, ServerRules};
+use crate::model::{FailureCause, ServerName, SkipReason};
 
 /// Fetches all paths at once and returns when all are done.
 async fn fetch_all(fetcher: &Arc<Fetcher>, urls: Vec<Url>) {
@@ -123,13 +123,14 @@ async fn a_429_slows_the_server_down_and_not_the_url() {
     let name = ServerName::from_url(&server.url("/")).unwrap();
     let fetcher = Fetcher::new(options(), rate(&options(), &name, 50.0)).unwrap();
     let (mut attempts, mut rng) = (Attempts::default(), fastrand::Rng::with_seed(1));
-    for status in [429, 503] {
+    // Each time it waits a little longer than the others of its server.
+    for (status, behind) in [(429, 100), (503, 200)] {
         let failure = failure(&fetcher, &server.url("/")).await;
         assert_eq!(failure.http_status, Some(status));
         let Retry::Throttled { until } = failure.retry else { panic!("{failure:?}") };
         assert_eq!(fetcher.server(&name).pause().map(|pause| pause.until), Some(until));
         let next = attempts.after(failure.retry, fetcher.options(), until, &mut rng);
-        assert_eq!(next, Next::At(until));
+        assert_eq!(next, Next::At(until + Duration::from_millis(behind)));
         tokio::time::sleep_until(until.into()).await;
     }
     assert_eq!(attempts, Attempts { failed: 0, throttled: 2 });
@@ -284,4 +285,54 @@ async fn until_ready(fetcher: &Fetcher, server: &TestServer) {
     while let Some(pause) = server.pause() {
         tokio::time::sleep_until(pause.until.into()).await;
     }
+}
+
+/// The pauses for one URL that is always answered with 503 doubled, as nothing else was asked in between, and held up all
+/// others of its server.
+#[tokio::test]
+async fn a_url_in_trouble_by_itself_uses_up_its_own_attempts() {
+    let server = TestServer::start(|path, _| match path {
+        "/sick" => status("503 Busy", ""),
+        _ => ok(b"x"),
+    })
+    .await;
+    let name = ServerName::from_url(&server.url("/")).unwrap();
+    let fetcher = fetcher(options());
+    let (mut attempts, mut rng) = (Attempts::default(), fastrand::Rng::with_seed(1));
+    for number in 1..=2 {
+        body(&fetcher, &server.url("/well")).await;
+        let failure = failure(&fetcher, &server.url("/sick")).await;
+        attempts.after(failure.retry, fetcher.options(), Instant::now(), &mut rng);
+        assert_eq!(attempts, Attempts { failed: number, throttled: 0 });
+        let pause = fetcher.server(&name).pause().expect("a 503 is a complaint").until;
+        assert!(pause <= Instant::now() + Duration::from_millis(1300), "the pause has grown");
+        tokio::time::sleep_until(pause.into()).await;
+    }
+}
+
+/// A `Retry-After` was heeded only beside statuses that ask for another try.
+#[tokio::test]
+async fn a_retry_after_holds_whatever_the_status() {
+    for head in ["404 Not Found", "403 Forbidden", "200 OK", "451 Unavailable"] {
+        let server = TestServer::start(move |_, _| status(head, "Retry-After: 30\r\n")).await;
+        let name = ServerName::from_url(&server.url("/")).unwrap();
+        let fetcher = fetcher(options());
+        fetch(&fetcher, &server.url("/a")).await;
+        let pause = fetcher.server(&name).pause().map(|pause| pause.until - Instant::now());
+        assert!(pause.is_some_and(|left| left > Duration::from_secs(25)), "{head}: {pause:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_an_ignored_server_is_not_followed() {
+    let ignored = TestServer::start(|_, _| ok(b"x")).await;
+    let target = ignored.url("/x").to_string();
+    let server = TestServer::start(move |_, _| redirect(&target)).await;
+    let names = [ServerName::from_url(&ignored.url("/")).unwrap()].into();
+    let fetcher = Fetcher::new(options(), ServerRules::default()).unwrap().with_ignored(names);
+    let skipped = skip(&fetcher, &server.url("/a")).await;
+    assert_eq!(skipped.reason, SkipReason::IgnoredServer);
+    assert!(skipped.signal.starts_with("a redirect leads to `127.0.0.1:"), "{}", skipped.signal);
+    assert!(ignored.seen().is_empty());
+    assert_eq!(skip(&fetcher, &ignored.url("/x")).await.reason, SkipReason::IgnoredServer);
 }
