@@ -9,7 +9,7 @@ FULL := --features mpi,turbojpeg
 
 # Integration tests that the plain build does not repeat, by part of their names: they start many processes,
 # take long, or need the examples, and see nothing of the pixel code, which is where the two builds differ.
-FULL_ONLY := mpi killed slurm rust_example
+FULL_ONLY := mpi killed slurm rust_example photographs
 
 CARGO := cargo
 # nextest, where it is installed, names a test that hangs; cargo's own runner does the rest.

@@ -446,7 +446,8 @@ pub struct QueryArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A tool has three stages: filter (what), schedule (where) and run. All are done as far as they are not done; what is
-downloaded is never changed. `ddl export --clean NAME` leaves out what a tool removes.
+downloaded is never changed. `ddl export manifest -o FILE --clean NAME`
+leaves out what it removes.
 
 Examples:
   ddl tool size                              images whose shorter side is below `threshold_size`

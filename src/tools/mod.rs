@@ -17,7 +17,7 @@
 //! in SQL and a command, of whose answer nothing gets into the dataset unchecked.
 //!
 //! A verdict says `remove` of one image, or `flag` (nothing comes of that). They take effect where they are asked for:
-//! `ddl export --clean NAME`. A piece depends on the images and the parameters alone, so it is the same whatever the
+//! `ddl export FORMAT --clean NAME`. A piece depends on the images and the parameters alone, so it is the same whatever the
 //! number of ranks.
 
 mod checkpoint;
