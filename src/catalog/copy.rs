@@ -13,6 +13,7 @@ use redb::{
 use serde::Serialize;
 
 use super::lock::{CatalogLock, live_holder};
+use super::writer::FIRST_RUN;
 use super::{CatalogError, CatalogOptions, CatalogView, DispositionCounts, FORMAT, store, tables};
 
 /// Does something with the definition of each table there is.
@@ -36,11 +37,16 @@ macro_rules! for_each_table {
 }
 
 /// Writes what a view has into a catalog of its own, in a file that is not there or empty. It is closed and whole when
-/// this returns; that it is durable is the caller's to see to.
+/// this returns; that it is durable is the caller's to see to. Its next run has the number `first_run` or a higher one.
 ///
 /// # Errors
 /// `UnknownTable` where a copy would lose something; when the view cannot be read or the file not be written.
-pub fn copy_view(view: &CatalogView, to: &Path, options: &CatalogOptions) -> Result<(), CatalogError> {
+pub fn copy_view(
+    view: &CatalogView,
+    to: &Path,
+    first_run: u32,
+    options: &CatalogOptions,
+) -> Result<(), CatalogError> {
     view.read(|txn| {
         let known = known_tables()?;
         if let Some(table) =
@@ -50,6 +56,11 @@ pub fn copy_view(view: &CatalogView, to: &Path, options: &CatalogOptions) -> Res
         }
         let mut db = store::create_alone(to, options)?;
         for_each_table!(Copying { from: txn, to: &db });
+        if first_run > 0 {
+            let txn = db.begin_write()?;
+            txn.open_table(tables::META)?.insert(FIRST_RUN, first_run.to_le_bytes().as_slice())?;
+            txn.commit()?;
+        }
         // Inserting doubles the file as it grows.
         db.compact()?;
         db.close().map_err(|error| CatalogError::from(redb::Error::from(error)))

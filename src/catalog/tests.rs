@@ -219,7 +219,7 @@ fn a_copy_has_what_the_view_has_and_no_more() {
     let catalog = filled(&path);
     let view = catalog.view().unwrap();
     catalog.add_partitions(&[new_partition(3)]).unwrap();
-    copy_view(&view, &to, &options).unwrap();
+    copy_view(&view, &to, 0, &options).unwrap();
     let copy = CatalogCopy::open(&to, &options).unwrap();
     assert_eq!(whole_commits(&copy.view().unwrap()), whole_commits(&view));
     let summary = copy.summary();
@@ -241,7 +241,7 @@ fn a_copy_would_not_lose_what_it_does_not_know() {
     txn.open_table(redb::TableDefinition::<u32, u32>::new("moods-1")).unwrap();
     catalog.commit(txn).unwrap();
     let to = folder.path().join("copy.redb");
-    let error = copy_view(&catalog.view().unwrap(), &to, &CatalogOptions::default()).unwrap_err();
+    let error = copy_view(&catalog.view().unwrap(), &to, 0, &CatalogOptions::default()).unwrap_err();
     assert!(error.to_string().contains("a table `moods-1`"), "{error}");
 }
 

@@ -33,6 +33,9 @@ impl Default for CatalogOptions {
     }
 }
 
+/// The number that the next run has at least: of a restored copy, above those that it has forgotten.
+pub(super) const FIRST_RUN: &str = "first_run";
+
 /// A partition as ingest hands it over. Its manifest files are closed and synced by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPartition {
@@ -245,7 +248,10 @@ impl Catalog {
         let txn = self.begin()?;
         {
             let mut runs = txn.open_table(tables::RUNS)?;
-            run.run_id = runs.last()?.map_or(1, |(id, _)| id.value() + 1);
+            let meta = txn.open_table(tables::META)?;
+            let first = meta.get(FIRST_RUN)?.and_then(|row| row.value().try_into().ok());
+            let first = first.map_or(1, u32::from_le_bytes);
+            run.run_id = runs.last()?.map_or(first, |(id, _)| first.max(id.value() + 1));
             runs.insert(run.run_id, json(&run).as_slice())?;
         }
         self.commit(txn)?;

@@ -9,7 +9,7 @@ use super::ingest::now_ms;
 use super::{Dataset, PipelineError};
 use crate::catalog::{CatalogCopy, CatalogError, CatalogHold, CatalogSummary, DispositionCounts, copy_view};
 use crate::check::{CheckError, refuse_other_lists};
-use crate::storage::{AtomicFile, create_folder, keep_as};
+use crate::storage::{AtomicFile, DatasetLayout, create_folder, keep_as};
 
 /// A copy that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,7 +49,7 @@ pub fn backup_catalog(dataset: &Dataset, file: &Path, force: bool) -> Result<Bac
         return Err(PipelineError::FileThere { path: file.to_owned(), is_own });
     }
     let copy = AtomicFile::create(file, &std::process::id().to_string())?;
-    copy_view(&view, copy.temporary(), &dataset.catalog_options()?)?;
+    copy_view(&view, copy.temporary(), 0, &dataset.catalog_options()?)?;
     let counts = view.counts()?;
     Ok(BackupReport { file: file.to_owned(), file_bytes: copy.commit()?, counts })
 }
@@ -82,6 +82,18 @@ pub fn compact_catalog(dataset: &Dataset) -> Result<CompactReport, PipelineError
     Ok(CompactReport { bytes_before, bytes_after, disk_bytes_before, disk_bytes_after })
 }
 
+/// The last run that has left a ledger or taken images down, whatever the catalog knows of it; 0 without any. Its
+/// number, and the names of its files, are not to be those of another.
+fn last_run(layout: &DatasetLayout) -> u32 {
+    let number = |name: &str| {
+        let digits = name.strip_prefix("run-")?;
+        digits.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+    };
+    let folders = [layout.ledger(), layout.retractions()];
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    files.filter_map(|file| number(file.file_name().to_str()?)).max().unwrap_or(0)
+}
+
 /// Puts a copy in the catalog's place, after a look through all of it. What was there stays beside it under another name.
 ///
 /// # Errors
@@ -101,10 +113,10 @@ pub fn restore_catalog(dataset: &Dataset, file: &Path, force: bool) -> Result<Re
     create_folder(dataset.layout.root())?;
     let hold = CatalogHold::take(&path, &options)?;
     let restored = AtomicFile::create(&path, &std::process::id().to_string())?;
-    copy_view(&copy.view()?, restored.temporary(), &options)?;
+    copy_view(&copy.view()?, restored.temporary(), last_run(&dataset.layout) + 1, &options)?;
     hold.confirm(&path)?;
     let mut kept_as = path.clone().into_os_string();
-    kept_as.push(format!(".replaced-{}", now_ms() / 1000));
+    kept_as.push(format!(".replaced-{}", now_ms()));
     let kept_as = PathBuf::from(kept_as);
     let was_there = keep_as(&path, &kept_as)?;
     restored.commit()?;

@@ -116,6 +116,22 @@ fn only_a_sound_copy_of_this_dataset_is_put_in_place() {
     assert_eq!(project.query("SELECT count(*) FROM images"), "60");
 }
 
+/// The next run had the number of one that was forgotten, whose ledger stood in its way: it kept none.
+#[test]
+fn runs_after_a_restored_copy_have_numbers_of_their_own() {
+    let farm = DemoFarm::start(FarmOptions::default()).unwrap();
+    let project = Project::new(farm.addr(), SETTINGS).with_rows(farm_list(20, 2, 5));
+    project.ok(&["ingest"]);
+    project.ok(&["catalog", "backup", "copy.redb"]);
+    project.ok(&["download"]);
+    project.ok(&["catalog", "restore", "copy.redb"]);
+    project.ok(&["download"]);
+    assert_eq!(project.query("SELECT run_id FROM runs"), "2");
+    assert!(project.path("out/logs/requests/run-000002-rank-0000.arrows").exists());
+    project.ok(&["audit", "--all"]);
+    project.ok(&["check", "--deep"]);
+}
+
 #[test]
 fn a_catalog_that_is_in_use_is_neither_checked_nor_replaced() {
     let farm = DemoFarm::start(FarmOptions::default()).unwrap();
