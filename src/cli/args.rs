@@ -1,14 +1,22 @@
 //! What can be typed. No defaults here: the option types have them.
 
+mod export;
+mod submit;
+mod unit;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::Overrides;
-use crate::export::{
-    CroissantOptions, DEFAULT_EXAMPLES, ImagefolderOptions, MaxPer, NamingOptions, ParquetOptions,
-    SubsetOptions, WebdatasetOptions,
+pub use self::export::{
+    CroissantChoice, CroissantVersionChoice, DescriptionArgs, ExportCommand, MetadataChoice, NamingArgs,
+    NamingChoice, SelectionArgs,
 };
+pub use self::submit::SubmitCommand;
+pub use self::unit::{UnitCommand, UnitExportArgs, UnitImportArgs, UnitRunArgs};
+
+use crate::config::Overrides;
+use crate::export::DEFAULT_EXAMPLES;
 use crate::model::FailureCause;
 use crate::query::OutputFormat;
 use crate::tools::AGAINST;
@@ -357,65 +365,6 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-const SUBMIT_HELP: &str = "\
-Prints job id, name and dependency of each job. Scripts and what the jobs print are in logs/jobs/NNNN/, progress in
-`ddl status --schedule`. How large and how long jobs are is configured: `max_nodes`, `workers_per_node`, `cpu_per_worker`,
-`num_downloads`, `account`, and `slurm_parameters`.
-
-Examples:
-  ddl submit all                             ingest, downloads, check, and the tools of `slurm_parameters.tools`
-  ddl submit download --dry-run              prints the scripts, anywhere
-  ddl submit download --set downloader_parameters.num_downloads=5 --set slurm_parameters.time=12h
-  ddl submit tool resize                     a tool, alone";
-
-#[derive(Debug, Subcommand)]
-pub enum SubmitCommand {
-    /// Downloads, then a check
-    #[command(after_help = SUBMIT_HELP)]
-    Download {
-        #[command(flatten)]
-        flags: SubmitFlags,
-    },
-    /// A tool, then a check
-    #[command(after_help = SUBMIT_HELP)]
-    Tool {
-        /// Name of the tool, or path of its YAML file
-        name: String,
-        #[command(flatten)]
-        flags: SubmitFlags,
-    },
-    /// Ingest, downloads, check; then tools, if all is downloaded and sound, and another check
-    #[command(after_help = SUBMIT_HELP)]
-    All {
-        /// Tools to run, in this order (sets `slurm_parameters.tools`)
-        #[arg(long = "tool", value_name = "NAME", value_delimiter = ',')]
-        tools: Vec<String>,
-        #[command(flatten)]
-        flags: SubmitFlags,
-    },
-    /// For jobs: brings schedules/ up to date and prints how many partitions are left; exits 1 when a whole job changed nothing
-    Verify {
-        /// Number of the chain of jobs [default: the newest]
-        chain: Option<u32>,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-pub struct SubmitFlags {
-    /// Prints the scripts; writes and submits nothing
-    #[arg(long, conflicts_with_all = ["test_only", "json"])]
-    pub dry_run: bool,
-    /// Asks Slurm when the jobs would start; submits nothing
-    #[arg(long, conflicts_with = "json")]
-    pub test_only: bool,
-    /// Submits by the `scripts` of the configuration, as distributed-downloader does (sets `use_scripts`)
-    #[arg(long)]
-    pub scripts: bool,
-    /// Prints the jobs as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Tables: urls, images, errors, servers, partitions, runs, ingests, tools, verdicts, tool_NAME.
@@ -491,254 +440,6 @@ pub enum StageChoice {
     Filter,
     Schedule,
     Run,
-}
-
-/// Which images an export takes.
-#[derive(Debug, clap::Args)]
-pub struct SelectionArgs {
-    /// Only images for which this SQL condition holds
-    #[arg(long = "where", value_name = "SQL")]
-    pub condition: Option<String>,
-    /// Leaves out what these tools remove
-    #[arg(long, value_name = "TOOL", value_delimiter = ',')]
-    pub clean: Vec<String>,
-    /// With --clean and --from: also takes what tools say or have made that have not seen all images
-    #[arg(long)]
-    pub allow_stale: bool,
-    /// Of each label, server or license so many images at most, such as label=500 (repeatable: one after the other)
-    #[arg(long, value_name = "COLUMN=N")]
-    pub max_per: Vec<MaxPer>,
-    /// So many images at most, drawn from all that are left
-    #[arg(long, value_name = "N")]
-    pub sample: Option<u64>,
-    /// With --max-per and --sample: another number draws other images
-    #[arg(long, value_name = "S", default_value_t = SubsetOptions::default().seed)]
-    pub seed: u64,
-    /// The images that a tool has made, such as tools/resize, not the downloaded ones
-    #[arg(long, value_name = "TOOL")]
-    pub from: Option<PathBuf>,
-}
-
-/// How images are named.
-#[derive(Debug, clap::Args)]
-pub struct NamingArgs {
-    /// sequential (00000001, ...; the default), url_based, or uuid
-    #[arg(long, value_name = "MODE")]
-    pub naming_mode: Option<NamingChoice>,
-    /// With url_based: {segment[N]} (from the end, if negative), {segment_first}, {segment_parent}, {segment_last},
-    /// {ext}, {key}
-    #[arg(long, value_name = "PATTERN", default_value_t = NamingOptions::default().file_name_pattern)]
-    pub file_name_pattern: String,
-}
-
-/// What a dataset is said to be, in croissant.json and README.md.
-#[derive(Debug, clap::Args)]
-pub struct DescriptionArgs {
-    /// How much croissant.json says: no_croissant, basic_croissant, comprehensive_croissant (the default)
-    #[arg(long, value_name = "LEVEL", help_heading = "Description")]
-    pub croissant: Option<CroissantChoice>,
-    /// Version of Croissant: 1.0 or 1.1 (the default)
-    #[arg(long, value_name = "VERSION", help_heading = "Description")]
-    pub croissant_version: Option<CroissantVersionChoice>,
-    /// Name of the dataset [default: that of the folder]
-    #[arg(long, value_name = "TEXT", help_heading = "Description")]
-    pub dataset_name: Option<String>,
-    /// What it is
-    #[arg(long, value_name = "TEXT", help_heading = "Description")]
-    pub dataset_description: Option<String>,
-    /// Its licence, best as a URL [default: those of the images]
-    #[arg(long, value_name = "TEXT", help_heading = "Description")]
-    pub dataset_license: Option<String>,
-    /// Who made it
-    #[arg(long, value_name = "NAME", help_heading = "Description")]
-    pub dataset_creator: Option<String>,
-    /// Where it is published
-    #[arg(long, value_name = "URL", help_heading = "Description")]
-    pub dataset_url: Option<String>,
-    #[arg(long, value_name = "VERSION", help_heading = "Description",
-        help = "Its version", default_value_t = CroissantOptions::default().dataset_version)]
-    pub dataset_version: String,
-    /// How to cite it, best as BibTeX
-    #[arg(long, value_name = "TEXT", help_heading = "Description")]
-    pub dataset_citation: Option<String>,
-    /// Keywords
-    #[arg(long, value_name = "WORD", value_delimiter = ',', help_heading = "Description")]
-    pub dataset_keywords: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CroissantChoice {
-    #[value(name = "no_croissant")]
-    No,
-    #[value(name = "basic_croissant")]
-    Basic,
-    #[value(name = "comprehensive_croissant")]
-    Comprehensive,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CroissantVersionChoice {
-    #[value(name = "1.0")]
-    V1_0,
-    #[value(name = "1.1")]
-    V1_1,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MetadataChoice {
-    Csv,
-    Jsonl,
-    Parquet,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum NamingChoice {
-    Sequential,
-    UrlBased,
-    Uuid,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ExportCommand {
-    /// One row per remaining image, without the image: where it is and what is known of it
-    #[command(after_help = "\
-Examples:
-  ddl export manifest -o images.parquet
-  ddl export manifest -o cc0.csv --where \"license LIKE '%publicdomain%'\"
-  ddl export manifest -o clean.parquet --clean size,verify --attribution attribution.csv
-  ddl export manifest -o small.parquet --from tools/resize")]
-    Manifest {
-        /// File to write: .parquet, .csv, .tsv, .json, .jsonl; text also .gz
-        #[arg(short, long, value_name = "FILE")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: SelectionArgs,
-        /// Without partition_id, record, file and row, in an order of its own: equal images then make equal bytes
-        #[arg(long)]
-        portable: bool,
-        /// Also writes a CSV of licences and rights holders, with the number of images of each
-        #[arg(long, value_name = "FILE")]
-        attribution: Option<PathBuf>,
-        /// Also writes a CSV of GBIF dataset keys, with the number of images of each
-        #[arg(long, value_name = "FILE")]
-        derived_dataset: Option<PathBuf>,
-    },
-    /// Tar archives of samples: key.jpg, key.json, key.cls, key.txt
-    #[command(after_help = "\
-Killed, the same command goes on: shards that are done are not written again.
-
-Examples:
-  ddl export webdataset -o shards
-  ddl export webdataset -o shards --clean size,dedup --max-per label=500 --shuffle 7
-  ddl export webdataset -o shards --text title --columns year,country --max-shard-images 1000")]
-    Webdataset {
-        /// Folder to write
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: SelectionArgs,
-        #[command(flatten)]
-        naming: NamingArgs,
-        /// Shards are NAME-000000.tar [default: the name of the folder]
-        #[arg(long)]
-        name: Option<String>,
-        /// Images of a shard at most
-        #[arg(long, value_name = "N", default_value_t = WebdatasetOptions::default().max_shard_images)]
-        max_shard_images: u64,
-        /// Bytes of a shard at most
-        #[arg(long, value_name = "BYTES", default_value_t = WebdatasetOptions::default().max_shard_bytes)]
-        max_shard_bytes: u64,
-        /// Further columns, of the images or the list, in key.json
-        #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-        columns: Vec<String>,
-        /// Columns that are key.txt, or key.COLUMN.txt if there are several
-        #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-        text: Vec<String>,
-        /// Has the images in another order, that of this seed
-        #[arg(long, value_name = "SEED")]
-        shuffle: Option<u64>,
-        #[command(flatten)]
-        description: DescriptionArgs,
-    },
-    /// A folder for each label, with its images as files, and metadata.csv
-    #[command(after_help = "\
-Killed, the same command goes on where it was.
-
-Examples:
-  ddl export imagefolder -o birds
-  ddl export imagefolder -o birds --naming-mode url_based --file-name-pattern '{segment[-2]}'
-  ddl export imagefolder -o birds --metadata parquet --columns year,country --compress-tar")]
-    Imagefolder {
-        /// Folder to write
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: SelectionArgs,
-        #[command(flatten)]
-        naming: NamingArgs,
-        /// What the table of images is: csv (the default), jsonl, parquet
-        #[arg(long, value_name = "FORMAT")]
-        metadata: Option<MetadataChoice>,
-        /// Further columns, of the images or the list, in the table
-        #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-        columns: Vec<String>,
-        /// Images after which what was written is made durable, and not written again after a kill
-        #[arg(long, value_name = "N", default_value_t = ImagefolderOptions::default().sync_every)]
-        sync_every: u64,
-        /// Also makes DIR.tar of the folder
-        #[arg(long)]
-        create_tar: bool,
-        /// Also makes DIR.tar.gz of the folder
-        #[arg(long, conflicts_with = "create_tar")]
-        compress_tar: bool,
-        #[command(flatten)]
-        description: DescriptionArgs,
-    },
-    /// Parquet files with the images, as Hugging Face has them: train, validation, test
-    #[command(after_help = "\
-Killed, the same command goes on: files that are done are not written again.
-
-Examples:
-  ddl export parquet -o birds
-  ddl export parquet -o birds --validation 0 --test 0.2 --columns year --max-per label=500")]
-    Parquet {
-        /// Folder to write
-        #[arg(short, long, value_name = "DIR")]
-        output: PathBuf,
-        #[command(flatten)]
-        selection: SelectionArgs,
-        #[command(flatten)]
-        naming: NamingArgs,
-        /// Further columns, of the images or the list
-        #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
-        columns: Vec<String>,
-        /// Bytes of images of a file at most
-        #[arg(long, value_name = "BYTES", default_value_t = ParquetOptions::default().max_file_bytes)]
-        max_file_bytes: u64,
-        /// Share of the images for validation, 0 to 1
-        #[arg(long, value_name = "SHARE", default_value_t = ParquetOptions::default().validation)]
-        validation: f64,
-        /// Share of the images for tests, 0 to 1
-        #[arg(long, value_name = "SHARE", default_value_t = ParquetOptions::default().test)]
-        test: f64,
-        #[command(flatten)]
-        description: DescriptionArgs,
-    },
-    /// A description of the dataset itself, as Croissant
-    #[command(after_help = "\
-Other exports have one of their own beside their files.
-
-Examples:
-  ddl export croissant                                            out/croissant.json
-  ddl export croissant --dataset-name Birds --dataset-license https://creativecommons.org/licenses/by/4.0/")]
-    Croissant {
-        /// File to write, in the dataset's folder or above [default: croissant.json in the dataset's folder]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        #[command(flatten)]
-        description: DescriptionArgs,
-    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -917,93 +618,6 @@ Examples:
 }
 
 #[derive(Debug, Subcommand)]
-pub enum UnitCommand {
-    /// Writes what is pending as units, partition_001.parquet and so on, and leases their partitions
-    #[command(after_help = "\
-Until a lease ends, `ddl download` and other exports leave its server alone: its limits are in the units.
-Units run without a catalog, at any time and in any order; docs/other-engines.md has examples.
-
-Examples:
-  ddl unit export -o units --groups 16
-  ddl unit export -o units --groups 64 --method greedy --lease 2d
-  ls units/*.parquet | xargs -P 4 -n 1 ddl unit run -o results/ && ddl unit import results/*.zip")]
-    Export(UnitExportArgs),
-    /// Does one unit, anywhere: needs only its file
-    #[command(after_help = "\
-The result is one file, written whole or not at all. Killed, the same command goes on from what was sealed,
-in a work folder beside the result. With a result that is there already it does nothing.
-Exits 75 when it was stopped early.
-
-Examples:
-  ddl unit run units/partition_001.parquet                      writes partition_001.result.zip here
-  ddl unit run units/partition_001.parquet -o results/
-  ddl unit run partition_001.parquet -o out.zip --work /scratch/$USER/unit-1
-  ddl unit run units/partition_001.parquet --set http_proxy=http://proxy.cluster.example:3128")]
-    Run(UnitRunArgs),
-    /// Commits results of units to the catalog; again, it does nothing
-    #[command(after_help = "\
-Refused are partitions whose lease has expired, or that others have taken since. Needs the dataset for itself.
-
-Examples:
-  ddl unit import results/*.zip
-  ddl unit import late.zip --late             a lease is over, but nobody has taken the partitions")]
-    Import(UnitImportArgs),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct UnitExportArgs {
-    /// Folder for the units
-    #[arg(short, long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Units at most
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub groups: u32,
-    /// How partitions are dealt: host, greedy, simple (sets `unit_parameters.method`)
-    #[arg(long, value_name = "METHOD")]
-    pub method: Option<String>,
-    /// How long the partitions are the units' own, such as 12h or 7d (sets `unit_parameters.lease`)
-    #[arg(long, value_name = "DURATION")]
-    pub lease: Option<String>,
-    /// Gives the units FLOW-DC's column `host`
-    #[arg(long)]
-    pub host_column: bool,
-    /// Only these servers, or shared folders
-    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
-    pub server: Vec<String>,
-    /// Prints the report as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct UnitRunArgs {
-    /// The unit
-    pub unit: PathBuf,
-    /// The result, or a folder for it [default: NAME.result.zip in the working folder]
-    #[arg(short, long, value_name = "PATH")]
-    pub output: Option<PathBuf>,
-    /// Folder to work in; it goes when the result is written [default: the result's name and .work]
-    #[arg(long, value_name = "DIR")]
-    pub work: Option<PathBuf>,
-    /// Prints the report as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct UnitImportArgs {
-    /// Results
-    #[arg(required = true)]
-    pub result: Vec<PathBuf>,
-    /// Takes also what comes after its lease, where nobody else has taken the partition
-    #[arg(long)]
-    pub late: bool,
-    /// Prints the report as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Prints each value and where it comes from
     #[command(after_help = "\
@@ -1058,27 +672,6 @@ impl IngestArgs {
     }
 }
 
-impl SubmitCommand {
-    pub(super) fn set(&self, overrides: &mut Overrides) {
-        if let Self::All { tools, .. } = self
-            && !tools.is_empty()
-        {
-            overrides.list("--tool", "slurm_parameters.tools", tools.clone());
-        }
-        if self.flags().is_some_and(|flags| flags.scripts) {
-            overrides.flag("--scripts", "slurm_parameters.use_scripts", "true");
-        }
-    }
-
-    /// `None`: nothing is submitted.
-    pub(super) fn flags(&self) -> Option<&SubmitFlags> {
-        match self {
-            Self::Download { flags } | Self::Tool { flags, .. } | Self::All { flags, .. } => Some(flags),
-            Self::Verify { .. } => None,
-        }
-    }
-}
-
 impl DownloadArgs {
     pub(super) fn set(&self, overrides: &mut Overrides) {
         if let Some(pixels) = self.image_size {
@@ -1093,20 +686,6 @@ impl DownloadArgs {
                 "downloader_parameters.max_connections_per_server",
                 connections.to_string(),
             );
-        }
-    }
-}
-
-impl UnitExportArgs {
-    pub(super) fn set(&self, overrides: &mut Overrides) {
-        if let Some(method) = &self.method {
-            overrides.flag("--method", "unit_parameters.method", method.clone());
-        }
-        if let Some(lease) = &self.lease {
-            overrides.flag("--lease", "unit_parameters.lease", lease.clone());
-        }
-        if self.host_column {
-            overrides.flag("--host-column", "unit_parameters.host_column", "true");
         }
     }
 }

@@ -177,13 +177,13 @@ mod tests {
     }
 
     fn render(options: &SlurmOptions, work: &str) -> String {
-        let program = ["/opt/ddl".to_owned(), "-c".to_owned(), "/work/my list/ddl.yaml".to_owned()];
+        let program = ["/opt/ddl".to_owned(), "-c".to_owned(), "/data/my list/ddl.yaml".to_owned()];
         JobScript {
             name: "download-0000",
             size: JobSize { nodes: 4, tasks_per_node: 2, cpus_per_task: 8 },
             time: options.time,
-            working_folder: Path::new("/work/my list"),
-            output: Path::new("/work/50%/download-0000.out"),
+            working_folder: Path::new("/data/my list"),
+            output: Path::new("/data/50%/download-0000.out"),
             options,
             program: &program,
             launcher: &Launcher {
@@ -214,8 +214,8 @@ mod tests {
         insta::assert_snapshot!(head, @r##"
         #!/bin/bash
         #SBATCH --job-name=ddl-download-0000
-        #SBATCH --chdir="/work/my list"
-        #SBATCH --output=/work/50%%/download-0000.out
+        #SBATCH --chdir="/data/my list"
+        #SBATCH --output=/data/50%%/download-0000.out
         #SBATCH --open-mode=append
         #SBATCH --nodes=4
         #SBATCH --ntasks-per-node=2
@@ -232,7 +232,7 @@ mod tests {
         module load gcc/12 openmpi/4.1
         ulimit -n 4096
         export SRUN_CPUS_PER_TASK=8
-        ddl=(apptainer exec --bind /scratch --cleanenv /images/ddl.sif ddl -c '/work/my list/ddl.yaml')
+        ddl=(apptainer exec --bind /scratch --cleanenv /images/ddl.sif ddl -c '/data/my list/ddl.yaml')
         launch=(srun --mpi=pmix)
         "##);
         assert_eq!(rest, format!("\n{FUNCTIONS}\necho work\n"));
