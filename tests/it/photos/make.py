@@ -29,7 +29,11 @@ def fetch(folder):
     os.makedirs(folder, exist_ok=True)
     for package in PACKAGES:
         if not glob.glob(f"{folder}/{package}_*.deb"):
-            subprocess.run(["apt-get", "download", package], cwd=folder, check=True, capture_output=True)
+            download = ["apt-get", "download", package]
+            if subprocess.run(download, cwd=folder, capture_output=True).returncode != 0:
+                # Without lists of packages there is nothing to download.
+                subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+                subprocess.run(download, cwd=folder, check=True, capture_output=True)
         subprocess.run(["dpkg", "-x", glob.glob(f"{folder}/{package}_*.deb")[0], folder], check=True)
     nature = glob.glob(f"{folder}/usr/share/backgrounds/mate/nature/*.jpg")
     data = f"{folder}/usr/lib/python3/dist-packages/skimage/data"
