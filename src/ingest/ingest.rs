@@ -73,13 +73,7 @@ fn run(
     sweep_unfinished(&uuid_ref_folder(layout))?;
 
     let mut report = IngestReport::default();
-    let context = ReadContext {
-        max_row_bytes: options.max_row_bytes as usize,
-        memory_bytes: options.memory_bytes,
-        temp_folder: temp.path.clone(),
-        meter: Arc::new(ReadMeter::new(shutdown.clone())),
-        wanted_columns: wanted_columns(options),
-    };
+    let context = read_context(options, &temp, shutdown);
     let mut uuid_ref = open_uuid_ref(source.name(), options, layout)?;
     let plan = ReadPlan { inputs: &inputs, source, options, context: &context, normalizer: &normalizer };
     let schema = UnionSchema::new(stored_schema.as_ref());
@@ -156,8 +150,19 @@ pub(super) fn open_normalizer(
     })
 }
 
+/// What readers need to know of these options.
+pub(super) fn read_context(options: &IngestOptions, temp: &TempFolder, shutdown: &Shutdown) -> ReadContext {
+    ReadContext {
+        max_row_bytes: options.max_row_bytes as usize,
+        memory_bytes: options.memory_bytes,
+        temp_folder: temp.path.clone(),
+        meter: Arc::new(ReadMeter::new(shutdown.clone())),
+        wanted_columns: wanted_columns(options),
+    }
+}
+
 /// Columns that the user has named: an archive may have them in its core table.
-pub(super) fn wanted_columns(options: &IngestOptions) -> Vec<String> {
+fn wanted_columns(options: &IngestOptions) -> Vec<String> {
     let columns = &options.columns;
     let named = [
         &columns.url,

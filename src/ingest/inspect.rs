@@ -2,18 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{Array, AsArray};
 
 use super::duplicates::find_duplicates;
 use super::error::{IngestError, keep_going};
-use super::ingest::{TempFolder, check, no_rows, open_normalizer, wanted_columns};
+use super::ingest::{TempFolder, check, no_rows, open_normalizer, read_context};
 use super::input::find_inputs;
 use super::manifest_schema::{LEADING_COLUMNS, UnionSchema};
 use super::options::IngestOptions;
-use super::raw_batch::{ReadContext, ReadMeter};
 use super::read_stage::{ReadPlan, read_lists};
 use super::report::{Count, IngestProgress, IngestReport, Inspection};
 use super::source::find_source;
@@ -56,13 +54,7 @@ fn run(
     let normalizer = open_normalizer(options, layout)?;
     let around = options.temp_folder.as_deref().unwrap_or(Path::new("."));
     let temp = TempFolder::at(around.join(format!("ddl-inspect-{}", std::process::id())))?;
-    let context = ReadContext {
-        max_row_bytes: options.max_row_bytes as usize,
-        memory_bytes: options.memory_bytes,
-        temp_folder: temp.path.clone(),
-        meter: Arc::new(ReadMeter::new(shutdown.clone())),
-        wanted_columns: wanted_columns(options),
-    };
+    let context = read_context(options, &temp, shutdown);
     let plan = ReadPlan { inputs: &inputs, source, options, context: &context, normalizer: &normalizer };
     let mut report = IngestReport::default();
     let listed = read_lists(&plan, UnionSchema::new(None), None, &mut report, progress)?;
